@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package trace holds what capture saw, record by record, and the file that carries it. A recorded file is as good a
+// source as a kernel: everything to the right of it is pure.
+package trace
+
+import (
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
+)
+
+// Schema names the file format: gzip (or plain) JSON Lines, a Header first, then one Record a line.
+const Schema = "bpfwhy.trace/v1"
+
+// Record is one line of a trace. Exactly one field is set.
+type Record struct {
+	Header *Header `json:"header,omitempty"`
+	Call   *Call   `json:"call,omitempty"`
+	Chunk  *Chunk  `json:"chunk,omitempty"`
+	Say    *Say    `json:"say,omitempty"`
+	Loss   *Loss   `json:"loss,omitempty"`
+	Sysctl *Sysctl `json:"sysctl,omitempty"`
+	End    *End    `json:"end,omitempty"`
+}
+
+// Header opens a trace.
+type Header struct {
+	Schema  string       `json:"schema"`
+	Tool    string       `json:"tool"` // version of bpfwhy
+	Node    node.Profile `json:"node"`
+	Backend string       `json:"backend"`
+	Hooks   []Hook       `json:"hooks"`
+	// Epoch is the wall-clock time, in ns since 1970, at which the kernel's monotonic clock read zero.
+	Epoch int64 `json:"epoch"`
+}
+
+// Hook is one watched function and how it is watched.
+type Hook struct {
+	Function load.Function `json:"function"`
+	Symbol   string        `json:"symbol,omitempty"` // the kernel's own name for it
+	Via      string        `json:"via,omitempty"`    // fentry, kprobe, tracepoint, tp_btf; empty: not watched
+	Why      string        `json:"why,omitempty"`    // why it is not watched
+}
+
+// CallID joins the records of one call: the thread, and the monotonic time (ns) at which the call began.
+type CallID struct {
+	TID   uint32 `json:"tid"`
+	Start uint64 `json:"start"`
+}
+
+// Call is one finished bpf(2), kernel-side load, or classic filter.
+type Call struct {
+	ID     CallID    `json:"id"`
+	End    uint64    `json:"end"` // monotonic ns
+	Kind   load.Kind `json:"kind"`
+	Cmd    uint32    `json:"cmd"` // enum bpf_cmd
+	Ret    int64     `json:"ret"` // what the kernel returned: fd or negative errno
+	Flags  CallFlags `json:"flags"`
+	Attr   []byte    `json:"attr,omitempty"`
+	Stages []Stage   `json:"stages,omitempty"` // one per watched function that ran
+	Failed []Span    `json:"failed,omitempty"` // failing executions, in the order of their ends
+	Folded uint32    `json:"folded,omitempty"` // failing executions that did not fit
+
+	TGID    uint32  `json:"tgid"`
+	NSPID   uint32  `json:"nspid,omitempty"`
+	UID     uint32  `json:"uid"`
+	GID     uint32  `json:"gid"`
+	Comm    string  `json:"comm"`
+	Exe     string  `json:"exe,omitempty"`
+	Cgroup2 *Cgroup `json:"cgroup2,omitempty"`
+	Cgroup1 *Cgroup `json:"cgroup1,omitempty"`
+	Creds   *Creds  `json:"creds,omitempty"`
+
+	Prog       *Prog  `json:"prog,omitempty"`
+	Maps       []Map  `json:"maps,omitempty"`
+	FailedInsn int32  `json:"failed_insn"` // -1 when not seen
+	Tag        []byte `json:"tag,omitempty"`
+}
+
+// CallFlags are facts about a call that are not numbers.
+type CallFlags struct {
+	EnterSeen  bool `json:"enter,omitempty"`
+	FromKernel bool `json:"kernel,omitempty"`     // the attr is the kernel's own (light skeletons)
+	ExitSeen   bool `json:"exit,omitempty"`       // false: only bpf_prog_load's own return was seen
+	AttrFault  bool `json:"attr_fault,omitempty"` // the attr could not be read
+}
+
+// Stage sums up the executions of one watched function inside a call.
+type Stage struct {
+	Function load.Function `json:"fn"`
+	Calls    uint32        `json:"calls"`
+	Failed   uint32        `json:"failed,omitempty"`
+	First    uint64        `json:"first"` // monotonic ns of the first start
+	Total    uint64        `json:"total"` // ns, all executions
+	LastRet  int32         `json:"last_ret"`
+}
+
+// Span is one failing execution of a watched function.
+type Span struct {
+	Function load.Function `json:"fn"`
+	Start    uint64        `json:"start"`
+	End      uint64        `json:"end"`
+	Ret      int32         `json:"ret"`
+	Arg      int64         `json:"arg,omitempty"`
+	Unjited  bool          `json:"unjited,omitempty"`
+}
+
+// Cgroup identifies a control group.
+type Cgroup struct {
+	ID   uint64 `json:"id"`
+	Name string `json:"name,omitempty"`
+}
+
+// Creds are the caller's rights and limits, read from its task.
+type Creds struct {
+	CapEffective uint64 `json:"cap_eff"`
+	UserNSLevel  uint32 `json:"userns_level"`
+	SeccompMode  uint32 `json:"seccomp"`
+	Memlock      uint64 `json:"memlock"`
+	Nofile       uint64 `json:"nofile"`
+}
+
+// Prog is the loaded program as the kernel has it.
+type Prog struct {
+	ID            uint32 `json:"id"`
+	Type          uint32 `json:"type"`
+	Name          string `json:"name,omitempty"`
+	Tag           []byte `json:"tag"`
+	JITed         bool   `json:"jited"`
+	Blinded       bool   `json:"blinded"`
+	Asked         *bool  `json:"blinding_requested,omitempty"` // nil before 5.11
+	JITedLen      uint32 `json:"jited_len,omitempty"`
+	Len           uint32 `json:"len"`
+	VerifiedInsns uint32 `json:"verified,omitempty"`
+}
+
+// Map is a map that the verifier found in the program.
+type Map struct {
+	ID         uint32 `json:"id"`
+	Type       uint32 `json:"type"`
+	KeySize    uint32 `json:"key"`
+	ValueSize  uint32 `json:"value"`
+	MaxEntries uint32 `json:"max"`
+	Flags      uint32 `json:"flags,omitempty"`
+	Name       string `json:"name,omitempty"`
+}
+
+// What says which bytes a Chunk carries.
+type What string
+
+// The byte ranges that are copied, only on failure.
+const (
+	Insns      What = "insns"
+	FuncInfo   What = "func_info"
+	LineInfo   What = "line_info"
+	BTF        What = "btf"
+	Log        What = "log"
+	Translated What = "translated" // post-verifier code of the unit whose blinding failed
+	Filter     What = "filter"     // classic BPF
+	License    What = "license"
+	BTFLog     What = "btf_log"
+)
+
+// Chunk is a piece of a byte range. Total is the length of the whole range as the submitter gave it, which may be a lie;
+// Offset+len(Data) < Total at the last chunk means that the copy was cut short (Errno says why, 0: by the cap).
+type Chunk struct {
+	ID     CallID `json:"id"`
+	What   What   `json:"what"`
+	Offset uint64 `json:"offset"`
+	Total  uint64 `json:"total"`
+	Errno  int    `json:"errno,omitempty"`
+	Data   []byte `json:"data,omitempty"`
+}
+
+// Say is one message of the verifier to a loader that asked for no log: the format and its first four arguments, each with
+// the string it points to if it is a pointer.
+type Say struct {
+	ID      CallID    `json:"id"`
+	Format  string    `json:"format"`
+	Args    [4]uint64 `json:"args"`
+	Strings [4]string `json:"strings"`
+}
+
+// Loss reports events that were lost by one mechanism (ring, inflight, recursion, kretprobe) between two monotonic times.
+type Loss struct {
+	Mechanism string `json:"mechanism"`
+	Count     uint64 `json:"count"`
+	From      uint64 `json:"from"`
+	To        uint64 `json:"to"`
+}
+
+// Sysctl is a value that decides loads, read again when a load failed.
+type Sysctl struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	At    uint64 `json:"at"` // monotonic ns
+}
+
+// End closes a trace that was not cut off.
+type End struct {
+	Calls uint64 `json:"calls"`
+	Lost  uint64 `json:"lost"`
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package load describes one attempt to load a program (or to create a map, a filter, a link) into the
+// kernel: who tried, what was submitted, which stages were seen, and how it ended.
+//
+// Attempt is the noun of the whole module. Its JSON form is the schema "bpfwhy.load/v1"
+// (docs/schema/load-v1.schema.json). The package is a leaf: it knows instructions and nothing else.
+package load
+
+import (
+	"time"
+)
+
+// Schema names the JSON form of Attempt. A change that breaks a reader changes the number.
+const Schema = "bpfwhy.load/v1"
+
+// Kind is what was attempted.
+type Kind string
+
+// The kinds of attempts. Seccomp and SocketFilter are classic BPF and never call bpf(2).
+const (
+	ProgLoad     Kind = "prog_load"
+	MapCreate    Kind = "map_create"
+	BTFLoad      Kind = "btf_load"
+	LinkCreate   Kind = "link_create"
+	ProgAttach   Kind = "prog_attach"
+	RawTPOpen    Kind = "raw_tracepoint_open"
+	TokenCreate  Kind = "token_create"
+	Seccomp      Kind = "seccomp"
+	SocketFilter Kind = "socket_filter"
+	OtherCommand Kind = "bpf"
+)
+
+// Outcome is how an attempt ended.
+type Outcome string
+
+// LoadedNotJITed is a finding, not a success: the program runs in the interpreter.
+const (
+	Loaded         Outcome = "loaded"
+	LoadedNotJITed Outcome = "loaded_not_jited"
+	Failed         Outcome = "failed"
+)
+
+// Stage is one step of a load, in the order of the constants.
+type Stage string
+
+// The stages of a load. docs/stages.md says which stage each early reject belongs to.
+const (
+	Request    Stage = "request"    // the call itself: attr, sizes, flags, seccomp in front of bpf(2)
+	Permission Stage = "permission" // capabilities, tokens, LSMs, lockdown, sysctls
+	Resources  Stage = "resources"  // memory, RLIMIT_MEMLOCK
+	BTF        Stage = "btf"        // BTF, func_info, line_info, CO-RE, attach target
+	Verifier   Stage = "verifier"
+	Blinding   Stage = "blinding" // constant blinding for net.core.bpf_jit_harden
+	JIT        Stage = "jit"
+	Install    Stage = "install" // id, file descriptor
+)
+
+// Stages lists all stages in causal order.
+var Stages = [...]Stage{Request, Permission, Resources, BTF, Verifier, Blinding, JIT, Install}
+
+// Result is what is known of a stage.
+type Result string
+
+// A stage that was not reached is not listed at all.
+const (
+	OK          Result = "ok"
+	StageFailed Result = "failed"
+	NotObserved Result = "not_observed"
+)
+
+// StageResult is one stage as it was seen. Errno is positive, 0 when the stage did not fail.
+type StageResult struct {
+	Stage      Stage         `json:"stage"`
+	Result     Result        `json:"result"`
+	Errno      int           `json:"errno,omitempty"`
+	DurationNS time.Duration `json:"duration_ns,omitempty"`
+}
+
+// Attempt is one user-visible attempt; a loader's retries of the same load are folded into it.
+type Attempt struct {
+	Schema      string        `json:"schema"`
+	Kind        Kind          `json:"kind"`
+	Time        time.Time     `json:"time"`
+	DurationNS  time.Duration `json:"duration_ns"`
+	Process     Process       `json:"process"`
+	Program     *Program      `json:"program,omitempty"`
+	Map         *Map          `json:"map,omitempty"`
+	Outcome     Outcome       `json:"outcome"`
+	Errno       int           `json:"errno"` // positive, of the last call of the fold, 0 when loaded
+	ErrnoName   string        `json:"errno_name,omitempty"`
+	Stages      []StageResult `json:"stages"`
+	FailedStage Stage         `json:"failed_stage,omitempty"`
+	Retries     int           `json:"retries"`
+	// Incomplete says that events were lost while the attempt ran, or that a copy was cut short; why is
+	// in IncompleteWhy.
+	Incomplete    bool        `json:"incomplete"`
+	IncompleteWhy []string    `json:"incomplete_why,omitempty"`
+	VerifierLog   VerifierLog `json:"verifier_log"`
+	Jump          *Jump       `json:"jump,omitempty"`
+	Diagnosis     *Diagnosis  `json:"diagnosis,omitempty"`
+	// Backend is how it was watched: fentry, kprobe, tracepoint, tp_btf, or none for a prediction.
+	Backend string `json:"backend,omitempty"`
+	// FeatureProbe names the loader's feature probe that this attempt was recognised as ("" if none).
+	FeatureProbe string `json:"feature_probe,omitempty"`
+
+	Evidence Evidence `json:"-"`
+}
+
+// Process is the thread that made the call, as it was at that moment.
+type Process struct {
+	PID       int      `json:"pid"` // in the initial pid namespace
+	TID       int      `json:"tid"`
+	PIDInNS   int      `json:"pid_in_ns,omitempty"` // in its own pid namespace
+	UID       int      `json:"uid"`
+	GID       int      `json:"gid"`
+	Comm      string   `json:"comm"`
+	Exe       string   `json:"exe,omitempty"`
+	Cgroups   []Cgroup `json:"cgroups,omitempty"`
+	Container string   `json:"container,omitempty"`
+}
+
+// Cgroup is one control group of a process: of the v2 hierarchy, or of the v1 memory controller.
+type Cgroup struct {
+	Version int    `json:"version"` // 1 or 2
+	ID      uint64 `json:"id"`
+	Name    string `json:"name,omitempty"` // last path elements
+}
+
+// Program is the program of an attempt. It is always present for prog_load.
+type Program struct {
+	Name       string `json:"name"`
+	Type       string `json:"type"` // as BPF_PROG_TYPE_x, lower case, without the prefix: "socket_filter"
+	AttachType string `json:"attach_type,omitempty"`
+	Insns      int    `json:"insns"` // 8-byte slots submitted
+	License    string `json:"license,omitempty"`
+	// The rest is known when the program was loaded.
+	ID            int    `json:"id,omitempty"`
+	Tag           string `json:"tag,omitempty"` // hex
+	JITed         *bool  `json:"jited,omitempty"`
+	Blinded       *bool  `json:"blinded,omitempty"`
+	JITedBytes    int    `json:"jited_bytes,omitempty"`
+	VerifiedInsns int    `json:"verified_insns,omitempty"` // instructions the verifier walked (5.16+)
+}
+
+// Map is the map of a map_create.
+type Map struct {
+	Name       string `json:"name"`
+	Type       string `json:"type"`
+	KeySize    uint32 `json:"key_size"`
+	ValueSize  uint32 `json:"value_size"`
+	MaxEntries uint32 `json:"max_entries"`
+	Flags      uint32 `json:"flags"`
+}
+
+// LogOrigin says whose words a verifier log is.
+type LogOrigin string
+
+// LogKernel: the loader passed no buffer; the lines were read from the verifier itself.
+const (
+	LogLoader LogOrigin = "loader"
+	LogKernel LogOrigin = "kernel"
+	LogNone   LogOrigin = "none"
+)
+
+// VerifierLog is what is shown of the verifier's log: the last lines, control characters made visible.
+type VerifierLog struct {
+	Origin    LogOrigin `json:"origin"`
+	Lines     []string  `json:"lines,omitempty"`
+	Truncated bool      `json:"truncated"`
+}
+
+// Jump is a jump that constant blinding breaks. From and To are 8-byte slots of the submitted program.
+type Jump struct {
+	From       int    `json:"from"`
+	To         int    `json:"to"`
+	FromSource string `json:"from_source,omitempty"` // file:line
+	ToSource   string `json:"to_source,omitempty"`
+	FromText   string `json:"from_text,omitempty"` // the line of source
+	ToText     string `json:"to_text,omitempty"`
+	Insn       string `json:"insn,omitempty"` // disassembled
+	Need       int    `json:"need"`           // the offset it needs after blinding
+	Limit      int    `json:"limit"`          // 32767 or -32768
+	// Growth of the blinded unit (function, or whole program from 7.1) in slots, before and after.
+	Before int `json:"before,omitempty"`
+	After  int `json:"after,omitempty"`
+	// Approximate says that From and To were mapped back from post-verifier code by alignment and may
+	// be off by a few slots.
+	Approximate bool `json:"approximate,omitempty"`
+}
+
+// HowKnown says how a diagnosis is known, strongest first.
+type HowKnown string
+
+// Observed: a kernel hook saw it. Reproduced: the captured program was loaded again. Inferred: derived from the
+// captured program, sysctls and the kernel's configuration. Predicted: from an object file alone.
+const (
+	Observed   HowKnown = "observed"
+	Reproduced HowKnown = "reproduced"
+	Inferred   HowKnown = "inferred"
+	Predicted  HowKnown = "predicted"
+)
+
+// Diagnosis says why an attempt failed and what can be done. Rule is a stable id such as "BLIND001", or "UNKNOWN".
+type Diagnosis struct {
+	Rule         string        `json:"rule"`
+	Title        string        `json:"title"`
+	Cause        string        `json:"cause"`
+	HowKnown     HowKnown      `json:"how_known"`
+	Evidence     []string      `json:"evidence"`
+	Alternatives []Alternative `json:"alternatives,omitempty"`
+	Remedies     []Remedy      `json:"remedies,omitempty"`
+}
+
+// Alternative is another cause that the same evidence fits.
+type Alternative struct {
+	Rule  string `json:"rule"`
+	Title string `json:"title"`
+	Why   string `json:"why"`
+}
+
+// Remedy is one thing to do, with what it costs.
+type Remedy struct {
+	ID      string `json:"id"`
+	Title   string `json:"title"`
+	Price   string `json:"price"`
+	Command string `json:"command,omitempty"`
+}
+
+// Finding reports whether the attempt is something a user should see: a failure that is not a loader's
+// feature probe, or a program that loaded without being compiled.
+func (a *Attempt) Finding() bool {
+	return a.FeatureProbe == "" && a.Outcome != Loaded
+}
+
+// Stage returns what is known of a stage, and whether it is listed at all.
+func (a *Attempt) Stage(s Stage) (StageResult, bool) {
+	for _, r := range a.Stages {
+		if r.Stage == s {
+			return r, true
+		}
+	}
+	return StageResult{}, false
+}
