@@ -1,0 +1,3 @@
+package render
+
+func errnoName(int) string { return "" }

@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package render turns attempts into what people and programs read. It is pure: the same attempt gives the same bytes.
+// Strings that come from the traced side are made harmless here, at the edge.
+package render
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/muesli/termenv"
+)
+
+// Text writes for people: a table with one line per attempt, and full explanations. Each method writes once, so that
+// lines of two writers do not mix.
+type Text struct {
+	w       io.Writer
+	width   int
+	colour  termenv.Profile
+	columns []column
+}
+
+// NewText writes to w, wrapped at width columns (0: not a terminal, which gives the widest table and paragraphs of 100).
+func NewText(w io.Writer, width int, colour bool) *Text {
+	t := &Text{w: w, width: width, colour: termenv.Ascii, columns: columns(width)}
+	if width == 0 {
+		t.width, t.columns = 100, columns(1<<10)
+	}
+	t.width = min(max(t.width, 40), 120)
+	if colour {
+		t.colour = termenv.ANSI
+	}
+	return t
+}
+
+const (
+	red    = "1"
+	green  = "2"
+	yellow = "3"
+)
+
+func (t *Text) paint(s, colour string) string {
+	return t.colour.String(s).Foreground(t.colour.Color(colour)).String()
+}
+
+func (t *Text) bold(s string) string { return t.colour.String(s).Bold().String() }
+
+// Heading writes the titles of the table's columns.
+func (t *Text) Heading() error {
+	return t.write(t.bold(row(t.columns, func(c column) string { return c.title })) + "\n")
+}
+
+// Line writes one attempt as one line of the table.
+func (t *Text) Line(a *load.Attempt) error {
+	s := row(t.columns, func(c column) string { return c.cell(a) })
+	switch {
+	case a.Outcome == load.Failed && a.Finding():
+		s = t.paint(s, red)
+	case a.Finding():
+		s = t.paint(s, yellow)
+	}
+	return t.write(s + "\n")
+}
+
+func (t *Text) write(s string) error {
+	_, err := io.WriteString(t.w, s)
+	return err
+}
+
+// page collects labelled, wrapped paragraphs.
+type page struct {
+	t *Text
+	b bytes.Buffer
+}
+
+// The text stands right of the labels.
+const margin = 12
+
+func (p *page) print(label, text string) { p.item(label, "", text) }
+
+// item wraps text behind a bullet, right of the label.
+func (p *page) item(label, bullet, text string) {
+	indent := margin + len(bullet)
+	for i, l := range wrap(Clean(text), p.t.width-indent) {
+		switch {
+		case i > 0:
+			p.b.WriteString(strings.Repeat(" ", indent))
+		case label == "":
+			p.b.WriteString(strings.Repeat(" ", margin) + bullet)
+		default:
+			p.b.WriteString("  " + p.t.bold(label) + strings.Repeat(" ", max(1, margin-2-len(label))) + bullet)
+		}
+		p.b.WriteString(l + "\n")
+	}
+}
+
+// verbatim is for commands and logs: never wrapped, because it is there to be copied.
+func (p *page) verbatim(label, bullet, text string) {
+	if label != "" {
+		p.b.WriteString("  " + p.t.bold(label) + strings.Repeat(" ", max(1, margin-2-len(label))))
+	} else {
+		p.b.WriteString(strings.Repeat(" ", margin))
+	}
+	p.b.WriteString(strings.TrimRight(bullet+Clean(text), " ") + "\n")
+}
+
+// Explain writes everything that is known of one attempt.
+func (t *Text) Explain(a *load.Attempt) error {
+	p := page{t: t}
+	t.headline(&p, a)
+	stages(&p, a)
+	jump(&p, a.Jump)
+	diagnosis(&p, a.Diagnosis)
+	log(&p, a.VerifierLog)
+	if a.Diagnosis != nil {
+		p.remedies(a.Diagnosis.Remedies)
+	}
+	if a.Incomplete {
+		why := strings.Join(a.IncompleteWhy, "; ")
+		if why == "" {
+			why = "events were lost while it ran"
+		}
+		p.print("incomplete", why)
+	}
+	p.b.WriteByte('\n')
+	_, err := t.w.Write(p.b.Bytes())
+	return err
+}
+
+func (t *Text) headline(p *page, a *load.Attempt) {
+	word, colour := "FAILED", red
+	switch a.Outcome {
+	case load.Loaded:
+		word, colour = "LOADED", green
+	case load.LoadedNotJITed:
+		word, colour = "NOT JITED", yellow
+	}
+	what := nameCell(a)
+	switch {
+	case a.Program != nil && a.Kind == load.ProgLoad:
+		what += fmt.Sprintf(" (%s, %d insns)", a.Program.Type, a.Program.Insns)
+	case a.Program != nil && a.Program.Insns > 0:
+		what = fmt.Sprintf("%s filter (%d insns)", a.Kind, a.Program.Insns)
+	case a.Map != nil:
+		what += fmt.Sprintf(" (%s, %s)", a.Kind, a.Map.Type)
+	default:
+		what = string(a.Kind)
+	}
+	if a.Outcome == load.Failed {
+		what += ": " + errnoCell(a.Errno, a.ErrnoName)
+	}
+	if a.FeatureProbe != "" {
+		what += " [feature probe: " + a.FeatureProbe + "]"
+	}
+	p.b.WriteString(t.bold(t.paint(word, colour)) + "  " + t.bold(Clean(what)) + "\n")
+
+	who := fmt.Sprintf("%s, pid %d", a.Process.Comm, a.Process.PID)
+	if n := a.Process.PIDInNS; n != 0 && n != a.Process.PID {
+		who += fmt.Sprintf(" (%d in its namespace)", n)
+	}
+	who += fmt.Sprintf(", uid %d", a.Process.UID)
+	if a.Process.Exe != "" {
+		who += ", " + a.Process.Exe
+	}
+	if a.Process.Container != "" {
+		who += ", container " + a.Process.Container
+	}
+	p.print("by", who)
+	if a.Retries > 0 {
+		p.print("retries", fmt.Sprintf("%d: the loader made %d calls for it; this is the last", a.Retries, a.Retries+1))
+	}
+}
+
+func stages(p *page, a *load.Attempt) {
+	var parts []string
+	for _, r := range a.Stages {
+		s := string(r.Stage) + " "
+		switch r.Result {
+		case load.OK:
+			s += "ok"
+			if r.DurationNS > 0 {
+				s += " " + duration(r.DurationNS)
+			}
+		case load.StageFailed:
+			s += "FAILED"
+			if r.Errno != 0 {
+				s += " " + errnoCell(r.Errno, "")
+			}
+		default:
+			s += "not observed"
+		}
+		parts = append(parts, s)
+	}
+	if len(parts) > 0 {
+		p.print("stages", strings.Join(parts, ", "))
+	}
+	if a.FailedStage != "" {
+		s := string(a.FailedStage)
+		if r, ok := a.Stage(a.FailedStage); !ok || r.Result != load.StageFailed {
+			s += " (concluded, not seen)"
+		}
+		p.print("died in", s)
+	}
+}
+
+func jump(p *page, j *load.Jump) {
+	if j == nil {
+		return
+	}
+	s := fmt.Sprintf("instruction %d to %d", j.From, j.To)
+	if j.Approximate {
+		s = "about " + s
+	}
+	p.print("jump", s)
+	if j.Insn != "" {
+		p.verbatim("", "", j.Insn)
+	}
+	p.print("", fmt.Sprintf("after blinding it needs the offset %d; 16 bits reach %d", j.Need, j.Limit))
+	if j.Before > 0 && j.After > 0 {
+		p.print("", fmt.Sprintf("what is blinded grows from %d to %d slots", j.Before, j.After))
+	}
+	source := func(bullet, at, text string) {
+		if at != "" {
+			p.verbatim("", bullet, strings.TrimRight(at+"   "+strings.TrimSpace(text), " "))
+		}
+	}
+	source("from ", j.FromSource, j.FromText)
+	source("to   ", j.ToSource, j.ToText)
+}
+
+func diagnosis(p *page, d *load.Diagnosis) {
+	if d == nil {
+		return
+	}
+	p.print("rule", d.Rule+", "+d.Title)
+	p.print("cause", d.Cause)
+	p.print("known", string(d.HowKnown)+howKnown[d.HowKnown])
+	label := "evidence"
+	for _, e := range d.Evidence {
+		p.item(label, "- ", e)
+		label = ""
+	}
+	label = "or else"
+	for _, a := range d.Alternatives {
+		p.item(label, "- ", fmt.Sprintf("%s, %s: %s", a.Rule, a.Title, a.Why))
+		label = ""
+	}
+}
+
+var howKnown = map[load.HowKnown]string{
+	load.Observed:   ": a hook in the kernel saw it",
+	load.Reproduced: ": the captured program was loaded again",
+	load.Inferred:   ": no hook saw it; it follows from what was captured and from this kernel's settings",
+	load.Predicted:  ": from the object file alone",
+}
+
+// Lines of the verifier's log that are worth a screen; JSON has all of them.
+const logLines = 16
+
+func log(p *page, l load.VerifierLog) {
+	if len(l.Lines) == 0 {
+		return
+	}
+	whose := "of the loader's buffer"
+	if l.Origin == load.LogKernel {
+		whose = "read from the verifier; the loader asked for none"
+	}
+	lines := l.Lines
+	if len(lines) > logLines || l.Truncated {
+		lines = lines[max(0, len(lines)-logLines):]
+		whose += "; its end"
+	}
+	p.print("log", "("+whose+")")
+	for _, s := range lines {
+		p.verbatim("", "| ", fit(s, 400))
+	}
+}
+
+func (p *page) remedies(remedies []load.Remedy) {
+	label := "do"
+	for i, r := range remedies {
+		p.item(label, fmt.Sprintf("%d. ", i+1), r.Title)
+		label = ""
+		if r.Price != "" {
+			p.item("", "   price: ", r.Price)
+		}
+		for l := range strings.Lines(r.Command) {
+			p.verbatim("", "   $ ", strings.TrimRight(l, "\n"))
+		}
+	}
+}
+
+// Diagnosis writes a diagnosis without an attempt, as for a rule or an errno.
+func (t *Text) Diagnosis(headline string, d *load.Diagnosis) error {
+	p := page{t: t}
+	p.b.WriteString(t.bold(Clean(headline)) + "\n")
+	if d.Cause != "" {
+		p.print("cause", d.Cause)
+	}
+	label := "evidence"
+	for _, e := range d.Evidence {
+		p.item(label, "- ", e)
+		label = ""
+	}
+	label = "or else"
+	for _, a := range d.Alternatives {
+		p.item(label, "- ", fmt.Sprintf("%s, %s: %s", a.Rule, a.Title, a.Why))
+		label = ""
+	}
+	p.remedies(d.Remedies)
+	p.b.WriteByte('\n')
+	_, err := t.w.Write(p.b.Bytes())
+	return err
+}
+
+// Summary counts what was seen.
+type Summary struct {
+	For          time.Duration     `json:"-"`
+	Attempts     int               `json:"attempts"`
+	Loaded       int               `json:"loaded"`
+	NotJITed     int               `json:"loaded_not_jited"`
+	Failed       int               `json:"failed"`
+	Rules        map[string]int    `json:"rules"` // findings by rule
+	FeatureProbe int               `json:"feature_probes"`
+	LeftOut      int               `json:"left_out"`   // healthy calls that are not loads
+	Lost         map[string]uint64 `json:"lost"`       // events by mechanism
+	Incomplete   int               `json:"incomplete"` // attempts that a hole touched
+}
+
+// Add counts one attempt; shown says whether it was one to show.
+func (s *Summary) Add(a *load.Attempt, shown bool) {
+	if a.FeatureProbe != "" {
+		s.FeatureProbe++
+	} else if !shown {
+		s.LeftOut++
+	}
+	if a.Incomplete {
+		s.Incomplete++
+	}
+	if !shown {
+		return
+	}
+	s.Attempts++
+	switch a.Outcome {
+	case load.Loaded:
+		s.Loaded++
+	case load.LoadedNotJITed:
+		s.NotJITed++
+	default:
+		s.Failed++
+	}
+	if a.Diagnosis != nil && a.Finding() {
+		if s.Rules == nil {
+			s.Rules = map[string]int{}
+		}
+		s.Rules[a.Diagnosis.Rule]++
+	}
+}
+
+// Lose counts lost events.
+func (s *Summary) Lose(mechanism string, n uint64) {
+	if s.Lost == nil {
+		s.Lost = map[string]uint64{}
+	}
+	s.Lost[mechanism] += n
+}
+
+// Summary writes the counts.
+func (t *Text) Summary(s *Summary) error {
+	p := page{t: t}
+	head := fmt.Sprintf("%d loads in %s: %d ok, %d failed, %d loaded but NOT jited", s.Attempts,
+		s.For.Round(100*time.Millisecond), s.Loaded, s.Failed, s.NotJITed)
+	p.b.WriteString(t.bold(head) + "\n")
+	if len(s.Rules) > 0 {
+		p.print("by rule", counts(s.Rules))
+	}
+	if s.FeatureProbe+s.LeftOut > 0 {
+		p.print("left out", fmt.Sprintf("%d feature probes of loaders, %d healthy map, BTF, link and other calls",
+			s.FeatureProbe, s.LeftOut))
+	}
+	if len(s.Lost) > 0 {
+		p.print("lost", counts(s.Lost)+" events")
+	}
+	if s.Incomplete > 0 {
+		p.print("holes", fmt.Sprintf("%d attempts are incomplete", s.Incomplete))
+	}
+	_, err := t.w.Write(p.b.Bytes())
+	return err
+}
+
+// counts lists the most frequent first.
+func counts[N cmp.Ordered](m map[string]N) string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b string) int {
+		return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b))
+	})
+	for i, k := range keys {
+		keys[i] = fmt.Sprintf("%s %v", k, m[k])
+	}
+	return strings.Join(keys, ", ")
+}
