@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package patient
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+// Argv0 is the name under which an executable runs patients: see Main.
+const Argv0 = "bpfwhy-patient"
+
+// Main runs a patient and ends the process if the executable was started as one (by Start); otherwise it returns at once. It
+// belongs at the very start of main, and of TestMain in packages that use Start.
+func Main() {
+	if len(os.Args) == 0 || os.Args[0] != Argv0 {
+		return
+	}
+	if err := child(os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", Argv0, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func child(args []string) error {
+	switch {
+	case len(args) == 2 && args[0] == "in-user-namespace":
+		res := program{name: args[1], typ: typeKprobe, insns: small()}.load()
+		return json.NewEncoder(os.Stdout).Encode(res)
+	case len(args) != 1:
+		return errors.New("want one patient")
+	}
+	p, err := Find(args[0])
+	if err != nil {
+		return err
+	}
+	// The parent may want to watch this process: it sends a line when it does.
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return fmt.Errorf("wait for the start: %w", err)
+	}
+	res, err := p.Run()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(res)
+}
+
+// Process is a patient in a process of its own, which waits for Go.
+type Process struct {
+	cmd    *exec.Cmd
+	start  io.WriteCloser
+	result *bufio.Reader
+	stderr limitedBuffer
+}
+
+// Start starts the process. It makes no bpf(2) before Go. It dies with ctx, and with the thread's process.
+func Start(ctx context.Context, p Patient) (*Process, error) {
+	c := &Process{cmd: exec.CommandContext(ctx, "/proc/self/exe")}
+	c.cmd.Args = []string{Argv0, p.Name}
+	c.cmd.Stderr = &c.stderr
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var err error
+	if c.start, err = c.cmd.StdinPipe(); err != nil {
+		return nil, fmt.Errorf("open pipe: %w", err)
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("open pipe: %w", err)
+	}
+	c.result = bufio.NewReader(out)
+	if err := c.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start patient: %w", err)
+	}
+	return c, nil
+}
+
+// PID is the process to watch.
+func (c *Process) PID() int { return c.cmd.Process.Pid }
+
+// Go lets the process make its load, waits for its end, and returns what the loader saw.
+func (c *Process) Go() (Result, error) {
+	var res Result
+	_, werr := io.WriteString(c.start, "\n")
+	rerr := json.NewDecoder(c.result).Decode(&res)
+	c.start.Close()
+	if err := c.cmd.Wait(); err != nil {
+		return res, fmt.Errorf("run patient: %w: %s", err, c.stderr.String())
+	}
+	if err := errors.Join(werr, rerr); err != nil {
+		return res, fmt.Errorf("talk to patient: %w", err)
+	}
+	return res, nil
+}
+
+// Kill ends a process that was not let go.
+func (c *Process) Kill() {
+	c.cmd.Process.Kill()
+	c.cmd.Wait()
+}
+
+// limitedBuffer keeps the first 4 KiB of what a child says.
+type limitedBuffer struct{ b []byte }
+
+func (l *limitedBuffer) Write(p []byte) (int, error) {
+	l.b = append(l.b, p[:min(len(p), 4096-len(l.b))]...)
+	return len(p), nil
+}
+
+func (l *limitedBuffer) String() string { return string(l.b) }

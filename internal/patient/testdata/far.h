@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What the far-jump programs share: about 30,000 instructions, nearly all of them register-form. */
+#ifndef FAR_H
+#define FAR_H
+
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define noinline __attribute__((noinline))
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* The start of struct __sk_buff. */
+struct __sk_buff {
+	__u32 len, pkt_type, mark, queue_mapping;
+};
+
+/*
+ * One STEP is about 126 instructions, 5 of which blinding makes three; the compiler adds a move to each of the others.
+ * 242 of them stay just below 32767 slots as written and end up above it when blinded.
+ */
+#define TWO  x ^= y; y += x;
+#define SIX  TWO TWO TWO TWO TWO TWO
+#define STEP SIX x += 4711; SIX y += 4712; SIX x += 4713; SIX y += 4714; SIX x += 4715;
+#define TEN(a) a a a a a a a a a a
+#define BODY TEN(TEN(STEP STEP)) TEN(STEP STEP STEP STEP) STEP STEP
+
+#endif
