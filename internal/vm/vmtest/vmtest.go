@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package vmtest runs Go tests inside the lab's kernels.
+//
+// A package that needs a kernel writes its tests as TestGuestXxx, each
+// starting with [Guest], and one test that runs them everywhere:
+//
+//	func TestKernels(t *testing.T) { vmtest.Run(t, "^TestGuest", vm.Machine{}) }
+//
+//	func TestGuestLoad(t *testing.T) {
+//		vmtest.Guest(t)
+//		...
+//	}
+package vmtest
+
+import (
+	"bytes"
+	"debug/elf"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+)
+
+// Guest skips a test that does not run inside a lab machine, and returns the
+// machine's kernel, as [vm.Kernels] names it.
+func Guest(t testing.TB) string {
+	t.Helper()
+	kernel := os.Getenv(wire.KernelEnv)
+	if kernel == "" {
+		t.Skip("runs inside the lab's kernels")
+	}
+	return kernel
+}
+
+// Need skips a test that boots machines, unless they are wanted: BPFWHY_LAB=1,
+// or CI=true.
+func Need(t testing.TB) {
+	t.Helper()
+	if os.Getenv(wire.KernelEnv) != "" {
+		t.Skip("runs on the host of the lab")
+	}
+	if os.Getenv("BPFWHY_LAB") != "1" && os.Getenv("CI") != "true" {
+		t.Skip("boots machines; set BPFWHY_LAB=1")
+	}
+}
+
+// Kernels returns the kernels to test on: all of them. A developer may narrow
+// them with BPFWHY_KERNELS_ONLY, such as "5.10,6.1"; in CI that is an error.
+func Kernels(t testing.TB) []string {
+	t.Helper()
+	ids, err := kernels(os.Getenv("BPFWHY_KERNELS_ONLY"), os.Getenv("CI") == "true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func kernels(only string, ci bool) ([]string, error) {
+	var all []string
+	for _, kernel := range vm.Kernels() {
+		all = append(all, kernel.ID)
+	}
+	if only == "" {
+		return all, nil
+	}
+	if ci {
+		return nil, fmt.Errorf("BPFWHY_KERNELS_ONLY=%s: CI tests on every kernel", only)
+	}
+	wanted := strings.Split(only, ",")
+	for _, id := range wanted {
+		if !slices.Contains(all, id) {
+			return nil, fmt.Errorf("BPFWHY_KERNELS_ONLY=%s: no kernel %q; there are %s", only, id, strings.Join(all, ", "))
+		}
+	}
+	return wanted, nil
+}
+
+// Run runs those of the calling package's tests that match pattern in every
+// kernel, or in m.Kernel alone, each kernel as a parallel subtest and each
+// guest test as a subtest of that. Commands of m run before the tests and have
+// to succeed. The package's testdata folder is in the guest too, below the
+// working directory. Each of checks is called with what the machine gave back.
+//
+// A kernel that cannot be had, and a pattern that no test passes or fails
+// under, are failures.
+func Run(t *testing.T, pattern string, m vm.Machine, checks ...func(t *testing.T, kernel string, result *vm.Result)) {
+	t.Helper()
+	Need(t)
+	ids := Kernels(t)
+	if m.Kernel != "" {
+		if !slices.Contains(ids, m.Kernel) {
+			t.Skipf("kernel %s is not in BPFWHY_KERNELS_ONLY", m.Kernel)
+		}
+		ids = []string{m.Kernel}
+	}
+	binary := staticBinary(t)
+	if m.Timeout == 0 {
+		m.Timeout = 5 * time.Minute
+	}
+	m.Files = maps.Clone(m.Files)
+	if m.Files == nil {
+		m.Files = map[string]string{}
+	}
+	const dir = "/test"
+	m.Files[dir+"/test"] = binary
+	if _, err := os.Stat("testdata"); err == nil {
+		m.Files[dir+"/testdata"] = "testdata"
+	}
+	if m.Dir == "" {
+		m.Dir = dir
+	}
+	// The test's own limit comes first, since it tells where it hangs.
+	limit := m.Timeout * 3 / 4
+	m.Commands = append(slices.Clone(m.Commands), []string{
+		dir + "/test", "-test.v", "-test.count=1", "-test.run=" + pattern, "-test.timeout=" + limit.String(),
+	})
+	for _, id := range ids {
+		t.Run(id, func(t *testing.T) {
+			t.Parallel()
+			m := m
+			m.Kernel = id
+			result, err := vm.Run(t.Context(), m)
+			if err != nil {
+				if stopped, ok := err.(*vm.MachineError); ok {
+					for _, outcome := range stopped.Partial.Commands {
+						t.Logf("%s\n%s", outcome.Args[0], outcome.Output)
+					}
+				}
+				t.Fatal(err)
+			}
+			report(t, result)
+			for _, check := range checks {
+				check(t, id, result)
+			}
+		})
+	}
+}
+
+// report makes the guest's test results those of t.
+func report(t *testing.T, result *vm.Result) {
+	last := len(result.Commands) - 1
+	for _, setup := range result.Commands[:last] {
+		if setup.ExitStatus != 0 {
+			t.Fatalf("%s: exit status %d\n%s", strings.Join(setup.Args, " "), setup.ExitStatus, setup.Output)
+		}
+	}
+	tests := result.Commands[last]
+	outcomes := parseTests(tests.Stdout)
+	ran := false
+	for _, outcome := range outcomes {
+		t.Run(outcome.name, func(t *testing.T) {
+			switch outcome.result {
+			case "FAIL":
+				t.Error("failed in the guest; its output follows")
+			case "SKIP":
+				t.Skip("skipped in the guest")
+			}
+		})
+		ran = ran || outcome.result != "SKIP"
+	}
+	switch {
+	case tests.ExitStatus != 0:
+		t.Errorf("exit status %d\n%s", tests.ExitStatus, tests.Output)
+	case !ran:
+		t.Errorf("no test ran in the guest\n%s", tests.Output)
+	case testing.Verbose():
+		t.Logf("%v in the guest\n%s", tests.Duration.Round(time.Millisecond), tests.Output)
+	}
+}
+
+type testOutcome struct{ name, result string }
+
+// topLevel is the line that go test -v ends a test with; subtests' are indented.
+var topLevel = regexp.MustCompile(`(?m)^--- (PASS|FAIL|SKIP): (\S+) \(`)
+
+func parseTests(output []byte) []testOutcome {
+	var outcomes []testOutcome
+	for _, match := range topLevel.FindAllSubmatch(output, -1) {
+		outcomes = append(outcomes, testOutcome{string(match[2]), string(match[1])})
+	}
+	return outcomes
+}
+
+// staticBinary returns the running test as a program that needs no libraries:
+// itself, or one built anew.
+func staticBinary(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if isStatic(self) {
+		return self
+	}
+	output := filepath.Join(t.TempDir(), "test")
+	build := exec.Command("go", "test", "-c", "-o", output, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the test for guests: %v\n%s", err, bytes.TrimSpace(out))
+	}
+	return output
+}
+
+func isStatic(program string) bool {
+	f, err := elf.Open(program)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
