@@ -79,6 +79,8 @@ const (
 	FnNewFD       Function = "bpf_prog_new_fd"           //
 	FnSeccomp     Function = "bpf_prog_create_from_user" // seccomp(2), prctl(PR_SET_SECCOMP)
 	FnSockFilter  Function = "sk_attach_filter"          // SO_ATTACH_FILTER
+	FnVerbose     Function = "verbose"                   // the verifier's messages
+	FnDenied      Function = "__secure_computing"        // a seccomp policy in front of bpf(2)
 )
 
 // Span is one execution of a watched function inside a call. Parent is an index into the same slice, -1 for none.

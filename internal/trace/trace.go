@@ -93,6 +93,8 @@ type Stage struct {
 	First    uint64        `json:"first"` // monotonic ns of the first start
 	Total    uint64        `json:"total"` // ns, all executions
 	LastRet  int32         `json:"last_ret"`
+	// Open says that an execution was entered and its return never seen (a missed kretprobe): a hole.
+	Open bool `json:"open,omitempty"`
 }
 
 // Span is one failing execution of a watched function.

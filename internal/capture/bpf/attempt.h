@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The life of a call: it begins, watched functions run inside it, it ends and is sent. */
+#ifndef BPFWHY_ATTEMPT_H
+#define BPFWHY_ATTEMPT_H
+
+/* struct bpf_prog_load's part of union bpf_attr (user space ABI: these offsets never move) */
+struct load_attr {
+	u32 prog_type;
+	u32 insn_cnt;
+	u64 insns;
+	u64 license;
+	u32 log_level;
+	u32 log_size;
+	u64 log_buf;
+	u32 kern_version;
+	u32 prog_flags;
+	char prog_name[16];
+	u32 prog_ifindex;
+	u32 expected_attach_type;
+	u32 prog_btf_fd;
+	u32 func_info_rec_size;
+	u64 func_info;
+	u32 func_info_cnt;
+	u32 line_info_rec_size;
+	u64 line_info;
+	u32 line_info_cnt;
+};
+
+struct btf_attr {
+	u64 btf;
+	u64 btf_log_buf;
+	u32 btf_size;
+	u32 btf_log_size;
+};
+
+static __always_inline bool is_watched(u32 cmd)
+{
+	switch (cmd) {
+	case CMD_PROG_LOAD:
+	case CMD_MAP_CREATE:
+	case CMD_PROG_ATTACH:
+	case CMD_RAW_TRACEPOINT_OPEN:
+	case CMD_BTF_LOAD:
+	case CMD_LINK_CREATE:
+	case CMD_TOKEN_CREATE:
+		return true;
+	}
+	return false;
+}
+
+/* The call by which our own process makes itself known: unguessable, so nobody else can hide behind it. */
+static __always_inline bool greet(u64 uattr)
+{
+	u32 zero = 0, tgid = bpf_get_current_pid_tgid() >> 32;
+	struct head *h;
+
+	if (uattr != cfg_nonce || !cfg_nonce)
+		return false;
+	bpf_map_update_elem(&self, &zero, &tgid, BPF_ANY);
+	h = bpf_ringbuf_reserve(&records, sizeof(*h), 0);
+	if (!h)
+		return true;
+	h->type = R_HELLO;
+	h->tid = tgid;
+	h->start = bpf_ktime_get_ns();
+	bpf_ringbuf_submit(h, 0);
+	return true;
+}
+
+static __always_inline struct call *new_call(u32 kind, u32 cmd)
+{
+	u32 zero = 0, tid = (u32)bpf_get_current_pid_tgid();
+	struct call *c = bpf_map_lookup_elem(&empty, &zero);
+
+	if (!c)
+		return 0;
+	if (bpf_map_lookup_elem(&calls, &tid))
+		lost(L_STALE);
+	if (bpf_map_update_elem(&calls, &tid, c, BPF_ANY)) {
+		lost(L_INFLIGHT);
+		return 0;
+	}
+	c = bpf_map_lookup_elem(&calls, &tid);
+	if (!c)
+		return 0;
+	c->head.type = R_CALL;
+	c->head.tid = tid;
+	c->head.start = bpf_ktime_get_ns();
+	c->kind = kind;
+	c->cmd = cmd;
+	c->fail_insn = -1;
+	c->stages[H_SYSCALL].first = c->head.start;
+	return c;
+}
+
+static __always_inline void begin_bpf(u32 cmd, u64 uattr, u32 size, u32 flags)
+{
+	struct call *c;
+	u32 n = size;
+
+	if (!is_watched(cmd)) {
+		if (cmd == (u32)cfg_nonce)
+			greet(uattr);
+		return;
+	}
+	if (!is_wanted())
+		return;
+	c = new_call(K_BPF, cmd);
+	if (!c)
+		return;
+	c->uattr = uattr;
+	c->attr_size = size;
+	c->flags = F_ENTER | flags;
+	if (n > ATTR_MAX)
+		n = ATTR_MAX;
+	asm volatile("" : "+r"(n)); /* else clang drops the mask, and the verifier loses the bound */
+	n &= 2 * ATTR_MAX - 1;
+	if (n && read_range(c->attr, n, uattr, flags & F_KERNEL ? W_KERNEL : 0) < 0)
+		c->flags |= F_ATTR_FAULT;
+}
+
+/* A classic filter: length instructions of 8 bytes at filter, in user memory. */
+static __always_inline void begin_filter(u32 kind, u32 length, u64 filter)
+{
+	struct call *c;
+
+	if (!is_wanted())
+		return;
+	c = new_call(kind, 0);
+	if (!c)
+		return;
+	c->flags = F_ENTER;
+	c->attr_size = length;
+	c->uattr = filter;
+}
+
+static __always_inline void send_instructions(struct call *c)
+{
+	struct load_attr *a = (void *)c->attr;
+	u32 mem = c->flags & F_KERNEL ? W_KERNEL : 0;
+
+	send_capped(W_INSNS | mem, a->insns, (u64)a->insn_cnt * 8, cfg_copy_max);
+	send_capped(W_FUNC_INFO | mem, a->func_info, (u64)a->func_info_cnt * a->func_info_rec_size, cfg_copy_max);
+	send_capped(W_LINE_INFO | mem, a->line_info, (u64)a->line_info_cnt * a->line_info_rec_size, cfg_copy_max);
+	if (a->license && !mem)
+		send_range(W_LICENSE | W_STRING, a->license, 64, 0, 64);
+#ifndef NO_KERNEL_READS
+	if (a->prog_btf_fd && a->line_info_cnt) {
+		struct btf *btf = object_of_fd(a->prog_btf_fd, "btf", 4);
+
+		if (btf)
+			send_capped(W_BTF | W_KERNEL, (u64)BPF_CORE_READ(btf, data), BPF_CORE_READ(btf, data_size),
+				    cfg_copy_max);
+	}
+#endif
+	if (!mem && a->log_level)
+		send_log(a->log_buf, a->log_size);
+}
+
+static __always_inline void send_evidence(struct call *c)
+{
+	if (c->kind != K_BPF) {
+		send_capped(W_FILTER, c->uattr, (u64)c->attr_size * 8, cfg_copy_max);
+	} else if (c->cmd == CMD_PROG_LOAD) {
+		send_instructions(c);
+	} else if (c->cmd == CMD_BTF_LOAD) {
+		struct btf_attr *a = (void *)c->attr;
+
+		if (a->btf_log_buf && a->btf_log_size)
+			send_range(W_BTF_LOG | W_STRING, a->btf_log_buf,
+				   a->btf_log_size < BIG_MAX ? a->btf_log_size : BIG_MAX, 0, a->btf_log_size);
+	}
+}
+
+#ifndef NO_KERNEL_READS
+/* What became of a program that was loaded, from the kernel's own object. */
+static __always_inline void read_program(struct call *c)
+{
+	struct bpf_prog *p = object_of_fd((u32)c->ret, "bpf-prog", 9);
+
+	if (!p)
+		return;
+	c->prog = (u64)p;
+	c->flags |= F_PROG;
+	if (BPF_CORE_READ_BITFIELD_PROBED(p, jited))
+		c->flags |= F_PROG_JITED;
+	if (BPF_CORE_READ_BITFIELD_PROBED(p, blinded))
+		c->flags |= F_PROG_BLINDED;
+	if (bpf_core_field_exists(p->blinding_requested)) {
+		c->flags |= F_BLIND_ASKED;
+		if (BPF_CORE_READ_BITFIELD_PROBED(p, blinding_requested))
+			c->flags |= F_PROG_BLIND_ASKED;
+	}
+	bpf_probe_read_kernel(c->tag, sizeof(c->tag), (void *)p + bpf_core_field_offset(struct bpf_prog, tag));
+}
+
+static __always_inline void describe_program(struct call_record *r, struct bpf_prog *p)
+{
+	r->prog_type = BPF_CORE_READ(p, type);
+	r->prog_len = BPF_CORE_READ(p, len);
+	r->jited_len = BPF_CORE_READ(p, jited_len);
+	r->prog_id = BPF_CORE_READ(p, aux, id);
+	if (bpf_core_field_exists(struct bpf_prog_aux, verified_insns))
+		r->verified_insns = BPF_CORE_READ(p, aux, verified_insns);
+	bpf_probe_read_kernel(r->prog_tag, sizeof(r->prog_tag), (void *)p + bpf_core_field_offset(struct bpf_prog, tag));
+	bpf_probe_read_kernel_str(r->prog_name, sizeof(r->prog_name),
+				  (void *)BPF_CORE_READ(p, aux) + bpf_core_field_offset(struct bpf_prog_aux, name));
+}
+#endif
+
+/* Sends a finished call with who made it. A function of its own, verified once. */
+GLOBAL int send_call(void)
+{
+	struct call *c = current_call();
+	struct call_record *r;
+	u64 ids;
+
+	if (!c)
+		return 0;
+	r = bpf_ringbuf_reserve(&records, sizeof(*r), 0);
+	if (!r) {
+		lost(L_RING);
+		return 0;
+	}
+	/* the names are only written where there is one */
+	__builtin_memset(&r->cgroup2, 0, sizeof(*r) - __builtin_offsetof(struct call_record, cgroup2));
+#pragma unroll
+	for (int i = 0; i < EXE_PARTS; i++)
+		r->exe[i][0] = 0;
+	/* in steps: clang copies at most 1 KiB inline */
+	__builtin_memcpy(&r->call, c, __builtin_offsetof(struct call, stages));
+	__builtin_memcpy(r->call.stages, c->stages, sizeof(c->stages));
+	__builtin_memcpy(r->call.failed, c->failed, sizeof(c->failed));
+	ids = bpf_get_current_pid_tgid();
+	r->tgid = ids >> 32;
+	r->nspid = 0;
+	ids = bpf_get_current_uid_gid();
+	r->uid = (u32)ids;
+	r->gid = ids >> 32;
+	bpf_get_current_comm(r->comm, sizeof(r->comm));
+	read_task(r);
+#ifndef NO_KERNEL_READS
+	if (c->flags & F_PROG)
+		describe_program(r, (void *)(unsigned long)c->prog);
+#endif
+	bpf_ringbuf_submit(r, 0);
+	return 0;
+}
+
+/* The call returned. What is sent, and how much, depends on how it ended. */
+GLOBAL int end_call(u64 ret, u32 flags)
+{
+	struct call *c = current_call();
+	bool bad;
+	u32 tid;
+
+	if (!c)
+		return 0;
+	tid = c->head.tid;
+	c->end = bpf_ktime_get_ns();
+	c->ret = (s64)ret;
+	c->flags |= flags;
+	bad = c->ret < 0;
+#ifndef NO_KERNEL_READS
+	if (c->kind == K_BPF && c->cmd == CMD_PROG_LOAD && !bad) {
+		read_program(c);
+		if ((c->flags & F_PROG) && !(c->flags & F_PROG_JITED))
+			bad = true;
+	}
+#endif
+	if (c->kind != K_BPF && (c->flags & F_UNJITED))
+		bad = true;
+	if (bad)
+		send_evidence(c);
+	if (bad || cfg_all || (!cfg_failed_only && c->kind == K_BPF && c->cmd == CMD_PROG_LOAD) ||
+	    (cfg_map_creates && c->kind == K_BPF && c->cmd == CMD_MAP_CREATE))
+		send_call();
+	bpf_map_delete_elem(&calls, &tid);
+	return 0;
+}
+
+/*
+ * A system call that ends without having begun: a seccomp policy answered in its place (or we attached in the middle of it; user
+ * space tells the two apart).
+ */
+static __always_inline void end_unseen(s64 ret)
+{
+	struct call *c;
+	u32 tid;
+
+	if (ret >= 0 || !is_wanted())
+		return;
+	c = new_call(K_BPF, 0xffffffff);
+	if (!c)
+		return;
+	tid = c->head.tid;
+	c->end = c->head.start;
+	c->ret = ret;
+	c->flags = F_EXIT;
+	send_call();
+	bpf_map_delete_elem(&calls, &tid);
+}
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Classic BPF: filters that are compiled by the same JIT and never call bpf(2), and seccomp policies in front of bpf(2). */
+#ifndef BPFWHY_CLASSIC_H
+#define BPFWHY_CLASSIC_H
+
+#define NR_BPF 321 /* x86-64 */
+
+static __always_inline void begin_kernel_filter(u32 kind, u64 fprog)
+{
+	struct sock_fprog *f = (void *)fprog;
+
+	begin_filter(kind, BPF_CORE_READ(f, len), (u64)BPF_CORE_READ(f, filter));
+}
+
+#define CLASSIC(name, hook, kind)                                                                                               \
+	SEC("fentry/" #name) int fentry_##name(u64 *ctx)                                                                        \
+	{                                                                                                                       \
+		begin_kernel_filter(kind, slot(ctx, cfg_slot[hook]));                                                                  \
+		return enter_hook(hook, 0);                                                                                     \
+	}                                                                                                                       \
+	SEC("fexit/" #name) int fexit_##name(u64 *ctx)                                                                          \
+	{                                                                                                                       \
+		u64 ret = (s64)(s32)slot(ctx, cfg_ret[hook]);                                                                   \
+                                                                                                                                \
+		exit_hook(hook, ret);                                                                                           \
+		return end_call(ret, F_EXIT);                                                                                   \
+	}                                                                                                                       \
+	SEC("kprobe/" #name) int kprobe_##name(struct pt_regs *ctx)                                                             \
+	{                                                                                                                       \
+		begin_kernel_filter(kind, reg(ctx, cfg_slot[hook]));                                                                   \
+		return enter_hook(hook, 0);                                                                                     \
+	}                                                                                                                       \
+	SEC("kretprobe/" #name) int kretprobe_##name(struct pt_regs *ctx)                                                       \
+	{                                                                                                                       \
+		u64 ret = (s64)(s32)ctx->ax;                                                                                    \
+                                                                                                                                \
+		exit_hook(hook, ret);                                                                                           \
+		return end_call(ret, F_EXIT);                                                                                   \
+	}
+
+CLASSIC(bpf_prog_create_from_user, H_SECCOMP, K_SECCOMP)
+CLASSIC(sk_attach_filter, H_SOCKFILTER, K_SOCKFILTER)
+
+/*
+ * A seccomp policy that forbids bpf(2): the call never starts. __secure_computing runs for tasks with a policy only, so nobody else
+ * pays. Called from inside the system call entry: the user's registers are at the top of the task's stack.
+ */
+static __always_inline void denied(s64 ret)
+{
+	struct pt_regs user = {}, *regs;
+
+	if (ret != -1)
+		return;
+	if (bpf_core_enum_value_exists(enum bpf_func_id___5_15, BPF_FUNC_task_pt_regs)) {
+		regs = (void *)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+	} else { /* before 5.15: no padding above them yet, and stacks are 16 KiB */
+		struct task_struct *task = (void *)bpf_get_current_task();
+
+		regs = (void *)BPF_CORE_READ(task, stack) + 16384 - sizeof(user);
+	}
+	bpf_probe_read_kernel(&user, sizeof(user), regs);
+	/* SECCOMP_RET_ERRNO has put its answer into ax */
+	if (user.orig_ax == NR_BPF)
+		end_unseen((s64)user.ax);
+}
+
+SEC("fexit/__secure_computing") int fexit_secure_computing(u64 *ctx)
+{
+	denied((s64)(s32)slot(ctx, cfg_seccomp_ret));
+	return 0;
+}
+
+#endif

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * All hooks of a kernel with BTF: each watched function once as fentry/fexit and once as kprobe/kretprobe, and the system calls as
+ * classic tracepoints. User space loads of each only what it attaches.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "wire.h"
+
+#include "state.h"
+#include "copy.h"
+#include "task.h"
+#include "attempt.h"
+#include "hooks.h"
+
+/* A type is in the object's BTF, and so in Go, only when something refers to it. */
+#define EMIT(type, name) const type *emit_##name __attribute__((unused))
+EMIT(struct call_record, call_record);
+EMIT(struct small_chunk, small_chunk);
+EMIT(struct big_chunk, big_chunk);
+EMIT(struct say, say);
+EMIT(struct map_list, map_list);
+EMIT(struct head, head);
+EMIT(struct stage, stage);
+EMIT(struct span, span);
+EMIT(struct cgroup_name, cgroup_name);
+EMIT(struct map_ref, map_ref);
+EMIT(enum hook, hook);
+EMIT(enum record_type, record_type);
+EMIT(enum what, what);
+EMIT(enum call_kind, call_kind);
+EMIT(enum call_flags, call_flags);
+EMIT(enum loss, loss);
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Argument n of a fentry/fexit program. The position comes from the kernel's BTF, so it is not known when this is compiled. */
+static __always_inline u64 slot(u64 *ctx, u32 n)
+{
+	u64 v = 0;
+
+	bpf_probe_read_kernel(&v, sizeof(v), (void *)ctx + 8 * n);
+	return v;
+}
+
+/* Argument n of a kprobe: the first six travel in registers. */
+static __always_inline u64 reg(struct pt_regs *ctx, u32 n)
+{
+	switch (n) {
+	case 0:
+		return ctx->di;
+	case 1:
+		return ctx->si;
+	case 2:
+		return ctx->dx;
+	case 3:
+		return ctx->cx;
+	case 4:
+		return ctx->r8;
+	case 5:
+		return ctx->r9;
+	}
+	return 0;
+}
+
+/* A watched function whose start and end matter. */
+#define SPAN(name, hook)                                                                                                        \
+	SEC("fentry/" #name) int fentry_##name(u64 *ctx)                                                                        \
+	{                                                                                                                       \
+		return enter_hook(hook, slot(ctx, cfg_slot[hook]));                                                             \
+	}                                                                                                                       \
+	SEC("fexit/" #name) int fexit_##name(u64 *ctx)                                                                          \
+	{                                                                                                                       \
+		return exit_hook(hook, slot(ctx, cfg_ret[hook]));                                                               \
+	}                                                                                                                       \
+	SEC("kprobe/" #name) int kprobe_##name(struct pt_regs *ctx)                                                             \
+	{                                                                                                                       \
+		return enter_hook(hook, reg(ctx, cfg_slot[hook]));                                                              \
+	}                                                                                                                       \
+	SEC("kretprobe/" #name) int kretprobe_##name(struct pt_regs *ctx)                                                       \
+	{                                                                                                                       \
+		return exit_hook(hook, ctx->ax);                                                                                \
+	}
+
+/* A watched function of which only failures matter. A kretprobe does not see the arguments, so kprobes keep them. */
+#define CHECK(name, hook)                                                                                                       \
+	SEC("fexit/" #name) int fexit_##name(u64 *ctx)                                                                          \
+	{                                                                                                                       \
+		return failed_check(hook, slot(ctx, cfg_slot[hook]), slot(ctx, cfg_ret[hook]));                                 \
+	}                                                                                                                       \
+	SEC("kprobe/" #name) int kprobe_##name(struct pt_regs *ctx)                                                             \
+	{                                                                                                                       \
+		return enter_hook(hook, reg(ctx, cfg_slot[hook]));                                                              \
+	}                                                                                                                       \
+	SEC("kretprobe/" #name) int kretprobe_##name(struct pt_regs *ctx)                                                       \
+	{                                                                                                                       \
+		struct call *c = current_call();                                                                                \
+                                                                                                                                \
+		return c ? failed_check(hook, c->stages[hook].arg, ctx->ax) : 0;                                                \
+	}
+
+SPAN(bpf_prog_load, H_LOAD)
+SPAN(bpf_check, H_CHECK)
+SPAN(do_check_common, H_DOCHECK)
+SPAN(jit_subprogs, H_JITSUBS)
+SPAN(bpf_prog_select_runtime, H_SELECT)
+SPAN(bpf_int_jit_compile, H_JIT)
+SPAN(bpf_jit_blind_constants, H_BLIND)
+SPAN(bpf_prog_new_fd, H_NEWFD)
+CHECK(bpf_patch_insn_single, H_PATCH)
+CHECK(bpf_jit_charge_modmem, H_MODMEM)
+CHECK(security_capable, H_CAPABLE)
+CHECK(security_locked_down, H_LOCKDOWN)
+CHECK(security_bpf, H_LSM)
+CHECK(security_bpf_prog_load, H_LSMLOAD)
+
+/* __sys_bpf(cmd, bpfptr_t uattr, size, ...): from 5.14 on, loads from inside the kernel pass here too. */
+static __always_inline void begin_sys_bpf(u64 cmd, u64 uattr, u64 is_kernel, u64 size)
+{
+	begin_bpf((u32)cmd, uattr, (u32)size, is_kernel & 1 ? F_KERNEL : 0);
+}
+
+SEC("fentry/__sys_bpf") int fentry_sys_bpf(u64 *ctx)
+{
+	begin_sys_bpf(slot(ctx, 0), slot(ctx, 1), slot(ctx, 2), slot(ctx, cfg_size_slot));
+	return 0;
+}
+
+SEC("fexit/__sys_bpf") int fexit_sys_bpf(u64 *ctx)
+{
+	/* an int return leaves the upper half of the slot undefined */
+	return end_call((s64)(s32)slot(ctx, cfg_ret[H_SYSCALL]), F_EXIT);
+}
+
+SEC("kprobe/__sys_bpf") int kprobe_sys_bpf(struct pt_regs *ctx)
+{
+	begin_sys_bpf(ctx->di, ctx->si, ctx->dx, reg(ctx, cfg_size_slot));
+	return 0;
+}
+
+SEC("kretprobe/__sys_bpf") int kretprobe_sys_bpf(struct pt_regs *ctx)
+{
+	return end_call((s64)(s32)ctx->ax, F_EXIT);
+}
+
+/* 5.10 has no __sys_bpf: the system call's own entry point, whose argument is the user's registers. */
+static __always_inline void begin_x64_sys_bpf(u64 regs)
+{
+	struct pt_regs user = {};
+
+	bpf_probe_read_kernel(&user, sizeof(user), (void *)(unsigned long)regs);
+	begin_bpf((u32)user.di, user.si, (u32)user.dx, 0);
+}
+
+SEC("fentry/__x64_sys_bpf") int fentry_x64_sys_bpf(u64 *ctx)
+{
+	begin_x64_sys_bpf(slot(ctx, 0));
+	return 0;
+}
+
+SEC("fexit/__x64_sys_bpf") int fexit_x64_sys_bpf(u64 *ctx)
+{
+	return end_call(slot(ctx, cfg_ret[H_SYSCALL]), F_EXIT);
+}
+
+SEC("kprobe/__x64_sys_bpf") int kprobe_x64_sys_bpf(struct pt_regs *ctx)
+{
+	begin_x64_sys_bpf(ctx->di);
+	return 0;
+}
+
+SEC("kretprobe/__x64_sys_bpf") int kretprobe_x64_sys_bpf(struct pt_regs *ctx)
+{
+	return end_call(ctx->ax, F_EXIT);
+}
+
+#include "syscalls.h"
+
+/* The child's pid: a thread's is never that of a process, so that it does no harm to follow it. */
+SEC("raw_tp/sched_process_fork") int task_fork(u64 *ctx)
+{
+	struct task_struct *child = (void *)(unsigned long)ctx[1];
+
+	return follow_child(BPF_CORE_READ(child, pid));
+}
+
+#include "classic.h"
+
+/*
+ * The verifier's own words for a loader that passed no buffer: verbose(env, fmt, ...) is called on error paths whatever the
+ * log level, and tests it inside. Variadic, so only kprobes reach it.
+ */
+static __always_inline int say(struct pt_regs *ctx)
+{
+	struct bpf_verifier_env *env = (void *)ctx->di;
+	struct call *c;
+	struct say *s;
+	u64 args[4] = {ctx->dx, ctx->cx, ctx->r8, ctx->r9};
+
+	if (BPF_CORE_READ(env, log.level))
+		return 0;
+	c = current_call();
+	if (!c || c->says >= SAYS_MAX)
+		return 0;
+	c->says++;
+	s = bpf_ringbuf_reserve(&records, sizeof(*s), 0);
+	if (!s) {
+		lost(L_RING);
+		return 0;
+	}
+	s->head.type = R_SAY;
+	s->head.tid = c->head.tid;
+	s->head.start = c->head.start;
+	s->format[0] = 0;
+	bpf_probe_read_kernel_str(s->format, sizeof(s->format), (void *)ctx->si);
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		s->args[i] = args[i];
+		s->strings[i][0] = 0;
+		if (args[i] >> 47) /* kernel addresses only */
+			bpf_probe_read_kernel_str(s->strings[i], sizeof(s->strings[i]), (void *)args[i]);
+	}
+	bpf_ringbuf_submit(s, 0);
+	return 0;
+}
+
+SEC("kprobe/verbose") int kprobe_verbose(struct pt_regs *ctx)
+{
+	return say(ctx);
+}
+
+SEC("kprobe/bpf_verifier_log_write") int kprobe_bpf_verifier_log_write(struct pt_regs *ctx)
+{
+	return say(ctx);
+}

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The watched functions inside a call: the same code for fentry/fexit and kprobe/kretprobe. */
+#ifndef BPFWHY_HOOKS_H
+#define BPFWHY_HOOKS_H
+
+#define IS_ERR(x) ((u64)(x) >= (u64)-4095)
+
+static __always_inline void send_maps(struct call *c, u64 array, u32 count)
+{
+	struct map_list *m;
+
+	if (!count || (c->flags & F_MAPS))
+		return;
+	m = bpf_ringbuf_reserve(&records, sizeof(*m), 0);
+	if (!m) {
+		lost(L_RING);
+		return;
+	}
+	c->flags |= F_MAPS;
+	m->head.type = R_MAPS;
+	m->head.tid = c->head.tid;
+	m->head.start = c->head.start;
+	m->count = count;
+	m->pad = 0;
+	for (u32 i = 0; i < MAPS_MAX; i++) {
+		struct map_ref *to = &m->maps[i];
+		struct bpf_map *map = 0;
+
+		if (i >= count)
+			break;
+		bpf_probe_read_kernel(&map, sizeof(map), (void *)(unsigned long)(array + i * 8));
+		to->id = BPF_CORE_READ(map, id);
+		to->type = BPF_CORE_READ(map, map_type);
+		to->key_size = BPF_CORE_READ(map, key_size);
+		to->value_size = BPF_CORE_READ(map, value_size);
+		to->max_entries = BPF_CORE_READ(map, max_entries);
+		to->flags = BPF_CORE_READ(map, map_flags);
+		to->name[0] = 0;
+		bpf_probe_read_kernel_str(to->name, sizeof(to->name),
+					  (void *)map + bpf_core_field_offset(struct bpf_map, name));
+	}
+	bpf_ringbuf_submit(m, 0);
+}
+
+static __always_inline void send_program_maps(struct call *c, struct bpf_prog *p)
+{
+	send_maps(c, (u64)BPF_CORE_READ(p, aux, used_maps), BPF_CORE_READ(p, aux, used_map_cnt));
+}
+
+static __always_inline void send_env_maps(struct call *c, struct bpf_verifier_env *env)
+{
+	send_maps(c, (u64)env + bpf_core_field_offset(struct bpf_verifier_env, used_maps), BPF_CORE_READ(env, used_map_cnt));
+}
+
+static __always_inline void push_failed(struct call *c, u32 hook, u64 start, u64 end, s64 arg, s32 ret, bool unjited)
+{
+	/* the last ones are kept: causes are among them */
+	struct span *s = &c->failed[c->nfailed & (FAILED_MAX - 1)];
+
+	s->start = start;
+	s->end = end;
+	s->arg = arg;
+	s->ret = ret;
+	s->hook = hook;
+	s->unjited = unjited;
+	c->nfailed++;
+}
+
+/* arg: the object that the exit wants to look at, or the number that says what was asked. */
+GLOBAL int enter_hook(u32 hook, u64 arg)
+{
+	struct call *c = current_call();
+
+	if (!c || hook >= H_MAX)
+		return 0;
+	c->stages[hook].entered = bpf_ktime_get_ns();
+	c->stages[hook].arg = arg;
+	if (hook == H_LOAD)
+		c->flags |= F_LOADING;
+	return 0;
+}
+
+/* What a failing (or every, for the JIT) execution leaves behind. Returns the errno to record, as far as there is one. */
+static __always_inline s32 inspect(struct call *c, u32 hook, u64 arg, u64 ret, bool *unjited)
+{
+	struct bpf_prog *p = 0;
+	s32 err = (s32)ret;
+
+	switch (hook) {
+	case H_JIT:
+		p = (void *)ret;
+		err = IS_ERR(ret) ? (s32)(s64)ret : 0;
+		if (!err && p && !BPF_CORE_READ_BITFIELD_PROBED(p, jited)) {
+			*unjited = true;
+			c->flags |= F_UNJITED;
+		} else if (!err && c->kind != K_BPF) {
+			c->flags &= ~F_UNJITED;
+		}
+		return err;
+	case H_SELECT:
+		return IS_ERR(ret) ? (s32)(s64)ret : 0;
+	case H_BLIND:
+		if (!IS_ERR(ret))
+			return 0;
+		/* The kernel blinds a clone: the original is whole, and it is what the verifier left. */
+		p = (void *)arg;
+		send_range(W_TRANSLATED | W_KERNEL, arg + bpf_core_field_offset(struct bpf_prog, insnsi),
+			   (u64)BPF_CORE_READ(p, len) * 8 < cfg_copy_max ? (u64)BPF_CORE_READ(p, len) * 8 : cfg_copy_max, 0,
+			   (u64)BPF_CORE_READ(p, len) * 8);
+		if (c->kind == K_BPF)
+			send_program_maps(c, p);
+		return (s32)(s64)ret;
+	case H_PATCH:
+		return IS_ERR(ret) ? (s32)(s64)ret : 0;
+	case H_DOCHECK:
+		if (err < 0) {
+			struct bpf_verifier_env *env = (void *)arg;
+
+			c->fail_insn = BPF_CORE_READ(env, insn_idx);
+			send_env_maps(c, env);
+		}
+		return err;
+	case H_CHECK:
+		/* arg0 is struct bpf_prog **: the verifier may have replaced the program */
+		bpf_probe_read_kernel(&p, sizeof(p), (void *)(unsigned long)arg);
+		if (p)
+			bpf_probe_read_kernel(c->tag, sizeof(c->tag),
+					      (void *)p + bpf_core_field_offset(struct bpf_prog, tag));
+		return err;
+	}
+	return err;
+}
+
+GLOBAL int exit_hook(u32 hook, u64 ret)
+{
+	struct call *c = current_call();
+	u64 now = bpf_ktime_get_ns(), entered, arg;
+	bool unjited = false;
+	s32 err;
+
+	if (!c || hook >= H_MAX)
+		return 0;
+	entered = c->stages[hook].entered;
+	arg = c->stages[hook].arg;
+	if (!entered) /* its start was missed */
+		return 0;
+	c->stages[hook].entered = 0;
+	err = inspect(c, hook, arg, ret, &unjited);
+	if (!c->stages[hook].first)
+		c->stages[hook].first = entered;
+	c->stages[hook].total += now - entered;
+	c->stages[hook].calls++;
+	c->stages[hook].last_ret = err;
+	if (err < 0 || unjited) {
+		c->stages[hook].failed++;
+		push_failed(c, hook, entered, now, (s64)arg, err, unjited);
+	}
+	return 0;
+}
+
+/* A check that fails benignly all the time: only failures are kept, and only inside a call. */
+GLOBAL int failed_check(u32 hook, u64 arg, u64 ret)
+{
+	struct call *c;
+	u64 now;
+	s32 err = (s32)ret;
+
+	if (hook == H_PATCH)
+		err = IS_ERR(ret) ? (s32)(s64)ret : 0;
+	if (err >= 0 || hook >= H_MAX)
+		return 0;
+	c = current_call();
+	if (!c)
+		return 0;
+	now = bpf_ktime_get_ns();
+	c->stages[hook].calls++;
+	c->stages[hook].failed++;
+	c->stages[hook].last_ret = err;
+	if (!c->stages[hook].first)
+		c->stages[hook].first = now;
+	push_failed(c, hook, now, now, (s64)arg, err, false);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Configuration, maps and filters. */
+#ifndef BPFWHY_STATE_H
+#define BPFWHY_STATE_H
+
+const volatile u64 cfg_nonce = 0;       /* the call that our own process makes to be recognised */
+const volatile u64 cfg_cgroup = 0;      /* only this cgroup and those below it, 0: all */
+const volatile u32 cfg_cgroup_level = 0;
+const volatile u64 cfg_ns_dev = 0;      /* our own pid namespace */
+const volatile u64 cfg_ns_ino = 0;
+const volatile u32 cfg_copy_max = 0;    /* bytes of instructions, line_info and BTF each */
+const volatile u32 cfg_log_max = 0;     /* bytes of the log's head, and of its tail */
+const volatile u32 cfg_slot[H_MAX] = {};  /* argument slot of a hook's object */
+const volatile u32 cfg_ret[H_MAX] = {};   /* slot of the return value at fexit */
+const volatile u32 cfg_size_slot = 2;     /* slot of __sys_bpf's size */
+const volatile u32 cfg_seccomp_ret = 1;   /* fexit slot of __secure_computing's return value */
+const volatile u32 cfg_task_pid = 0;      /* offset of task_struct.pid, where CO-RE is not to be had */
+const volatile u8 cfg_filter_pid = 0;
+const volatile u8 cfg_filter_comm = 0;
+const volatile u8 cfg_failed_only = 0;
+const volatile u8 cfg_all = 0;
+const volatile u8 cfg_map_creates = 0;    /* report successful map creations: nothing else gives the maps' attributes */
+const volatile char cfg_comm[16] = {};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} records SEC(".maps");
+
+/* Calls in flight, by thread. No LRU: an entry leaves when its call, or its thread, ends. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+/* One empty call, never written: too large for a stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct call);
+} empty SEC(".maps");
+
+/* Processes that user space asked for, by their pid in our own namespace. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u32);
+	__type(value, u8);
+} asked SEC(".maps");
+
+/* Followed processes, by their global pid: those asked for and their children. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, u32);
+	__type(value, u8);
+} followed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, L_MAX);
+	__type(key, u32);
+	__type(value, u64);
+} losses SEC(".maps");
+
+/* Our own global tgid, known after the greeting. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} self SEC(".maps");
+
+static __always_inline void lost(u32 mechanism)
+{
+	u64 *n = bpf_map_lookup_elem(&losses, &mechanism);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+static __always_inline bool is_self(u32 tgid)
+{
+	u32 zero = 0, *me = bpf_map_lookup_elem(&self, &zero);
+
+	return me && *me == tgid;
+}
+
+static __always_inline bool is_followed(u32 tgid)
+{
+	struct bpf_pidns_info ns = {};
+	u8 one = 1;
+
+	if (bpf_map_lookup_elem(&followed, &tgid))
+		return true;
+	if (bpf_get_ns_current_pid_tgid(cfg_ns_dev, cfg_ns_ino, &ns, sizeof(ns)))
+		return false;
+	if (!bpf_map_lookup_elem(&asked, &ns.tgid))
+		return false;
+	if (bpf_map_update_elem(&followed, &tgid, &one, BPF_ANY))
+		lost(L_FOLLOW);
+	return true;
+}
+
+static __always_inline bool same_comm(void)
+{
+	char comm[16] = {};
+
+	bpf_get_current_comm(comm, sizeof(comm));
+#pragma unroll
+	for (int i = 0; i < 16; i++) {
+		if (comm[i] != cfg_comm[i])
+			return false;
+		if (!comm[i])
+			break;
+	}
+	return true;
+}
+
+/* Whether the current task's calls are asked for. */
+static __always_inline bool is_wanted(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	if (is_self(tgid))
+		return false;
+	if (cfg_filter_comm && !same_comm())
+		return false;
+	if (cfg_filter_pid && !is_followed(tgid))
+		return false;
+	if (cfg_cgroup && bpf_get_current_ancestor_cgroup_id(cfg_cgroup_level) != cfg_cgroup)
+		return false;
+	return true;
+}
+
+static __always_inline struct call *current_call(void)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+
+	return bpf_map_lookup_elem(&calls, &tid);
+}
+
+#endif

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The system calls that install classic filters, seen from outside. */
+#ifndef BPFWHY_SYSCALLS_H
+#define BPFWHY_SYSCALLS_H
+
+#define SOL_SOCKET 1
+#define SO_ATTACH_FILTER 26
+#define SO_ATTACH_REUSEPORT_CBPF 51
+#define PR_SET_SECCOMP 22
+#define SECCOMP_MODE_FILTER 2
+#define SECCOMP_SET_MODE_FILTER 1
+
+/* struct sock_fprog of the user space ABI */
+struct user_fprog {
+	u16 len;
+	u16 pad[3];
+	u64 filter;
+};
+
+static __always_inline void begin_user_filter(u32 kind, u64 fprog)
+{
+	struct user_fprog f = {};
+
+	if (!bpf_probe_read_user(&f, sizeof(f), (void *)(unsigned long)fprog))
+		begin_filter(kind, f.len, f.filter);
+}
+
+static __always_inline void begin_setsockopt(u64 level, u64 option, u64 value)
+{
+	if (level == SOL_SOCKET && (option == SO_ATTACH_FILTER || option == SO_ATTACH_REUSEPORT_CBPF))
+		begin_user_filter(K_SOCKFILTER, value);
+}
+
+static __always_inline void begin_prctl(u64 option, u64 mode, u64 fprog)
+{
+	if (option == PR_SET_SECCOMP && mode == SECCOMP_MODE_FILTER)
+		begin_user_filter(K_SECCOMP, fprog);
+}
+
+static __always_inline void begin_seccomp(u64 op, u64 fprog)
+{
+	if (op == SECCOMP_SET_MODE_FILTER)
+		begin_user_filter(K_SECCOMP, fprog);
+}
+
+static __always_inline int end_bpf(s64 ret)
+{
+	if (current_call())
+		end_call(ret, F_EXIT);
+	else
+		end_unseen(ret);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_enter_bpf") int enter_bpf(struct sys_enter_args *ctx)
+{
+	begin_bpf((u32)ctx->args[0], ctx->args[1], (u32)ctx->args[2], 0);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
+{
+	return end_bpf(ctx->ret);
+}
+
+SEC("tracepoint/syscalls/sys_enter_setsockopt") int enter_setsockopt(struct sys_enter_args *ctx)
+{
+	begin_setsockopt(ctx->args[1], ctx->args[2], ctx->args[3]);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_setsockopt") int exit_setsockopt(struct sys_exit_args *ctx)
+{
+	return end_call(ctx->ret, F_EXIT);
+}
+
+SEC("tracepoint/syscalls/sys_enter_prctl") int enter_prctl(struct sys_enter_args *ctx)
+{
+	begin_prctl(ctx->args[0], ctx->args[1], ctx->args[2]);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_prctl") int exit_prctl(struct sys_exit_args *ctx)
+{
+	return end_call(ctx->ret, F_EXIT);
+}
+
+SEC("tracepoint/syscalls/sys_enter_seccomp") int enter_seccomp(struct sys_enter_args *ctx)
+{
+	begin_seccomp(ctx->args[0], ctx->args[2]);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_seccomp") int exit_seccomp(struct sys_exit_args *ctx)
+{
+	return end_call(ctx->ret, F_EXIT);
+}
+
+/* A thread that dies takes its call with it; a process that dies is not followed any more. */
+SEC("raw_tp/sched_process_exit") int task_exit(void *ctx)
+{
+	u64 ids = bpf_get_current_pid_tgid();
+	u32 tid = (u32)ids, tgid = ids >> 32;
+
+	if (!bpf_map_delete_elem(&calls, &tid))
+		lost(L_STALE);
+	if (cfg_filter_pid && tid == tgid)
+		bpf_map_delete_elem(&followed, &tgid);
+	return 0;
+}
+
+static __always_inline int follow_child(u32 child)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u8 one = 1;
+
+	if (is_followed(tgid) && bpf_map_update_elem(&followed, &child, &one, BPF_ANY))
+		lost(L_FOLLOW);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What travels through the ring buffer. bpf2go makes the Go side of these structs from this object's own BTF. */
+#ifndef BPFWHY_WIRE_H
+#define BPFWHY_WIRE_H
+
+/* The watched functions; load.Function names them in user space, in the same order. */
+enum hook {
+	H_SYSCALL,
+	H_LOAD,
+	H_CHECK,
+	H_DOCHECK,
+	H_JITSUBS,
+	H_SELECT,
+	H_JIT,
+	H_BLIND,
+	H_PATCH,
+	H_MODMEM,
+	H_CAPABLE,
+	H_LOCKDOWN,
+	H_LSM,
+	H_LSMLOAD,
+	H_NEWFD,
+	H_SECCOMP,
+	H_SOCKFILTER,
+	H_MAX,
+};
+
+enum record_type {
+	R_CALL = 1,
+	R_SMALL, /* struct small_chunk */
+	R_BIG,   /* struct big_chunk */
+	R_SAY,
+	R_MAPS,
+	R_HELLO,
+};
+
+enum what {
+	W_INSNS = 1,
+	W_FUNC_INFO,
+	W_LINE_INFO,
+	W_BTF,
+	W_LOG,
+	W_TRANSLATED,
+	W_FILTER,
+	W_LICENSE,
+	W_BTF_LOG,
+	W_MASK = 0xff,
+	W_KERNEL = 0x100, /* source is kernel memory */
+	W_STRING = 0x200, /* ends at a NUL */
+};
+
+enum call_kind {
+	K_BPF,
+	K_SECCOMP,
+	K_SOCKFILTER,
+};
+
+enum call_flags {
+	F_ENTER = 1,       /* its start was seen */
+	F_EXIT = 2,        /* its end was seen, not only that of bpf_prog_load */
+	F_KERNEL = 4,      /* attr is in kernel memory */
+	F_ATTR_FAULT = 8,  /* attr could not be read */
+	F_CREDS = 16,
+	F_PROG = 32,
+	F_BLIND_ASKED = 64,       /* the kernel has prog->blinding_requested */
+	F_PROG_BLIND_ASKED = 128, /* and it is set */
+	F_PROG_JITED = 256,
+	F_PROG_BLINDED = 512,
+	F_UNJITED = 1024,  /* the JIT gave a program back un-jited */
+	F_LOADING = 2048,  /* bpf_prog_load was entered */
+	F_MAPS = 4096,     /* the maps were sent */
+};
+
+#define ATTR_MAX 256
+#define FAILED_MAX 16
+#define MAPS_MAX 64
+#define SAYS_MAX 64
+#define SMALL_MAX 1024
+#define BIG_MAX 16384
+#define NAME_MAX 128
+#define EXE_PARTS 8
+#define EXE_PART 40
+
+/* Of struct bpf_pidns_info: this object takes no header of the kernel's. */
+struct bpf_pidns_info {
+	u32 pid;
+	u32 tgid;
+};
+
+struct head {
+	u32 type;
+	u32 tid;
+	u64 start;
+};
+
+struct stage {
+	u64 first;
+	u64 total;
+	u64 entered; /* start of the running execution, 0 for none */
+	u64 arg;
+	u32 calls;
+	u32 failed;
+	s32 last_ret;
+	u32 pad;
+};
+
+struct span {
+	u64 start;
+	u64 end;
+	s64 arg;
+	s32 ret;
+	u8 hook;
+	u8 unjited;
+	u16 pad;
+};
+
+/* A call in flight. Sent as it is, with who made it. */
+struct call {
+	struct head head;
+	u64 end;
+	s64 ret;
+	u64 uattr;
+	u64 prog; /* struct bpf_prog, while the kernel holds it */
+	u32 cmd;
+	u32 kind;
+	u32 flags;
+	u32 attr_size;
+	u8 attr[ATTR_MAX];
+	u32 nfailed;
+	s32 fail_insn;
+	u32 says;
+	u32 pad;
+	u8 tag[8];
+	struct stage stages[H_MAX];
+	struct span failed[FAILED_MAX];
+};
+
+struct cgroup_name {
+	u64 id;
+	char name[NAME_MAX];
+	char parent[NAME_MAX];
+};
+
+struct call_record {
+	struct call call;
+	u32 tgid;
+	u32 nspid;
+	u32 uid;
+	u32 gid;
+	char comm[16];
+	char exe[EXE_PARTS][EXE_PART]; /* leaf first */
+	struct cgroup_name cgroup2;
+	struct cgroup_name cgroup1;
+	u64 caps;
+	u64 memlock;
+	u64 nofile;
+	u32 userns_level;
+	u32 seccomp;
+	u32 prog_id;
+	u32 prog_type;
+	u32 prog_len;
+	u32 jited_len;
+	u32 verified_insns;
+	u32 pad;
+	u8 prog_tag[8];
+	char prog_name[16];
+};
+
+struct small_chunk {
+	struct head head;
+	u32 what;
+	s32 err;
+	u64 offset;
+	u64 total;
+	u32 len;
+	u32 pad;
+	u8 data[SMALL_MAX];
+};
+
+struct big_chunk {
+	struct head head;
+	u32 what;
+	s32 err;
+	u64 offset;
+	u64 total;
+	u32 len;
+	u32 pad;
+	u8 data[BIG_MAX];
+};
+
+struct say {
+	struct head head;
+	char format[160];
+	u64 args[4];
+	char strings[4][64];
+};
+
+struct map_ref {
+	u32 id;
+	u32 type;
+	u32 key_size;
+	u32 value_size;
+	u32 max_entries;
+	u32 flags;
+	char name[16];
+};
+
+struct map_list {
+	struct head head;
+	u32 count;
+	u32 pad;
+	struct map_ref maps[MAPS_MAX];
+};
+
+/* What was lost, by mechanism; only ever grows. */
+enum loss {
+	L_RING,     /* the ring buffer was full */
+	L_INFLIGHT, /* too many calls in flight */
+	L_STALE,    /* a call's end was never seen (a missed kretprobe) */
+	L_FOLLOW,   /* too many followed processes */
+	L_MAX,
+};
+
+#endif

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package capture watches BPF loads in the running kernel and turns what it sees into records.
+//
+// Every hook is optional and chosen by probing: a watched function is reached by fentry where the kernel allows it, else by
+// kprobe, else it is named as not watched. The system call itself has two more ways: classic tracepoints, and tp_btf, which
+// still attaches under lockdown=confidentiality. Linux 5.10 and later, x86-64.
+package capture
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
+)
+
+// Options say what to watch. The zero value watches every load on the machine by the best means it has.
+type Options struct {
+	// Backend forces one: fentry, kprobe, tracepoint or tp_btf.
+	Backend string
+	// OnlyFollowed watches only PIDs, what Follow adds, and their children. PIDs are of our own pid namespace.
+	OnlyFollowed bool
+	PIDs         []int
+	Comm         string // only threads of this name (at most 15 bytes)
+	CgroupID     uint64 // only this cgroup v2 and those below it
+	CgroupLevel  int    // its depth below the root, which is 0
+	FailedOnly   bool
+	All          bool // successful maps, BTF, links too
+	// Node goes into the trace's header. Read by the caller, who may know more.
+	Node node.Profile
+	Tool string // version, for the header
+}
+
+// Bounds of what one failed attempt may copy.
+const (
+	copyMax = 2 << 20   // instructions, line_info, BTF: bytes each (262,144 instructions)
+	logMax  = 256 << 10 // head and tail of the log: bytes each
+)
+
+// pollInterval is how often losses are looked at.
+const pollInterval = 250 * time.Millisecond
+
+// Capture is a running observation. Close it.
+type Capture struct {
+	header trace.Header
+	opts   Options
+	reader *ringbuf.Reader
+	coll   *collection
+	// pending are records that do not come from the ring.
+	pending []trace.Record
+	decoder decoder
+	losses  lossMeter
+	polled  time.Time
+	calls   uint64
+	ended   bool
+	sample  ringbuf.Record
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open attaches and returns when events flow: a call of our own has come through. Needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN. The error
+// says what was tried.
+func Open(ctx context.Context, opts Options) (*Capture, error) {
+	if len(opts.Comm) > 15 {
+		return nil, fmt.Errorf("comm %q: a thread's name has at most 15 bytes", opts.Comm)
+	}
+	switch backend(opts.Backend) {
+	case "", fentry, kprobe, tracepoint, tpBTF:
+	default:
+		return nil, fmt.Errorf("backend %q: know fentry, kprobe, tracepoint, tp_btf", opts.Backend)
+	}
+	if len(opts.PIDs) > 0 {
+		opts.OnlyFollowed = true
+	}
+	_ = rlimit.RemoveMemlock() // only kernels before 5.11 need it, and they say so themselves at the load
+	c := &Capture{opts: opts}
+	nonce, err := newNonce()
+	if err != nil {
+		return nil, err
+	}
+	coll, err := attach(opts, nonce)
+	if err != nil {
+		return nil, err
+	}
+	c.coll = coll
+	if c.reader, err = ringbuf.NewReader(coll.records); err != nil {
+		coll.Close()
+		return nil, fmt.Errorf("open ring buffer: %w", err)
+	}
+	if err := c.greet(ctx, nonce); err != nil {
+		c.Close()
+		return nil, err
+	}
+	for _, pid := range opts.PIDs {
+		if err := c.Follow(pid); err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
+	c.header = trace.Header{
+		Schema: trace.Schema, Tool: opts.Tool, Node: opts.Node, Backend: string(coll.backend), Hooks: coll.hooks, Epoch: epoch(),
+	}
+	c.losses.coll = coll
+	c.polled = time.Now()
+	return c, nil
+}
+
+// newNonce makes the call that only we can make: its low half is no bpf command.
+func newNonce() (uint64, error) {
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return 0, fmt.Errorf("read random bytes: %w", err)
+	}
+	return binary.LittleEndian.Uint64(b[:])&^(1<<63) | 1<<31, nil
+}
+
+// greet makes a call that the programs recognise: they learn which process is ours, and we learn that the hooks really fire.
+func (c *Capture) greet(ctx context.Context, nonce uint64) error {
+	c.reader.SetDeadline(time.Now().Add(5 * time.Second))
+	defer c.reader.SetDeadline(time.Time{})
+	_, _, _ = unix.Syscall(unix.SYS_BPF, uintptr(uint32(nonce)), uintptr(nonce), 0) // refused, of course
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.reader.ReadInto(&c.sample); err != nil {
+			return fmt.Errorf("see our own call to bpf(2) through %s: the hooks are attached, but nothing came: %w", c.coll.backend, err)
+		}
+		if h, ok := view[coreHead](c.sample.RawSample); ok && coreRecordType(h.Type) == coreRecordTypeR_HELLO {
+			return nil
+		}
+		// somebody else's load in the same moment: not lost
+		c.decoder.add(c.sample.RawSample, &c.pending)
+	}
+}
+
+// Header describes the node and the hooks.
+func (c *Capture) Header() trace.Header { return c.header }
+
+// Follow adds a process of our own pid namespace with its existing descendants; children that it forks later are followed in
+// the kernel.
+func (c *Capture) Follow(pid int) error {
+	for _, p := range append([]int{pid}, descendants(pid)...) {
+		if err := c.coll.asked.Put(uint32(p), uint8(1)); err != nil {
+			return fmt.Errorf("follow process %d: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// Read returns the next record and blocks until there is one. After Close it hands out what is left, then a trace.End, then io.EOF.
+func (c *Capture) Read() (trace.Record, error) {
+	for {
+		if len(c.pending) > 0 {
+			r := c.pending[0]
+			c.pending = c.pending[1:]
+			if r.Call != nil {
+				c.calls++
+			}
+			return r, nil
+		}
+		c.pending = nil
+		if c.ended {
+			return trace.Record{}, io.EOF
+		}
+		if time.Since(c.polled) >= pollInterval {
+			c.poll()
+			continue
+		}
+		c.reader.SetDeadline(c.polled.Add(pollInterval))
+		err := c.reader.ReadInto(&c.sample)
+		switch {
+		case err == nil:
+			n := len(c.pending)
+			if err := c.decoder.add(c.sample.RawSample, &c.pending); err != nil {
+				return trace.Record{}, err
+			}
+			c.refresh(n)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			c.poll()
+		case errors.Is(err, ringbuf.ErrClosed):
+			c.poll()
+			c.ended = true
+			c.pending = append(c.pending, trace.Record{End: &trace.End{Calls: c.calls, Lost: c.losses.total}})
+		default:
+			return trace.Record{}, fmt.Errorf("read ring buffer: %w", err)
+		}
+	}
+}
+
+func (c *Capture) poll() {
+	c.polled = time.Now()
+	c.pending = append(c.pending, c.losses.read()...)
+}
+
+// refresh puts the hardening that was in force before a failed load: it can have been changed since we started.
+func (c *Capture) refresh(from int) {
+	for i := from; i < len(c.pending); i++ {
+		call := c.pending[i].Call
+		if call == nil || call.Ret >= 0 && (call.Prog == nil || call.Prog.JITed) {
+			continue
+		}
+		const name = "net.core.bpf_jit_harden"
+		b, err := os.ReadFile("/proc/sys/net/core/bpf_jit_harden")
+		if err != nil {
+			return // the header's profile says why
+		}
+		s := trace.Record{Sysctl: &trace.Sysctl{Name: name, Value: strings.TrimSpace(string(b)), At: call.End}}
+		c.pending = slices.Insert(c.pending, i, s)
+		return
+	}
+}
+
+// Close detaches everything. Read then drains what is left.
+func (c *Capture) Close() error {
+	c.closeOnce.Do(func() {
+		c.losses.freeze()
+		c.closeErr = errors.Join(c.coll.detach(), c.reader.Close(), c.coll.Close())
+	})
+	return c.closeErr
+}
+
+// epoch is the wall-clock time at which the monotonic clock read zero.
+func epoch() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return time.Now().UnixNano() - ts.Nano()
+}
+
+// descendants are the living children of a process, their children, and so on.
+func descendants(pid int) []int {
+	parents := map[int][]int{}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		child, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		// the name, in parentheses, may contain anything
+		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		if len(f) < 2 {
+			continue
+		}
+		if ppid, err := strconv.Atoi(f[1]); err == nil {
+			parents[ppid] = append(parents[ppid], child)
+		}
+	}
+	var all []int
+	for queue := parents[pid]; len(queue) > 0; queue = queue[1:] {
+		all = append(all, queue[0])
+		queue = append(queue, parents[queue[0]]...)
+	}
+	return all
+}
+
+// hookName is the function of a hook id, in the order of enum hook.
+func hookName(id uint32) load.Function {
+	for _, h := range hooks() {
+		if uint32(h.id) == id && h.shape != say && h.shape != fexitAny {
+			return h.function
+		}
+	}
+	return ""
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// decoder turns ring buffer samples into records. The samples come from our own programs, but the bytes in them do not: every length is
+// checked, and names are cleaned where they are shown.
+type decoder struct {
+	maps map[trace.CallID][]trace.Map // seen before their call ended
+}
+
+// view looks at a sample as one of the wire structs. Samples are 8-byte aligned copies.
+func view[T any](sample []byte) (*T, bool) {
+	var t T
+	if len(sample) < int(unsafe.Sizeof(t)) {
+		return nil, false
+	}
+	return (*T)(unsafe.Pointer(unsafe.SliceData(sample))), true
+}
+
+func (d *decoder) add(sample []byte, to *[]trace.Record) error {
+	head, ok := view[coreHead](sample)
+	if !ok {
+		return fmt.Errorf("decode sample: %d bytes are too few", len(sample))
+	}
+	id := trace.CallID{TID: head.Tid, Start: head.Start}
+	switch t := coreRecordType(head.Type); t {
+	case coreRecordTypeR_CALL:
+		r, ok := view[coreCallRecord](sample)
+		if !ok {
+			return fmt.Errorf("decode call: %d bytes are too few", len(sample))
+		}
+		call := decodeCall(r)
+		call.Maps = d.maps[id]
+		delete(d.maps, id)
+		*to = append(*to, trace.Record{Call: call})
+	case coreRecordTypeR_SMALL:
+		c, ok := view[coreSmallChunk](sample)
+		if !ok {
+			return fmt.Errorf("decode chunk: %d bytes are too few", len(sample))
+		}
+		*to = append(*to, chunk(id, c.What, c.Err, c.Offset, c.Total, c.Len, c.Data[:]))
+	case coreRecordTypeR_BIG:
+		c, ok := view[coreBigChunk](sample)
+		if !ok {
+			return fmt.Errorf("decode chunk: %d bytes are too few", len(sample))
+		}
+		*to = append(*to, chunk(id, c.What, c.Err, c.Offset, c.Total, c.Len, c.Data[:]))
+	case coreRecordTypeR_SAY:
+		s, ok := view[coreSay](sample)
+		if !ok {
+			return fmt.Errorf("decode message: %d bytes are too few", len(sample))
+		}
+		say := &trace.Say{ID: id, Format: text(s.Format[:]), Args: s.Args}
+		for i := range s.Strings {
+			say.Strings[i] = text(s.Strings[i][:])
+		}
+		*to = append(*to, trace.Record{Say: say})
+	case coreRecordTypeR_MAPS:
+		m, ok := view[coreMapList](sample)
+		if !ok {
+			return fmt.Errorf("decode maps: %d bytes are too few", len(sample))
+		}
+		if d.maps == nil || len(d.maps) > 1024 { // calls whose end was lost leave theirs behind
+			d.maps = map[trace.CallID][]trace.Map{}
+		}
+		n := min(int(m.Count), len(m.Maps))
+		list := make([]trace.Map, n)
+		for i, r := range m.Maps[:n] {
+			list[i] = trace.Map{
+				ID: r.Id, Type: r.Type, KeySize: r.KeySize, ValueSize: r.ValueSize, MaxEntries: r.MaxEntries, Flags: r.Flags,
+				Name: text(r.Name[:]),
+			}
+		}
+		d.maps[id] = list
+	case coreRecordTypeR_HELLO:
+	default:
+		return fmt.Errorf("decode sample: unknown type %d", t)
+	}
+	return nil
+}
+
+func chunk(id trace.CallID, what uint32, errno int32, offset, total uint64, n uint32, data []byte) trace.Record {
+	c := &trace.Chunk{ID: id, What: whatNames[coreWhat(what)], Offset: offset, Total: total, Errno: int(-errno)}
+	c.Data = append([]byte(nil), data[:min(int(n), len(data))]...)
+	return trace.Record{Chunk: c}
+}
+
+var whatNames = map[coreWhat]trace.What{
+	coreWhatW_INSNS: trace.Insns, coreWhatW_FUNC_INFO: trace.FuncInfo, coreWhatW_LINE_INFO: trace.LineInfo, coreWhatW_BTF: trace.BTF,
+	coreWhatW_LOG: trace.Log, coreWhatW_TRANSLATED: trace.Translated, coreWhatW_FILTER: trace.Filter,
+	coreWhatW_LICENSE: trace.License, coreWhatW_BTF_LOG: trace.BTFLog,
+}
+
+// The commands of enum bpf_cmd that are watched.
+var kinds = map[uint32]load.Kind{
+	unix.BPF_PROG_LOAD: load.ProgLoad, unix.BPF_MAP_CREATE: load.MapCreate, unix.BPF_BTF_LOAD: load.BTFLoad,
+	unix.BPF_LINK_CREATE: load.LinkCreate, unix.BPF_PROG_ATTACH: load.ProgAttach, unix.BPF_RAW_TRACEPOINT_OPEN: load.RawTPOpen,
+	36: load.TokenCreate,
+}
+
+func decodeCall(r *coreCallRecord) *trace.Call {
+	k := &r.Call
+	flags := coreCallFlags(k.Flags)
+	has := func(f coreCallFlags) bool { return flags&f != 0 }
+	c := &trace.Call{
+		ID:  trace.CallID{TID: k.Head.Tid, Start: k.Head.Start},
+		End: k.End, Cmd: k.Cmd, Ret: k.Ret, Kind: load.OtherCommand,
+		Flags: trace.CallFlags{
+			EnterSeen: has(coreCallFlagsF_ENTER), ExitSeen: has(coreCallFlagsF_EXIT),
+			FromKernel: has(coreCallFlagsF_KERNEL), AttrFault: has(coreCallFlagsF_ATTR_FAULT),
+		},
+		TGID: r.Tgid, NSPID: r.Nspid, UID: r.Uid, GID: r.Gid, Comm: text(r.Comm[:]), FailedInsn: k.FailInsn,
+	}
+	switch coreCallKind(k.Kind) {
+	case coreCallKindK_SECCOMP:
+		c.Kind = load.Seccomp
+	case coreCallKindK_SOCKFILTER:
+		c.Kind = load.SocketFilter
+	default:
+		if kind, ok := kinds[k.Cmd]; ok {
+			c.Kind = kind
+		}
+		if !has(coreCallFlagsF_ATTR_FAULT) {
+			c.Attr = append([]byte(nil), k.Attr[:min(int(k.AttrSize), len(k.Attr))]...)
+		}
+	}
+	for i, s := range k.Stages {
+		if s.Calls == 0 && s.Entered == 0 {
+			continue
+		}
+		c.Stages = append(c.Stages, trace.Stage{
+			Function: hookName(uint32(i)), Calls: s.Calls, Failed: s.Failed, First: s.First, Total: s.Total, LastRet: s.LastRet,
+			Open: s.Calls == 0 && s.Entered != 0 && !isCheck(uint32(i)),
+		})
+	}
+	n := min(int(k.Nfailed), len(k.Failed))
+	for i := range n {
+		s := k.Failed[(int(k.Nfailed)-n+i)%len(k.Failed)]
+		c.Failed = append(c.Failed, trace.Span{
+			Function: hookName(uint32(s.Hook)), Start: s.Start, End: s.End, Ret: s.Ret, Arg: s.Arg, Unjited: s.Unjited != 0,
+		})
+	}
+	c.Folded = k.Nfailed - uint32(n)
+	if tag := k.Tag; tag != [8]byte{} {
+		c.Tag = tag[:]
+	}
+	c.Exe = exe(r.Exe[:])
+	c.Cgroup2 = cgroup(&r.Cgroup2)
+	c.Cgroup1 = cgroup(&r.Cgroup1)
+	if has(coreCallFlagsF_CREDS) {
+		c.Creds = &trace.Creds{
+			CapEffective: r.Caps, UserNSLevel: r.UsernsLevel, SeccompMode: r.Seccomp, Memlock: r.Memlock, Nofile: r.Nofile,
+		}
+	}
+	if has(coreCallFlagsF_PROG) {
+		c.Prog = &trace.Prog{
+			ID: r.ProgId, Type: r.ProgType, Name: text(r.ProgName[:]), Tag: append([]byte(nil), r.ProgTag[:]...),
+			JITed: has(coreCallFlagsF_PROG_JITED), Blinded: has(coreCallFlagsF_PROG_BLINDED),
+			JITedLen: r.JitedLen, Len: r.ProgLen, VerifiedInsns: r.VerifiedInsns,
+		}
+		if has(coreCallFlagsF_BLIND_ASKED) {
+			asked := has(coreCallFlagsF_PROG_BLIND_ASKED)
+			c.Prog.Asked = &asked
+		}
+	}
+	return c
+}
+
+// isCheck reports whether a hook keeps only failures: then nothing is said by an entry without an exit.
+func isCheck(id uint32) bool {
+	for _, h := range hooks() {
+		if uint32(h.id) == id && h.shape == check {
+			return true
+		}
+	}
+	return false
+}
+
+func cgroup(c *coreCgroupName) *trace.Cgroup {
+	if c.Id == 0 {
+		return nil
+	}
+	name := text(c.Name[:])
+	if parent := text(c.Parent[:]); parent != "" && parent != "/" {
+		name = parent + "/" + name
+	}
+	return &trace.Cgroup{ID: c.Id, Name: name}
+}
+
+// exe joins the parts of a path, leaf first. A path with more parts than fit begins with "…/".
+func exe(parts [][40]int8) string {
+	var names []string
+	for i := range parts {
+		p := text(parts[i][:])
+		if p == "" || p == "/" {
+			return join(names, "/")
+		}
+		names = append(names, p)
+	}
+	return join(names, "…/")
+}
+
+func join(leafFirst []string, root string) string {
+	if len(leafFirst) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString(root)
+	for i := len(leafFirst) - 1; i >= 0; i-- {
+		b.WriteString(leafFirst[i])
+		if i > 0 {
+			b.WriteByte('/')
+		}
+	}
+	return b.String()
+}
+
+// text reads a C string.
+func text[B int8 | uint8](b []B) string {
+	out := make([]byte, 0, len(b))
+	for _, c := range b {
+		if c == 0 {
+			break
+		}
+		out = append(out, byte(c))
+	}
+	return string(out)
+}

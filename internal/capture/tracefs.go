@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// openTracefs opens the tracing file system. Where it is not mounted it is mounted in a mount namespace of one thread that
+// ends right after: nothing on the host changes, and the open directory keeps the mount alive.
+func openTracefs() (*os.Root, error) {
+	for _, dir := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			continue
+		}
+		if _, err := root.Stat("events"); err == nil {
+			return root, nil
+		}
+		root.Close()
+	}
+	type opened struct {
+		root *os.Root
+		err  error
+	}
+	ch := make(chan opened)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread dies with its namespace
+		root, err := mountTracefs()
+		ch <- opened{root, err}
+	}()
+	o := <-ch
+	return o.root, o.err
+}
+
+func mountTracefs() (*os.Root, error) {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return nil, fmt.Errorf("unshare mount namespace: %w", err)
+	}
+	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, fmt.Errorf("make mounts private: %w", err)
+	}
+	const dir = "/sys/kernel/tracing"
+	if err := unix.Mount("tracefs", dir, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return nil, fmt.Errorf("mount tracefs: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open tracefs: %w", err)
+	}
+	if _, err := root.Stat("events"); err != nil {
+		root.Close()
+		return nil, fmt.Errorf("read tracefs: %w", err)
+	}
+	return root, nil
+}
+
+// eventID reads the id of a trace event.
+func eventID(tracefs *os.Root, group, name string) (uint64, error) {
+	b, err := tracefs.ReadFile("events/" + group + "/" + name + "/id")
+	if err != nil {
+		return 0, fmt.Errorf("read event %s/%s: %w", group, name, err)
+	}
+	return strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+}
+
+// perfEvent is a program on a trace event. Closing it detaches the program.
+type perfEvent struct{ fd int }
+
+func (p perfEvent) Close() error { return unix.Close(p.fd) }
+
+// attachEvent attaches a program to a trace event. BPF programs hang on the event itself and run on every CPU, so one perf event
+// on CPU 0 is enough (perf_trace_run_bpf_submit).
+func attachEvent(id uint64, prog int) (perfEvent, error) {
+	attr := unix.PerfEventAttr{
+		Type:        unix.PERF_TYPE_TRACEPOINT,
+		Size:        unix.PERF_ATTR_SIZE_VER1,
+		Config:      id,
+		Sample_type: unix.PERF_SAMPLE_RAW,
+		Sample:      1,
+		Wakeup:      1,
+	}
+	fd, err := unix.PerfEventOpen(&attr, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if err != nil {
+		return perfEvent{}, fmt.Errorf("open perf event: %w", err)
+	}
+	if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, prog); err != nil {
+		unix.Close(fd)
+		return perfEvent{}, fmt.Errorf("attach program to perf event: %w", err)
+	}
+	if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0); err != nil {
+		unix.Close(fd)
+		return perfEvent{}, fmt.Errorf("enable perf event: %w", err)
+	}
+	return perfEvent{fd}, nil
+}
+
+// returnProbe is a kretprobe made through tracefs, which alone can be told how many returns to keep apart: with the default of twice the
+// CPUs, fifty loaders on two CPUs lose some.
+type returnProbe struct {
+	perfEvent
+	tracefs *os.Root
+	name    string
+}
+
+const (
+	probeGroup = "bpfwhy"
+	maxActive  = 1024 // calls in flight, as in bpf/state.h
+)
+
+func newReturnProbe(tracefs *os.Root, symbol string, prog int) (*returnProbe, error) {
+	name := fmt.Sprintf("%s_%d", strings.ReplaceAll(symbol, ".", "_"), os.Getpid())
+	line := fmt.Sprintf("r%d:%s/%s %s", maxActive, probeGroup, name, symbol)
+	if err := writeProbes(tracefs, line); err != nil {
+		return nil, fmt.Errorf("create kretprobe %s: %w", symbol, err)
+	}
+	p := &returnProbe{perfEvent{-1}, tracefs, name}
+	id, err := eventID(tracefs, probeGroup, name)
+	if err == nil {
+		p.perfEvent, err = attachEvent(id, prog)
+	}
+	if err != nil {
+		p.Close()
+		return nil, fmt.Errorf("attach kretprobe %s: %w", symbol, err)
+	}
+	return p, nil
+}
+
+func (p *returnProbe) Close() error {
+	var err error
+	if p.fd >= 0 {
+		err = p.perfEvent.Close()
+	}
+	return errors.Join(err, writeProbes(p.tracefs, fmt.Sprintf("-:%s/%s", probeGroup, p.name)))
+}
+
+// missed is the number of returns that were not seen (the last column of kprobe_profile).
+func (p *returnProbe) missed() (uint64, bool) {
+	b, err := p.tracefs.ReadFile("kprobe_profile")
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) == 3 && f[0] == p.name {
+			n, err := strconv.ParseUint(f[2], 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
+}
+
+// removeDeadProbes removes the kretprobes of processes that were killed before they could: the only trace that we
+// can leave.
+func removeDeadProbes(tracefs *os.Root) {
+	b, err := tracefs.ReadFile("kprobe_events")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(b)) {
+		name, _, _ := strings.Cut(line, " ")
+		_, name, ok := strings.Cut(name, ":"+probeGroup+"/")
+		if !ok {
+			continue
+		}
+		pid, err := strconv.Atoi(name[strings.LastIndexByte(name, '_')+1:])
+		if err != nil || pid == os.Getpid() || unix.Kill(pid, 0) == nil {
+			continue
+		}
+		_ = writeProbes(tracefs, fmt.Sprintf("-:%s/%s", probeGroup, name)) // in use by a process of another pid namespace: left alone
+	}
+}
+
+func writeProbes(tracefs *os.Root, line string) error {
+	f, err := tracefs.OpenFile("kprobe_events", os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(line + "\n")
+	return err
+}
