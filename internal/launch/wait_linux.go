@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// passed are the signals that go on to the command.
+var passed = []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGWINCH,
+	unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT}
+
+// fromTerminal are those that a terminal sends to its whole foreground process group: the command has had them.
+var fromTerminal = []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGWINCH}
+
+// Signals starts to catch what Wait passes on. Signals that we were started to ignore, as under nohup, stay ignored, and the
+// command inherits that.
+func Signals() <-chan os.Signal {
+	c := make(chan os.Signal, 16)
+	for _, s := range passed {
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
+	}
+	return c
+}
+
+// Wait passes signals on until the command ends and returns its status, 128 + the signal that ended it. When the command is stopped from the terminal,
+// so are we, that the shell may have its job control.
+func (p *Process) Wait(signals <-chan os.Signal) (int, error) {
+	// WNOWAIT leaves the pid taken until all signals are dealt with: none can reach a stranger.
+	events := make(chan event)
+	go func() {
+		for {
+			var info unix.Siginfo
+			err := unix.Waitid(unix.P_PID, p.PID, &info, unix.WEXITED|unix.WNOWAIT|unix.WSTOPPED, nil)
+			if err == unix.EINTR {
+				continue
+			}
+			if err == nil && info.Code == cldStopped {
+				var ws syscall.WaitStatus
+				syscall.Wait4(p.PID, &ws, syscall.WUNTRACED|syscall.WNOHANG, nil)
+				events <- stopped
+				continue
+			}
+			events <- ended
+			return
+		}
+	}()
+	for {
+		select {
+		case sig := <-signals:
+			if slices.Contains(fromTerminal, sig) && foreground() {
+				continue
+			}
+			// The command may be the one thing that it must not be: gone. Then there is nobody to tell.
+			unix.Kill(p.PID, sig.(syscall.Signal))
+		case e := <-events:
+			if e == ended {
+				return p.reap()
+			}
+			if foreground() {
+				unix.Kill(os.Getpid(), unix.SIGSTOP)
+			}
+		}
+	}
+}
+
+type event int
+
+const (
+	stopped event = iota
+	ended
+)
+
+// CLD_STOPPED, include/uapi/asm-generic/siginfo.h.
+const cldStopped = 5
+
+func (p *Process) reap() (int, error) {
+	for {
+		var ws syscall.WaitStatus
+		_, err := syscall.Wait4(p.PID, &ws, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case err != nil:
+			return 0, fmt.Errorf("wait for the command: %w", err)
+		case ws.Signaled():
+			return 128 + int(ws.Signal()), nil
+		}
+		return ws.ExitStatus(), nil
+	}
+}
+
+// foreground reports whether our process group is the one that the controlling terminal sends its signals to.
+func foreground() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	pgrp, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	return err == nil && pgrp == unix.Getpgrp()
+}
