@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package explain says why a load attempt ended as it did.
+//
+// The rules are data: each has a stable id, a text that stands on its own, and a
+// function that looks for its signs in an attempt. Every rule is asked; the one
+// with the strongest signs becomes the diagnosis, and the others that the same
+// evidence fits are named beside it. When the evidence fits several causes and
+// singles out none, the answer is UNKNOWN with all of them.
+//
+// The package is pure: the same attempt and profile give the same diagnosis on
+// every machine.
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
+)
+
+// Unknown is the id of the diagnosis that names no cause.
+const Unknown = "UNKNOWN"
+
+// Rule is one reason for which a load fails. ID is an interface: it never
+// changes its meaning.
+type Rule struct {
+	ID    string
+	Title string
+	// Text says what happens in the kernel and why.
+	Text string
+	// Class is the class of field reports, R1 to R11 (docs/rules.md).
+	Class string
+	// Stage is the stage that the failure is counted under (docs/stages.md).
+	Stage load.Stage
+	// Kernels says which kernels show it, and how they differ.
+	Kernels string
+	// Remedies are sorted, the best first. Each has its price.
+	Remedies []load.Remedy
+	// Match looks for the rule's signs, and returns nil when they are absent
+	// or something speaks against the rule.
+	Match func(*Facts) *Match
+
+	// generic rules speak only when no rule of better knowledge fits.
+	generic bool
+}
+
+// Strength says how much an attempt's evidence speaks for a rule.
+type Strength int
+
+// Possible: nothing speaks against it. Likely: something speaks for it, without
+// proof. Strong: it follows from what was captured. Certain: the kernel was
+// seen doing it.
+const (
+	Possible Strength = iota + 1
+	Likely
+	Strong
+	Certain
+)
+
+// Match is what a rule found in one attempt.
+type Match struct {
+	Strength Strength
+	How      load.HowKnown
+	// Cause says what happened in this attempt, in one or two sentences. Empty:
+	// the rule's title will do.
+	Cause string
+	// Evidence are facts of this attempt.
+	Evidence []string
+	// Why says, for an alternative, what speaks for it. Empty: the cause.
+	Why string
+	// Commands overrides the commands of remedies, by remedy id.
+	Commands map[string]string
+	// Without drops remedies that would not help here, by id.
+	Without []string
+}
+
+type finding struct {
+	rule  Rule
+	match *Match
+}
+
+// Explain returns the diagnosis of an attempt, nil for one that simply worked.
+// The profile may be nil. The attempt's Jump must have been filled in before.
+func Explain(a *load.Attempt, n *node.Profile) *load.Diagnosis {
+	d, _ := conclude(a, n)
+	return d
+}
+
+// Conclude sets the attempt's diagnosis, and the stage that the failure is
+// counted under where the diagnosis knows better than the observed stages do.
+func Conclude(a *load.Attempt, n *node.Profile) {
+	d, stage := conclude(a, n)
+	a.Diagnosis = d
+	if stage != "" {
+		a.FailedStage = stage
+	}
+}
+
+func conclude(a *load.Attempt, n *node.Profile) (*load.Diagnosis, load.Stage) {
+	if a.Outcome == load.Loaded {
+		return nil, ""
+	}
+	f := newFacts(a, n)
+	found := matches(f)
+	if len(found) == 0 || found[0].match.Strength == Possible {
+		return unknown(f, found), f.fallbackStage()
+	}
+	best := found[0]
+	d := &load.Diagnosis{
+		Rule:     best.rule.ID,
+		Title:    best.rule.Title,
+		Cause:    best.match.Cause,
+		HowKnown: best.match.How,
+		Evidence: append(slices.Clone(best.match.Evidence), f.seen()...),
+		Remedies: remedies(best),
+	}
+	if d.Cause == "" {
+		d.Cause = best.rule.Title
+	}
+	// What was seen happening leaves room for nothing else; what follows from
+	// the evidence leaves room for what is likely, and so on down.
+	floor := best.match.Strength - 1
+	if best.match.Strength == Certain {
+		floor = Certain
+	}
+	for _, o := range found[1:] {
+		if o.match.Strength >= floor {
+			d.Alternatives = append(d.Alternatives, o.alternative())
+		}
+	}
+	return d, best.rule.Stage
+}
+
+// matches asks every rule, strongest first, in the order of All where equal.
+func matches(f *Facts) []finding {
+	var found []finding
+	for _, r := range rules {
+		if m := r.Match(f); m != nil {
+			found = append(found, finding{r, m})
+		}
+	}
+	if slices.ContainsFunc(found, func(o finding) bool { return !o.rule.generic && o.match.Strength >= Likely }) {
+		found = slices.DeleteFunc(found, func(o finding) bool { return o.rule.generic })
+	}
+	slices.SortStableFunc(found, func(a, b finding) int { return int(b.match.Strength - a.match.Strength) })
+	return found
+}
+
+func (o finding) alternative() load.Alternative {
+	why := o.match.Why
+	if why == "" {
+		why = o.match.Cause
+	}
+	if why == "" {
+		why = o.rule.Title
+	}
+	return load.Alternative{Rule: o.rule.ID, Title: o.rule.Title, Why: why}
+}
+
+func remedies(o finding) []load.Remedy {
+	var rs []load.Remedy
+	for _, r := range o.rule.Remedies {
+		if slices.Contains(o.match.Without, r.ID) {
+			continue
+		}
+		if c, ok := o.match.Commands[r.ID]; ok {
+			r.Command = c
+		}
+		rs = append(rs, r)
+	}
+	return rs
+}
+
+func unknown(f *Facts, found []finding) *load.Diagnosis {
+	d := &load.Diagnosis{
+		Rule:     Unknown,
+		Title:    "The evidence does not single out a cause",
+		HowKnown: load.Inferred,
+		Evidence: f.seen(),
+	}
+	for _, o := range found {
+		d.Alternatives = append(d.Alternatives, o.alternative())
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s.", upperFirst(f.result()))
+	if len(found) == 0 {
+		b.WriteString(" No rule fits what was seen.")
+	} else {
+		fmt.Fprintf(&b, " This fits %s, and nothing that was seen decides between them.", countOf(len(found), "cause"))
+		if len(found) == 1 {
+			b.Reset()
+			fmt.Fprintf(&b, "%s. This fits one known cause, but nothing that was seen speaks for it in particular.", upperFirst(f.result()))
+		}
+	}
+	d.Cause = b.String()
+	if f.kind() == load.ProgLoad && f.words.empty() && !f.verifierOK() {
+		d.Remedies = append(d.Remedies, askForLog)
+	}
+	if len(f.notObserved()) > 0 {
+		d.Remedies = append(d.Remedies, watchWithHooks)
+	}
+	return d
+}
+
+var (
+	askForLog = load.Remedy{
+		ID:    "ask-for-log",
+		Title: "Load once more with the verifier's log on (log_level 1 and a buffer of 16 MiB)",
+		Price: "one more load attempt; a log costs time and memory while the program is verified",
+	}
+	watchWithHooks = load.Remedy{
+		ID:      "observe-more",
+		Title:   "See what keeps the missing stages from being watched on this node, and watch again",
+		Price:   "may need more capabilities or another kernel configuration",
+		Command: "bpfwhy doctor",
+	}
+)
