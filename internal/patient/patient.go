@@ -75,10 +75,18 @@ func rawMap(name, about string, insns func(fd int) []ins, logLevel uint32) Patie
 	}}
 }
 
-// progName makes a patient's name fit the kernel's rules: 15 characters, letters, digits, underscore.
+// progName makes a patient's name fit the kernel's rules: 15 characters, letters, digits, underscore. What tells variants apart
+// survives the cut.
 func progName(name string) string {
+	suffix := ""
+	for long, short := range map[string]string{"-nolog": "_nl", "-cilium": "_ce"} {
+		if base, ok := strings.CutSuffix(name, long); ok {
+			name, suffix = base, short
+			break
+		}
+	}
 	s := strings.ReplaceAll(name, "-", "_")
-	return s[:min(len(s), 15)]
+	return s[:min(len(s), 15-len(suffix))] + suffix
 }
 
 // Map types of enum bpf_map_type.
@@ -116,8 +124,8 @@ func All() []Patient {
 		hardened(raw("far-jump-nolog", "the same from a loader that asks for no log", quiet(farJump()))),
 		hardened(raw("far-calls", "the far jump in a function that another one calls", brief(farJumpCalls()))),
 		hardened(raw("far-calls-nolog", "the same from a loader that asks for no log", quiet(farJumpCalls()))),
-		hardened(cilium("far-jump-elf", "far jump in C with source lines, loaded by cilium/ebpf", farJumpObject, "far_jump")),
-		hardened(cilium("far-calls-elf", "far jump in a noinline C function, loaded by cilium/ebpf", farCallsObject, "far_calls")),
+		hardened(cilium("far-jump-elf", "far jump in C with source lines, loaded by cilium/ebpf", farJumpObject, "far_jump_elf")),
+		hardened(cilium("far-calls-elf", "far jump in a noinline C function, loaded by cilium/ebpf", farCallsObject, "far_calls_elf")),
 
 		rawMap("null-map-value", "a map value used without a null check", nullMapValue, 1),
 		rawMap("null-map-value-nolog", "the same from a loader that asks for no log", nullMapValue, 0),

@@ -16,13 +16,14 @@ struct __sk_buff {
 };
 
 /*
- * One STEP is about 126 instructions, 5 of which blinding makes three; the compiler adds a move to each of the others.
- * 242 of them stay just below 32767 slots as written and end up above it when blinded.
+ * One STEP is about 120 instructions, two of which blinding makes three; the compiler adds a move to most of the others. 269 of
+ * them stay just below 32767 slots as written and end up above it when blinded, after few patches: each costs the kernel a pass
+ * over the whole function, and an emulated guest feels it.
  */
 #define TWO  x ^= y; y += x;
 #define SIX  TWO TWO TWO TWO TWO TWO
-#define STEP SIX x += 4711; SIX y += 4712; SIX x += 4713; SIX y += 4714; SIX x += 4715;
+#define STEP SIX SIX x += 4711; SIX SIX y += 4712; SIX
 #define TEN(a) a a a a a a a a a a
-#define BODY TEN(TEN(STEP STEP)) TEN(STEP STEP STEP STEP) STEP STEP
+#define BODY TEN(TEN(STEP STEP)) TEN(STEP STEP STEP STEP STEP STEP) STEP STEP STEP STEP STEP STEP STEP STEP STEP
 
 #endif

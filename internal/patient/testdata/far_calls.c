@@ -15,7 +15,7 @@ static noinline int parse(struct __sk_buff *skb)
 }
 
 SEC("socket")
-int far_calls(struct __sk_buff *skb)
+int far_calls_elf(struct __sk_buff *skb)
 {
 	return parse(skb) ? 1 : 0;
 }

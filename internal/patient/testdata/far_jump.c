@@ -3,7 +3,7 @@
 #include "far.h"
 
 SEC("socket")
-int far_jump(struct __sk_buff *skb)
+int far_jump_elf(struct __sk_buff *skb)
 {
 	__u64 x = skb->len, y = skb->mark;
 
