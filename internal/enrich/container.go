@@ -131,16 +131,16 @@ func pod(part string) (uid string, ok bool) {
 	return uid, len(uid) == 36 && strings.Count(uid, "-") == 4 && isHex(strings.ReplaceAll(uid, "-", ""))
 }
 
-// Attempt sets the container of an attempt's process. The v2 hierarchy is asked first: on a hybrid host it may know
-// nothing, and then the v1 memory controller does.
-func Attempt(a *load.Attempt) {
+// Process sets the container of a process. The v2 hierarchy is asked first: on a hybrid host it may know nothing, and
+// then the v1 memory controller does.
+func Process(p *load.Process) {
 	for _, version := range []int{2, 1} {
-		for _, g := range a.Process.Cgroups {
+		for _, g := range p.Cgroups {
 			if g.Version != version {
 				continue
 			}
 			if c, ok := Parse(g.Name); ok {
-				a.Process.Container = c.String()
+				p.Container = c.String()
 				return
 			}
 		}

@@ -70,19 +70,19 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestAttempt(t *testing.T) {
-	a := load.Attempt{Process: load.Process{Cgroups: []load.Cgroup{
-		{Version: 1, ID: 7, Name: "docker/" + id}, {Version: 2, ID: 1, Name: "/"}}}}
-	Attempt(&a)
-	qt.Check(t, qt.Equals(a.Process.Container, "docker://"+id))
+func TestProcess(t *testing.T) {
+	a := load.Process{Cgroups: []load.Cgroup{
+		{Version: 1, ID: 7, Name: "docker/" + id}, {Version: 2, ID: 1, Name: "/"}}}
+	Process(&a)
+	qt.Check(t, qt.Equals(a.Container, "docker://"+id))
 
-	a.Process.Cgroups[1].Name = "docker-" + inner + ".scope"
-	Attempt(&a)
-	qt.Check(t, qt.Equals(a.Process.Container, "docker://"+inner))
+	a.Cgroups[1].Name = "docker-" + inner + ".scope"
+	Process(&a)
+	qt.Check(t, qt.Equals(a.Container, "docker://"+inner))
 
-	none := load.Attempt{Process: load.Process{Cgroups: []load.Cgroup{{Version: 2, ID: 1, Name: "user.slice"}}}}
-	Attempt(&none)
-	qt.Check(t, qt.Equals(none.Process.Container, ""))
+	none := load.Process{Cgroups: []load.Cgroup{{Version: 2, ID: 1, Name: "user.slice"}}}
+	Process(&none)
+	qt.Check(t, qt.Equals(none.Container, ""))
 }
 
 func FuzzParse(f *testing.F) {

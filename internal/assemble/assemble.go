@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package assemble turns the records of a trace into attempts: it joins what belongs to one call, folds a loader's
+// retries, finds the stage that failed, and says what could not be seen. It is pure, and it trusts no record.
+package assemble
+
+import (
+	"container/heap"
+	"errors"
+	"hash/maphash"
+	"io"
+	"iter"
+	"slices"
+
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// Bounds of what is held back at one time. A program of 1,000,000 instructions takes 8 MB.
+const (
+	maxBytes   = 24 << 20 // copied bytes, all calls together
+	maxPending = 4096     // calls of which only pieces were seen
+	maxFolds   = 4096
+	maxSays    = 64 // messages of one call
+	maxCalls   = 64 // of one fold; a loader that tries for ever becomes several attempts
+	maxLosses  = 256
+	maxSysctls = 64
+)
+
+// window is how long after a failed call its loader may try again, in ns of the record's clock. The call's own duration is
+// added twice: a slow machine is slow between the calls too, and the retry is only seen when it ends.
+const window = 300e6
+
+// Assembler makes attempts of records. It is not safe for concurrent use. It takes ownership of the records, and of the
+// bytes in them.
+type Assembler struct {
+	header  trace.Header
+	watched map[load.Function]bool
+	pending map[trace.CallID]*pieces
+	oldest  []trace.CallID // of pending, by arrival
+	folds   map[uint32][]*fold
+	open    int // folds
+	due     dueHeap
+	bytes   int // held by pending and folds
+	clock   uint64
+	losses  []trace.Loss
+	sysctls map[string][]trace.Sysctl
+	seed    maphash.Seed
+	out     []*load.Attempt
+}
+
+// New returns an assembler for the records after a header.
+func New(h trace.Header) *Assembler {
+	a := &Assembler{
+		header:  h,
+		watched: make(map[load.Function]bool),
+		pending: make(map[trace.CallID]*pieces),
+		folds:   make(map[uint32][]*fold),
+		sysctls: make(map[string][]trace.Sysctl),
+		seed:    maphash.MakeSeed(),
+	}
+	for _, hook := range h.Hooks {
+		if hook.Via != "" {
+			a.watched[hook.Function] = true
+		}
+	}
+	return a
+}
+
+// Add takes the next record and returns the attempts that are final with it: a success at once, a failure when its loader can
+// no longer try again.
+func (a *Assembler) Add(r trace.Record) []*load.Attempt {
+	switch {
+	case r.Chunk != nil:
+		a.addChunk(r.Chunk)
+	case r.Say != nil:
+		a.addSay(r.Say)
+	case r.Call != nil:
+		a.addCall(r.Call)
+		a.tick(r.Call.End)
+	case r.Loss != nil:
+		a.addLoss(*r.Loss)
+	case r.Sysctl != nil:
+		a.addSysctl(*r.Sysctl)
+	case r.End != nil:
+		a.flush()
+	}
+	return a.take()
+}
+
+// Tick returns the attempts that are final at a time, in ns of the kernel's monotonic clock. Call it when no record comes.
+func (a *Assembler) Tick(now uint64) []*load.Attempt {
+	a.tick(now)
+	return a.take()
+}
+
+// Flush returns every attempt that is still held back.
+func (a *Assembler) Flush() []*load.Attempt {
+	a.flush()
+	return a.take()
+}
+
+// Attempts reads a trace to its end. An error of the reader comes last, after the attempts that were read before it.
+func Attempts(r *trace.Reader) iter.Seq2[*load.Attempt, error] {
+	return func(yield func(*load.Attempt, error) bool) {
+		a := New(r.Header())
+		each := func(attempts []*load.Attempt) bool {
+			for _, at := range attempts {
+				if !yield(at, nil) {
+					return false
+				}
+			}
+			return true
+		}
+		for {
+			rec, err := r.Next()
+			if err != nil {
+				if each(a.Flush()) && !errors.Is(err, io.EOF) {
+					yield(nil, err)
+				}
+				return
+			}
+			if !each(a.Add(rec)) {
+				return
+			}
+		}
+	}
+}
+
+func (a *Assembler) take() []*load.Attempt {
+	out := a.out
+	a.out = nil
+	return out
+}
+
+func (a *Assembler) piecesOf(id trace.CallID) *pieces {
+	p := a.pending[id]
+	if p == nil {
+		for len(a.pending) >= maxPending {
+			a.dropOldest()
+		}
+		p = new(pieces)
+		a.pending[id] = p
+		a.oldest = append(a.oldest, id)
+		if len(a.oldest) > 2*maxPending {
+			a.oldest = slices.DeleteFunc(a.oldest, func(id trace.CallID) bool { return a.pending[id] == nil })
+		}
+	}
+	return p
+}
+
+// dropOldest forgets the pieces of the call that has waited longest for its Call record.
+func (a *Assembler) dropOldest() bool {
+	for len(a.oldest) > 0 {
+		id := a.oldest[0]
+		a.oldest = a.oldest[1:]
+		if p := a.pending[id]; p != nil {
+			a.bytes -= p.size
+			delete(a.pending, id)
+			return true
+		}
+	}
+	return false
+}
+
+// reserve makes room for n more bytes. Attempts that wait for a retry go first: they lose nothing but the retry. Then
+// pieces whose call has not come for the longest time.
+func (a *Assembler) reserve(n int) {
+	for a.bytes+n > maxBytes && len(a.due) > 0 {
+		a.finishFirst()
+	}
+	for a.bytes+n > maxBytes && a.dropOldest() {
+	}
+}
+
+func (a *Assembler) addChunk(c *trace.Chunk) {
+	a.reserve(len(c.Data))
+	p := a.piecesOf(c.ID)
+	if p.size+len(c.Data) > maxBytes/2 {
+		p.dropped += uint64(len(c.Data))
+		return
+	}
+	before := p.size
+	p.add(c)
+	a.bytes += p.size - before
+}
+
+func (a *Assembler) addSay(s *trace.Say) {
+	text := format(s)
+	a.reserve(len(text))
+	p := a.piecesOf(s.ID)
+	if len(p.says) >= maxSays {
+		p.size -= len(p.says[0])
+		a.bytes -= len(p.says[0])
+		p.says = append(p.says[:0], p.says[1:]...)
+	}
+	p.says = append(p.says, text)
+	p.size += len(text)
+	a.bytes += len(text)
+}
+
+func (a *Assembler) addLoss(l trace.Loss) {
+	if len(a.losses) >= maxLosses {
+		a.losses = a.losses[1:]
+	}
+	a.losses = append(a.losses, l)
+}
+
+func (a *Assembler) addSysctl(s trace.Sysctl) {
+	if len(s.Name) > 128 || len(s.Value) > 128 || len(a.sysctls) >= 32 && a.sysctls[s.Name] == nil {
+		return
+	}
+	list := a.sysctls[s.Name]
+	if len(list) >= maxSysctls {
+		list = list[1:]
+	}
+	a.sysctls[s.Name] = append(list, s)
+}
+
+func (a *Assembler) addCall(c *trace.Call) {
+	a.clipCall(c)
+	p := a.pending[c.ID]
+	if p == nil {
+		p = new(pieces)
+	}
+	delete(a.pending, c.ID)
+	call := &call{rec: c, pieces: *p, attr: attr(c.Attr), kind: kindOf(c)}
+	call.key = call.attr.without(logFields(call.kind)...)
+	if b, whole := p.ranges[trace.Insns].prefix(); whole && len(b) > 0 {
+		call.insnsHash, call.insnsKnown = maphash.Bytes(a.seed, b), true
+	}
+	f := a.match(call)
+	if f == nil {
+		f = &fold{tgid: c.TGID}
+	}
+	a.bytes += f.add(call, a.time(c.ID.Start))
+	defer a.reserve(0)
+	switch {
+	case c.Ret >= 0 && !call.unjited():
+		a.finish(f)
+	case !f.open:
+		a.hold(f)
+	}
+	if f.open {
+		f.until = c.End + window + 2*f.longest
+		if len(f.calls) >= maxCalls {
+			a.finish(f)
+		}
+	}
+}
+
+// clipCall bounds what a record can make us hold: a page of attr, and lists as long as capture makes them.
+func (a *Assembler) clipCall(c *trace.Call) {
+	const page, list = 4096, 128
+	c.Attr = c.Attr[:min(len(c.Attr), page)]
+	c.Failed = c.Failed[max(0, len(c.Failed)-maxSpans):]
+	c.Stages = c.Stages[:min(len(c.Stages), list)]
+	c.Maps = c.Maps[:min(len(c.Maps), list)]
+}
+
+func kindOf(c *trace.Call) load.Kind {
+	if c.Kind != "" && c.Kind != load.OtherCommand {
+		return c.Kind
+	}
+	if c.Flags.EnterSeen || len(c.Attr) > 0 {
+		if k, ok := kinds[c.Cmd]; ok {
+			return k
+		}
+	}
+	return load.OtherCommand
+}
+
+func (a *Assembler) hold(f *fold) {
+	for a.open >= maxFolds {
+		a.finishFirst()
+	}
+	f.open = true
+	a.open++
+	a.folds[f.tgid] = append(a.folds[f.tgid], f)
+	heap.Push(&a.due, due{f, f.last.rec.End + window})
+}
+
+// finish emits a fold.
+func (a *Assembler) finish(f *fold) {
+	if f.open {
+		f.open = false
+		a.open--
+		list := a.folds[f.tgid]
+		if i := slices.Index(list, f); i >= 0 {
+			list = slices.Delete(list, i, i+1)
+		}
+		if len(list) == 0 {
+			delete(a.folds, f.tgid)
+		} else {
+			a.folds[f.tgid] = list
+		}
+	}
+	if f.last == nil {
+		return
+	}
+	a.out = append(a.out, a.attempt(f))
+	a.bytes -= f.held
+	f.last = nil
+}
+
+// finishFirst emits the fold whose window closes first.
+func (a *Assembler) finishFirst() {
+	if len(a.due) == 0 {
+		return
+	}
+	d := heap.Pop(&a.due).(due)
+	if d.fold.open {
+		a.finish(d.fold)
+	}
+}
+
+func (a *Assembler) tick(now uint64) {
+	a.clock = max(a.clock, now)
+	for len(a.due) > 0 && a.due[0].at < a.clock {
+		d := heap.Pop(&a.due).(due)
+		switch f := d.fold; {
+		case !f.open:
+		case f.until >= a.clock:
+			heap.Push(&a.due, due{f, f.until})
+		default:
+			a.finish(f)
+		}
+	}
+}
+
+func (a *Assembler) flush() {
+	for len(a.due) > 0 {
+		a.finishFirst()
+	}
+}
+
+// due is a time at which a fold must be looked at again; the fold may have moved on since.
+type due struct {
+	fold *fold
+	at   uint64
+}
+
+type dueHeap []due
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(due)) }
+func (h *dueHeap) Pop() any {
+	old := *h
+	d := old[len(old)-1]
+	old[len(old)-1] = due{}
+	*h = old[:len(old)-1]
+	return d
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package assemble
+
+import (
+	"encoding/hex"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/enrich"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// attempt makes the attempt of a fold that is final.
+func (a *Assembler) attempt(f *fold) *load.Attempt {
+	c := f.last
+	at := &load.Attempt{
+		Schema:     load.Schema,
+		Kind:       c.kind,
+		Time:       a.time(f.start),
+		DurationNS: since(f.start, c.rec.End),
+		Process:    process(c.rec),
+		Outcome:    load.Loaded,
+		Errno:      c.errno(),
+		ErrnoName:  errnoName(c.errno()),
+		Retries:    len(f.calls) - 1,
+		Backend:    a.header.Backend,
+	}
+	switch {
+	case c.rec.Ret < 0:
+		at.Outcome = load.Failed
+	case c.unjited():
+		at.Outcome = load.LoadedNotJITed
+	}
+	switch c.kind {
+	case load.ProgLoad:
+		at.Program = program(c)
+	case load.MapCreate:
+		at.Map = c.attr.mapSpec()
+	case load.Seccomp, load.SocketFilter:
+		at.Program = &load.Program{Type: string(c.kind)}
+		if r := c.ranges[trace.Filter]; r != nil {
+			at.Program.Insns = int(min(r.total/8, math.MaxInt32))
+		}
+	}
+	why := a.evidence(at, f)
+	ch := a.causes(c)
+	at.Evidence.Spans = ch.spans
+	bl := a.blinding(at, c, ch)
+	end := a.conclude(f, ch, bl)
+	at.FailedStage = end.stage
+	at.Stages = a.stages(f, end, bl)
+	at.Evidence.BlindingAsked = bl.asked
+	if end.stage == load.Blinding {
+		at.Jump = bl.jump(at, c, ch)
+	}
+	at.VerifierLog = verifierLog(f.log, f.said, f.noSpace)
+	at.FeatureProbe = a.probe(at)
+	if at.Outcome != load.Loaded {
+		why = append(why, c.shortcomings()...)
+	}
+	why = append(why, a.lossesIn(f)...)
+	at.Incomplete, at.IncompleteWhy = len(why) > 0, why
+	return at
+}
+
+func (a *Assembler) time(ns uint64) time.Time {
+	return time.Unix(0, a.header.Epoch).Add(time.Duration(min(ns, math.MaxInt64))).UTC()
+}
+
+func process(c *trace.Call) load.Process {
+	p := load.Process{
+		PID:     int(c.TGID),
+		TID:     int(c.ID.TID),
+		PIDInNS: int(c.NSPID),
+		UID:     int(c.UID),
+		GID:     int(c.GID),
+		Comm:    clip(visible(c.Comm), 64),
+		Exe:     clip(visible(c.Exe), 4096),
+	}
+	if c.Cgroup2 != nil {
+		p.Cgroups = append(p.Cgroups, load.Cgroup{Version: 2, ID: c.Cgroup2.ID, Name: clip(visible(c.Cgroup2.Name), 1024)})
+	}
+	if c.Cgroup1 != nil {
+		p.Cgroups = append(p.Cgroups, load.Cgroup{Version: 1, ID: c.Cgroup1.ID, Name: clip(visible(c.Cgroup1.Name), 1024)})
+	}
+	enrich.Process(&p)
+	return p
+}
+
+func program(c *call) *load.Program {
+	p := c.attr.program()
+	if b, _ := c.ranges[trace.License].prefix(); len(b) > 0 {
+		p.License = clip(visible(cString(b)), 128)
+	}
+	if k := c.rec.Prog; k != nil {
+		p.ID = int(k.ID)
+		p.Tag = hex.EncodeToString(k.Tag[:min(len(k.Tag), 32)])
+		p.JITed, p.Blinded = &k.JITed, &k.Blinded
+		p.JITedBytes = int(k.JITedLen)
+		p.VerifiedInsns = int(k.VerifiedInsns)
+		if len(c.attr) == 0 {
+			p.Name, p.Type = clip(visible(k.Name), 64), typeName(programTypes[:], k.Type)
+		}
+	}
+	return p
+}
+
+func cString(b []byte) string {
+	for i, ch := range b {
+		if ch == 0 {
+			return string(b[:i])
+		}
+	}
+	return string(b)
+}
+
+// evidence fills at.Evidence but for the spans, and returns what of it is cut short.
+func (a *Assembler) evidence(at *load.Attempt, f *fold) (why []string) {
+	c := f.last
+	e := &at.Evidence
+	e.Attr = c.attr
+	e.EnterSeen = c.rec.Flags.EnterSeen
+	e.Calls = f.calls
+	e.Log = f.log.s
+	e.LogLevel, e.LogSize = c.attr.logSettings(c.kind)
+	e.Messages = f.said
+	e.FailedInsn = f.insn
+	e.Harden = a.harden(c.rec.ID.Start)
+	e.Observed = a.observed(c)
+	e.UserNSLevel, e.SeccompMode = -1, -1
+	if cr := c.rec.Creds; cr != nil {
+		e.Caps, e.CapsKnown = cr.CapEffective, true
+		e.UserNSLevel, e.SeccompMode = int(cr.UserNSLevel), int(cr.SeccompMode)
+		e.MemlockLimit, e.NofileLimit, e.LimitsKnown = cr.Memlock, cr.Nofile, true
+	}
+	for _, m := range c.rec.Maps {
+		e.Maps = append(e.Maps, load.MapRef{
+			ID: m.ID, Name: clip(visible(m.Name), 64), Type: m.Type,
+			KeySize: m.KeySize, ValueSize: m.ValueSize, MaxEntries: m.MaxEntries, Flags: m.Flags,
+		})
+	}
+	e.Filter, _ = c.ranges[trace.Filter].prefix()
+	e.Translated, _ = instructions(c.ranges[trace.Translated])
+	if r := c.ranges[trace.Insns]; r != nil {
+		var whole bool
+		e.Insns, whole = instructions(r)
+		// What the range says of itself and what the attr says must agree.
+		if n := c.attr.u32(progInsnCnt); len(c.attr) > 0 && uint64(n) != uint64(len(e.Insns)) {
+			whole = false
+		}
+		e.InsnsState = state(e.Insns, whole, c.tag())
+	}
+	lines, cut := sourceLines(c.ranges[trace.LineInfo], c.ranges[trace.BTF], c.attr.u32(progLineRec), c.attr.u32(progLineCnt))
+	e.Lines = lines
+	if cut {
+		why = append(why, fmt.Sprintf("line_info: read up to %d entries", maxLines))
+	}
+	if c.rec.Flags.AttrFault && c.errno() != eFAULT {
+		why = append(why, "the attr could not be read")
+	}
+	if c.rec.Folded > 0 {
+		why = append(why, fmt.Sprintf("%d failing executions of watched functions not recorded", c.rec.Folded))
+	}
+	return why
+}
+
+// instructions decodes what is there of a program, and says whether that is all.
+func instructions(r *bytesOf) ([]insn.Instruction, bool) {
+	b, whole := r.prefix()
+	prog, err := insn.Decode(b[:len(b)/insn.Size*insn.Size])
+	if err != nil || len(prog) == 0 {
+		return nil, false
+	}
+	return prog, whole && len(b)%insn.Size == 0
+}
+
+func state(prog []insn.Instruction, whole bool, tag [8]byte) load.InsnsState {
+	switch {
+	case len(prog) == 0:
+		return load.InsnsNone
+	case !whole:
+		return load.InsnsTruncated
+	case tag != [8]byte{} && insn.MatchesTag(prog, tag):
+		return load.InsnsVerified
+	}
+	return load.InsnsUnverified
+}
+
+// tag is the kernel's own tag of the program, zero when it was not read or not yet computed.
+func (c *call) tag() (tag [8]byte) {
+	switch {
+	case len(c.rec.Tag) == len(tag):
+		copy(tag[:], c.rec.Tag)
+	case c.rec.Prog != nil && len(c.rec.Prog.Tag) == len(tag):
+		copy(tag[:], c.rec.Prog.Tag)
+	}
+	return tag
+}
+
+// sysctl returns a sysctl as it was read closest to a time, else from the profile of the node.
+func (a *Assembler) sysctl(name string, at uint64) (string, bool) {
+	var best *trace.Sysctl
+	distance := func(s *trace.Sysctl) uint64 { return max(s.At, at) - min(s.At, at) }
+	for i := range a.sysctls[name] {
+		if s := &a.sysctls[name][i]; best == nil || distance(s) < distance(best) {
+			best = s
+		}
+	}
+	if best != nil {
+		return best.Value, true
+	}
+	v, ok := a.header.Node.Sysctls[name]
+	return v, ok
+}
+
+// harden is net.core.bpf_jit_harden, -1 when it is not known.
+func (a *Assembler) harden(at uint64) int {
+	v, ok := a.sysctl("net.core.bpf_jit_harden", at)
+	if !ok {
+		return -1
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 {
+		return -1
+	}
+	return n
+}
+
+// lossesIn says which losses overlap a fold.
+func (a *Assembler) lossesIn(f *fold) []string {
+	lost := make(map[string]uint64)
+	var order []string
+	for _, l := range a.losses {
+		if l.Count == 0 || l.From > f.last.rec.End || l.To < f.start {
+			continue
+		}
+		if _, ok := lost[l.Mechanism]; !ok {
+			order = append(order, l.Mechanism)
+		}
+		lost[l.Mechanism] += l.Count
+	}
+	var why []string
+	for _, m := range order {
+		why = append(why, fmt.Sprintf("%d events lost while it ran (%s)", lost[m], clip(visible(m), 32)))
+	}
+	return why
+}
+
+func (a *Assembler) lossy(f *fold) bool { return len(a.lossesIn(f)) > 0 }

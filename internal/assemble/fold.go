@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package assemble
+
+import (
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// call is one finished call with what was copied for it.
+type call struct {
+	rec *trace.Call
+	pieces
+	attr       attr
+	key        string // attr without what a loader changes between retries
+	kind       load.Kind
+	insnsHash  uint64
+	insnsKnown bool
+}
+
+const (
+	ePERM    = 1
+	eBADF    = 9
+	e2BIG    = 7
+	eAGAIN   = 11
+	eNOMEM   = 12
+	eACCES   = 13
+	eFAULT   = 14
+	eINVAL   = 22
+	eNFILE   = 23
+	eMFILE   = 24
+	eNOSPC   = 28
+	eNOSYS   = 38
+	eNOTSUPP = 524
+)
+
+// errno is positive, 0 for a call that succeeded.
+func (c *call) errno() int {
+	if c.rec.Ret >= 0 {
+		return 0
+	}
+	return int(min(-c.rec.Ret, 1<<31-1))
+}
+
+func (c *call) duration() uint64 { return c.rec.End - min(c.rec.ID.Start, c.rec.End) }
+
+// unjited reports a program that was loaded without being compiled. Offloaded programs are compiled elsewhere.
+func (c *call) unjited() bool {
+	if c.kind != load.ProgLoad || c.rec.Ret < 0 || c.attr.u32(progIfindex) != 0 {
+		return false
+	}
+	if c.rec.Prog != nil {
+		return !c.rec.Prog.JITed
+	}
+	for _, s := range c.rec.Failed {
+		switch {
+		case s.Function == load.FnJIT && s.Unjited,
+			(s.Function == load.FnJITSubprogs || s.Function == load.FnBlind) && s.Ret < 0:
+			return true
+		}
+	}
+	return false
+}
+
+// fold is a call and its retries. Of all calls but the last only the log and the outcome are kept.
+type fold struct {
+	tgid    uint32
+	last    *call
+	start   uint64 // of the first call
+	calls   []load.Call
+	longest uint64 // duration of the longest call
+	until   uint64 // when it closes
+	open    bool   // held back for a retry
+	held    int    // bytes
+
+	log     text // the best one
+	noSpace bool // the kernel said that the buffer of that log was too small
+	said    []string
+	insn    int // where do_check failed, -1 when not seen
+	why     []string
+}
+
+// add makes c the last call, and returns by how many bytes more or less is held than before, the pieces of c included.
+func (f *fold) add(c *call, at time.Time) int {
+	before := f.held + c.size
+	if f.last == nil {
+		f.start, f.insn = c.rec.ID.Start, -1
+	} else {
+		c.inherit(f.last)
+	}
+	if t := readLog(c.ranges[trace.Log]); t.better(f.log) {
+		f.log, f.noSpace = t, c.errno() == eNOSPC
+	} else if t := readLog(c.ranges[trace.BTFLog]); t.better(f.log) {
+		f.log, f.noSpace = t, c.errno() == eNOSPC
+	}
+	c.drop(trace.Log)
+	c.drop(trace.BTFLog)
+	if said := messages(c.says); len(said) > 0 {
+		f.said = said
+	}
+	for _, s := range c.says {
+		c.size -= len(s)
+	}
+	c.says = nil
+	if c.rec.FailedInsn >= 0 && c.rec.Ret < 0 {
+		f.insn = int(c.rec.FailedInsn)
+	}
+	level, size := c.attr.logSettings(c.kind)
+	f.longest = max(f.longest, min(c.duration(), uint64(time.Hour)))
+	f.calls = append(f.calls, load.Call{
+		Time:     at,
+		Duration: time.Duration(c.duration()),
+		Ret:      int(c.rec.Ret),
+		LogLevel: level,
+		LogSize:  size,
+	})
+	f.last = c
+	f.held = c.size + len(f.log.s) + c.overhead()
+	return f.held - before
+}
+
+// overhead estimates the bytes of the record itself.
+func (c *call) overhead() int {
+	const list = 48 // bytes of one entry
+	return 1024 + 2*len(c.attr) + list*(len(c.rec.Failed)+len(c.rec.Stages)+2*len(c.rec.Maps))
+}
+
+// inherit takes over what was copied for an earlier call of the fold and not again for this one.
+func (c *call) inherit(o *call) {
+	for what, r := range o.ranges {
+		if c.ranges[what] == nil {
+			if c.ranges == nil {
+				c.ranges = make(map[trace.What]*bytesOf)
+			}
+			c.ranges[what] = r
+			c.size += int(r.held())
+		}
+	}
+	if len(c.rec.Maps) == 0 {
+		c.rec.Maps = o.rec.Maps
+	}
+	if !c.insnsKnown {
+		c.insnsHash, c.insnsKnown = o.insnsHash, o.insnsKnown
+	}
+}
+
+// drop forgets a range.
+func (p *pieces) drop(what trace.What) {
+	if r := p.ranges[what]; r != nil {
+		p.size -= int(r.held())
+		delete(p.ranges, what)
+	}
+}
+
+// match returns the fold that c is a retry of, nil for a new attempt.
+func (a *Assembler) match(c *call) *fold {
+	var best *fold
+	for _, f := range a.folds[c.rec.TGID] {
+		if !f.accepts(c) {
+			continue
+		}
+		switch {
+		case best == nil:
+			best = f
+		case f.sameThread(c) != best.sameThread(c):
+			if f.sameThread(c) {
+				best = f
+			}
+		case f.last.rec.End > best.last.rec.End:
+			best = f
+		}
+	}
+	return best
+}
+
+func (f *fold) sameThread(c *call) bool { return f.last.rec.ID.TID == c.rec.ID.TID }
+
+// accepts reports whether c is the fold's next call: a loader's second try at what has just failed. Loaders written in Go
+// change threads between tries, so the thread decides only where nothing else does.
+func (f *fold) accepts(c *call) bool {
+	l := f.last
+	if !f.open || l.rec.Ret >= 0 || c.kind != l.kind || c.rec.Cmd != l.rec.Cmd || c.rec.Flags.FromKernel != l.rec.Flags.FromKernel {
+		return false
+	}
+	if c.rec.ID.Start < l.rec.End || c.rec.ID.Start-l.rec.End > window+2*f.longest {
+		return false
+	}
+	if c.insnsKnown && l.insnsKnown && c.insnsHash != l.insnsHash {
+		return false
+	}
+	if len(c.attr) == 0 || len(l.attr) == 0 {
+		// Nothing is known of what was asked: a seccomp policy that forbids bpf(2) shows like this, over and over.
+		return len(c.attr) == len(l.attr) && f.sameThread(c) && !c.rec.Flags.EnterSeen && c.rec.Ret == l.rec.Ret
+	}
+	if c.key != l.key {
+		return c.kind == load.ProgLoad && f.sameThread(c) && dropped(l.attr, c.attr)
+	}
+	wasLevel, wasSize := l.attr.logSettings(l.kind)
+	level, size := c.attr.logSettings(c.kind)
+	switch {
+	case level < wasLevel || level == wasLevel && size < wasSize:
+		return false // the loader begins anew
+	case level != wasLevel || size != wasSize, l.rec.Ret == -eAGAIN:
+		return true
+	}
+	// The same request once more: the same loop in this thread, or another thread with the same program.
+	return f.sameThread(c)
+}

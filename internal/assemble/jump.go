@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package assemble
+
+import (
+	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// answer is yes, no, or not known.
+type answer int
+
+const (
+	unknown answer = iota
+	yes
+	no
+)
+
+// drift is by how much the verifier's rewriting was measured to change a jump's need (up to +1491 slots on 15,000
+// instructions). A prediction from submitted code that is closer to the limit decides nothing.
+const drift = 1500
+
+// blindingVerdict is what is known of constant blinding in one attempt.
+type blindingVerdict struct {
+	wanted   answer // were constants to be blinded
+	asked    *bool  // the kernel's own word for it
+	observed bool   // the pass was seen failing, or seen not to fail
+	kernel   blinding.Kernel
+	// submitted is the prediction from the submitted code, nil when that is not at hand.
+	submitted *blinding.Verdict
+}
+
+// blinding judges an attempt that may have failed in the blinding pass. The prediction is only made for such.
+func (a *Assembler) blinding(at *load.Attempt, c *call, ch *chain) *blindingVerdict {
+	bl := &blindingVerdict{wanted: a.wanted(at, c), kernel: a.kernel()}
+	if c.rec.Prog != nil {
+		bl.asked = c.rec.Prog.Asked
+		if c.rec.Prog.Blinded {
+			bl.wanted = yes
+		}
+	}
+	if bl.asked != nil {
+		bl.wanted = map[bool]answer{true: yes, false: no}[*bl.asked]
+	}
+	failed := ch.has(load.FnBlind) != nil || ch.has(load.FnPatch) != nil
+	if failed && ch.has(load.FnPatch) != nil && ch.has(load.FnBlind) == nil && a.byVerifier(ch.parentOf(ch.has(load.FnPatch))) {
+		failed = false
+	}
+	if failed {
+		bl.wanted = yes
+		asked := true
+		bl.asked = &asked
+	}
+	bl.observed = failed || a.watched[load.FnBlind] && c.ran(load.FnLoad)
+	if c.kind != load.ProgLoad || !failed && c.errno() != eNOTSUPP && !c.unjited() {
+		return bl
+	}
+	if s := at.Evidence.InsnsState; s == load.InsnsVerified || s == load.InsnsUnverified {
+		if v, err := blinding.Check(at.Evidence.Insns, bl.kernel); err == nil {
+			bl.submitted = &v
+		}
+	}
+	return bl
+}
+
+// wanted says whether this loader's constants are blinded: bpf_jit_blinding_enabled.
+func (a *Assembler) wanted(at *load.Attempt, c *call) answer {
+	if c.kind != load.ProgLoad {
+		return no
+	}
+	if v, ok := a.sysctl("net.core.bpf_jit_enable", c.rec.ID.Start); ok && v == "0" {
+		return no
+	}
+	switch h := at.Evidence.Harden; {
+	case h < 0:
+		return unknown
+	case h == 0:
+		return no
+	case h >= 2:
+		return yes
+	}
+	// At 1 only loaders without rights are blinded.
+	const sysAdmin, bpf = 1 << 21, 1 << 39
+	caps := uint64(sysAdmin | bpf)
+	if v, ok := a.header.Node.Kernel(); ok && v.Before(5, 11) {
+		caps = sysAdmin
+	}
+	switch e := &at.Evidence; {
+	case !e.CapsKnown:
+		return unknown
+	case e.UserNSLevel <= 0 && e.Caps&caps != 0:
+		return no
+	}
+	return yes
+}
+
+func (a *Assembler) kernel() blinding.Kernel {
+	v, ok := a.header.Node.Kernel()
+	if !ok {
+		return blinding.Kernel{}
+	}
+	return blinding.ForVersion(v.Major, v.Minor)
+}
+
+// stage decides between blinding and JIT for a program that was not compiled, where no hook saw why. It returns ""
+// when the evidence fits both.
+func (bl *blindingVerdict) stage() load.Stage {
+	v := bl.submitted
+	switch {
+	case bl.observed, bl.wanted == no:
+		return load.JIT
+	case v == nil:
+		return ""
+	case bl.wanted == yes && !v.Fits:
+		return load.Blinding
+	case v.Fits && v.Margin > drift:
+		return load.JIT
+	}
+	return ""
+}
+
+// jump names the jump that blinding breaks, in slots of the submitted program, nil when that is not known.
+func (bl *blindingVerdict) jump(at *load.Attempt, c *call, ch *chain) *load.Jump {
+	if bl.wanted != yes {
+		return nil
+	}
+	e := &at.Evidence
+	if j := bl.translatedJump(e, c, ch); j != nil {
+		return j.describe(e)
+	}
+	if v := bl.submitted; v != nil && !v.Fits {
+		j := &foundJump{load.Jump{From: v.Jump.From, To: v.Jump.To, Need: v.Jump.Need, Limit: v.Jump.Limit, Before: v.Before, After: v.After}}
+		if !bl.kernel.WholeProgram {
+			j.Before, j.After = growth(e.Insns, v.Function, bl.kernel)
+		}
+		return j.describe(e)
+	}
+	return nil
+}
+
+type foundJump struct{ load.Jump }
+
+func (j *foundJump) describe(e *load.Evidence) *load.Jump {
+	j.FromSource, j.FromText = place(e, j.From)
+	j.ToSource, j.ToText = place(e, j.To)
+	j.Insn = insn.Disassemble(e.Insns, j.From)
+	return &j.Jump
+}
+
+// growth counts the slots of a function before and after blinding.
+func growth(prog []insn.Instruction, f insn.Function, k blinding.Kernel) (before, after int) {
+	for i := f.Start; i < f.End; i++ {
+		after += blinding.Width(prog, i, k)
+	}
+	return f.Len(), after
+}
+
+// translatedJump finds the jump in the code that the kernel was blinding, and carries it back to the submitted program.
+func (bl *blindingVerdict) translatedJump(e *load.Evidence, c *call, ch *chain) *foundJump {
+	unit := e.Translated
+	if len(unit) == 0 {
+		return nil
+	}
+	k := bl.kernel
+	functions := insn.Functions(e.Insns)
+	var v blinding.Verdict
+	var err error
+	if k.WholeProgram && len(functions) != 1 {
+		v, err = blinding.Check(unit, k)
+	} else {
+		v, err = blinding.CheckFunctions(unit, []insn.Function{{Start: 0, End: len(unit)}}, k)
+	}
+	if err != nil || v.Fits {
+		return nil
+	}
+	j := &foundJump{load.Jump{Need: v.Jump.Need, Limit: v.Jump.Limit, Before: v.Before, After: v.After}}
+	if p := ch.has(load.FnPatch); p != nil && v.FailOff >= 0 && p.Arg != int64(v.FailOff) {
+		j.Approximate = true // another slot than the one that the kernel stumbled over
+	}
+	if len(e.Insns) == 0 {
+		// Nothing to carry it back to: the numbers are those of the post-verifier code.
+		j.From, j.To, j.Approximate = v.Jump.From, v.Jump.To, true
+		return j
+	}
+	of := insn.Function{Start: 0, End: len(e.Insns)}
+	if !k.WholeProgram && len(functions) > 1 {
+		of = bl.function(functions, c)
+	}
+	from, to, exact := carryBack(e.Insns, of, unit, v.Jump)
+	j.From, j.To = from, to
+	j.Approximate = j.Approximate || !exact
+	return j
+}
+
+// function is the one whose blinding failed: the functions are blinded in their order, one call of the pass each.
+func (bl *blindingVerdict) function(functions []insn.Function, c *call) insn.Function {
+	n := 0
+	if s := c.sum(load.FnBlind); s != nil {
+		n = int(s.Calls) - 1
+	}
+	return functions[min(max(n, 0), len(functions)-1)]
+}
+
+// carryBack finds a jump of post-verifier code in the submitted function. The verifier adds and removes code but keeps its
+// order: when both have the same 16-bit jumps, the n-th is the n-th. Otherwise the place is estimated.
+func carryBack(submitted []insn.Instruction, f insn.Function, unit []insn.Instruction, j blinding.Jump) (from, to int, exact bool) {
+	before, after := jumpsIn(submitted, f), jumpsIn(unit, insn.Function{Start: 0, End: len(unit)})
+	n := 0
+	for n < len(after) && after[n] != j.From {
+		n++
+	}
+	same := len(before) == len(after) && n < len(after)
+	for i := 0; same && i < len(after); i++ {
+		same = submitted[before[i]].Code == unit[after[i]].Code && submitted[before[i]].Imm == unit[after[i]].Imm
+	}
+	if same {
+		to, _ = submitted[before[n]].Target(before[n])
+		return before[n], to, true
+	}
+	return 0, 0, false
+}
+
+func jumpsIn(prog []insn.Instruction, f insn.Function) (at []int) {
+	for i := f.Start; i < f.End; i++ {
+		if prog[i].IsJump16() && !insn.IsSecondHalf(prog, i) {
+			at = append(at, i)
+		}
+	}
+	return at
+}
