@@ -126,7 +126,7 @@ func (t *Text) Explain(a *load.Attempt) error {
 		if why == "" {
 			why = "events were lost while it ran"
 		}
-		p.print("incomplete", why)
+		p.print("holes", why)
 	}
 	p.b.WriteByte('\n')
 	_, err := t.w.Write(p.b.Bytes())
@@ -239,7 +239,9 @@ func diagnosis(p *page, d *load.Diagnosis) {
 		return
 	}
 	p.print("rule", d.Rule+", "+d.Title)
-	p.print("cause", d.Cause)
+	if d.Cause != "" {
+		p.print("cause", d.Cause)
+	}
 	p.print("known", string(d.HowKnown)+howKnown[d.HowKnown])
 	label := "evidence"
 	for _, e := range d.Evidence {
@@ -254,7 +256,7 @@ func diagnosis(p *page, d *load.Diagnosis) {
 }
 
 var howKnown = map[load.HowKnown]string{
-	load.Observed:   ": a hook in the kernel saw it",
+	load.Observed:   ": seen by a hook in the kernel, or said by the kernel itself",
 	load.Reproduced: ": the captured program was loaded again",
 	load.Inferred:   ": no hook saw it; it follows from what was captured and from this kernel's settings",
 	load.Predicted:  ": from the object file alone",
@@ -291,32 +293,9 @@ func (p *page) remedies(remedies []load.Remedy) {
 			p.item("", "   price: ", r.Price)
 		}
 		for l := range strings.Lines(r.Command) {
-			p.verbatim("", "   $ ", strings.TrimRight(l, "\n"))
+			p.verbatim("", "   try: ", strings.TrimRight(l, "\n"))
 		}
 	}
-}
-
-// Diagnosis writes a diagnosis without an attempt, as for a rule or an errno.
-func (t *Text) Diagnosis(headline string, d *load.Diagnosis) error {
-	p := page{t: t}
-	p.b.WriteString(t.bold(Clean(headline)) + "\n")
-	if d.Cause != "" {
-		p.print("cause", d.Cause)
-	}
-	label := "evidence"
-	for _, e := range d.Evidence {
-		p.item(label, "- ", e)
-		label = ""
-	}
-	label = "or else"
-	for _, a := range d.Alternatives {
-		p.item(label, "- ", fmt.Sprintf("%s, %s: %s", a.Rule, a.Title, a.Why))
-		label = ""
-	}
-	p.remedies(d.Remedies)
-	p.b.WriteByte('\n')
-	_, err := t.w.Write(p.b.Bytes())
-	return err
 }
 
 // Summary counts what was seen.
@@ -374,24 +353,31 @@ func (s *Summary) Lose(mechanism string, n uint64) {
 // Summary writes the counts.
 func (t *Text) Summary(s *Summary) error {
 	p := page{t: t}
-	head := fmt.Sprintf("%d loads in %s: %d ok, %d failed, %d loaded but NOT jited", s.Attempts,
+	head := fmt.Sprintf("%s in %s: %d ok, %d failed, %d loaded but NOT jited", plural(s.Attempts, "load"),
 		s.For.Round(100*time.Millisecond), s.Loaded, s.Failed, s.NotJITed)
 	p.b.WriteString(t.bold(head) + "\n")
 	if len(s.Rules) > 0 {
 		p.print("by rule", counts(s.Rules))
 	}
 	if s.FeatureProbe+s.LeftOut > 0 {
-		p.print("left out", fmt.Sprintf("%d feature probes of loaders, %d healthy map, BTF, link and other calls",
-			s.FeatureProbe, s.LeftOut))
+		p.print("left out", fmt.Sprintf("%s of loaders, %s for maps, BTF, links and the like",
+			plural(s.FeatureProbe, "feature probe"), plural(s.LeftOut, "healthy call")))
 	}
 	if len(s.Lost) > 0 {
 		p.print("lost", counts(s.Lost)+" events")
 	}
 	if s.Incomplete > 0 {
-		p.print("holes", fmt.Sprintf("%d attempts are incomplete", s.Incomplete))
+		p.print("holes", plural(s.Incomplete, "incomplete attempt"))
 	}
 	_, err := t.w.Write(p.b.Bytes())
 	return err
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // counts lists the most frequent first.

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bpfwhy says why the kernel refused a BPF program.
+package main
+
+import (
+	"os"
+
+	"github.com/bpfwhy/bpfwhy/internal/cli"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/launch"
+	"github.com/bpfwhy/bpfwhy/internal/patient"
+)
+
+func main() {
+	// The executable is also its own helpers, told apart by argv[0].
+	launch.Main()
+	guardian.Main()
+	patient.Main()
+	os.Exit(cli.Main(os.Args))
+}

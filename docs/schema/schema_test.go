@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package schema checks that the published JSON schema and the Go types say the same.
+package schema
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/go-quicktest/qt"
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+const file = "load-v1.schema.json"
+
+func compile(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	s, err := c.Compile(file)
+	qt.Assert(t, qt.IsNil(err))
+	return s
+}
+
+func encode(t *testing.T, a *load.Attempt) any {
+	t.Helper()
+	var b bytes.Buffer
+	qt.Assert(t, qt.IsNil(render.JSON(&b, a)))
+	v, err := jsonschema.UnmarshalJSON(&b)
+	qt.Assert(t, qt.IsNil(err))
+	return v
+}
+
+func base(kind load.Kind) load.Attempt {
+	return load.Attempt{
+		Schema:      load.Schema,
+		Kind:        kind,
+		Time:        time.Date(2026, 11, 22, 13, 0, 0, 123456789, time.UTC),
+		DurationNS:  1500,
+		Process:     load.Process{PID: 10, TID: 11, Comm: "agent"},
+		Outcome:     load.Loaded,
+		Stages:      []load.StageResult{},
+		VerifierLog: load.VerifierLog{Origin: load.LogNone},
+	}
+}
+
+// everything sets each field, so that a type that the schema does not expect anywhere is found.
+func everything() load.Attempt {
+	yes := true
+	a := base(load.ProgLoad)
+	a.Outcome, a.Errno, a.ErrnoName = load.Failed, 524, "ENOTSUPP"
+	a.Process = load.Process{PID: 4242, TID: 4243, PIDInNS: 7, UID: 65534, GID: 65534, Comm: "agent\x1b", Exe: "/usr/bin/agent",
+		Cgroups:   []load.Cgroup{{Version: 2, ID: 1<<63 + 1, Name: "kubepods/pod1"}, {Version: 1, ID: 3}},
+		Container: "containerd://0123"}
+	a.Program = &load.Program{Name: "http", Type: "socket_filter", AttachType: "cgroup_inet_ingress", Insns: 19316, License: "GPL",
+		ID: 4, Tag: "0123456789abcdef", JITed: &yes, Blinded: &yes, JITedBytes: 8, VerifiedInsns: 9}
+	a.Map = &load.Map{Name: "m", Type: "hash", KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: 1}
+	for _, s := range load.Stages {
+		a.Stages = append(a.Stages, load.StageResult{Stage: s, Result: load.NotObserved})
+	}
+	a.Stages[5] = load.StageResult{Stage: load.Blinding, Result: load.StageFailed, Errno: 34, DurationNS: 4}
+	a.FailedStage, a.Retries = load.Blinding, 3
+	a.Incomplete, a.IncompleteWhy = true, []string{"ring: 3 events lost"}
+	a.VerifierLog = load.VerifierLog{Origin: load.LogLoader, Lines: []string{"processed 1 insns"}, Truncated: true}
+	a.Jump = &load.Jump{From: 1, To: 19000, FromSource: "a.c:1", ToSource: "a.c:2", FromText: "if (x)", ToText: "return", Insn: "goto",
+		Need: 38755, Limit: 32767, Before: 19316, After: 40000, Approximate: true}
+	a.Diagnosis = &load.Diagnosis{Rule: "BLIND001", Title: "t", Cause: "c", HowKnown: load.Observed, Evidence: []string{"e"},
+		Alternatives: []load.Alternative{{Rule: "JIT001", Title: "t", Why: "w"}},
+		Remedies:     []load.Remedy{{ID: "islands", Title: "t", Price: "p", Command: "c"}}}
+	a.Backend, a.FeatureProbe = "fentry", "haveObjName"
+	return a
+}
+
+func TestEncodedAttempts(t *testing.T) {
+	s := compile(t)
+	tests := map[string]load.Attempt{"everything": everything()}
+	for _, k := range []load.Kind{load.MapCreate, load.BTFLoad, load.LinkCreate, load.ProgAttach, load.RawTPOpen, load.TokenCreate,
+		load.Seccomp, load.SocketFilter, load.OtherCommand} {
+		tests[string(k)] = base(k)
+	}
+	notJITed := base(load.ProgLoad)
+	notJITed.Program = &load.Program{Type: "xdp"}
+	notJITed.Outcome, notJITed.FailedStage = load.LoadedNotJITed, load.Blinding
+	tests["not jited"] = notJITed
+	for name, a := range tests {
+		t.Run(name, func(t *testing.T) {
+			qt.Assert(t, qt.IsNil(s.Validate(encode(t, &a))))
+		})
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	s := compile(t)
+	tests := map[string]func(a *load.Attempt){
+		"prog_load without a program": func(a *load.Attempt) { a.Program = nil },
+		"failed without errno":        func(a *load.Attempt) { a.Errno = 0 },
+		"negative errno":              func(a *load.Attempt) { a.Errno = -524 },
+		"loaded with errno":           func(a *load.Attempt) { a.Outcome = load.Loaded },
+		"unknown kind":                func(a *load.Attempt) { a.Kind = "x" },
+		"unknown stage":               func(a *load.Attempt) { a.FailedStage = "x" },
+		"unknown result":              func(a *load.Attempt) { a.Stages[0].Result = "x" },
+		"other schema":                func(a *load.Attempt) { a.Schema = "bpfwhy.load/v2" },
+		"stages null":                 func(a *load.Attempt) { a.Stages = nil },
+		"no origin":                   func(a *load.Attempt) { a.VerifierLog.Origin = "" },
+		"evidence null":               func(a *load.Attempt) { a.Diagnosis.Evidence = nil },
+		"cgroup of version 3":         func(a *load.Attempt) { a.Process.Cgroups[0].Version = 3 },
+	}
+	for name, spoil := range tests {
+		t.Run(name, func(t *testing.T) {
+			a := everything()
+			qt.Assert(t, qt.IsNil(s.Validate(encode(t, &a))))
+			spoil(&a)
+			qt.Assert(t, qt.IsNotNil(s.Validate(encode(t, &a))))
+		})
+	}
+}
+
+// object is the part of a schema that names properties.
+type object struct {
+	Properties map[string]json.RawMessage `json:"properties"`
+	Required   []string                   `json:"required"`
+}
+
+// TestEveryField: each struct has exactly the properties of its definition, and what is always written is required.
+func TestEveryField(t *testing.T) {
+	b, err := os.ReadFile(file)
+	qt.Assert(t, qt.IsNil(err))
+	var root struct {
+		object
+		Defs map[string]object `json:"$defs"`
+	}
+	qt.Assert(t, qt.IsNil(json.Unmarshal(b, &root)))
+	tests := map[string]any{
+		"stage_result": load.StageResult{}, "process": load.Process{}, "cgroup": load.Cgroup{}, "program": load.Program{},
+		"map": load.Map{}, "verifier_log": load.VerifierLog{}, "jump": load.Jump{}, "diagnosis": load.Diagnosis{},
+		"alternative": load.Alternative{}, "remedy": load.Remedy{},
+	}
+	for name := range root.Defs {
+		if name != "stage" {
+			qt.Check(t, qt.IsNotNil(tests[name]), qt.Commentf("definition %s has no type", name))
+		}
+	}
+	root.Defs["attempt"], tests["attempt"] = root.object, load.Attempt{}
+	for name, v := range tests {
+		var fields, required, properties []string
+		for f := range structFields(reflect.TypeOf(v)) {
+			key, rest, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if key == "-" {
+				continue
+			}
+			fields = append(fields, key)
+			if !strings.Contains(rest, "omitempty") {
+				required = append(required, key)
+			}
+		}
+		for p := range root.Defs[name].Properties {
+			properties = append(properties, p)
+		}
+		slices.Sort(fields)
+		slices.Sort(properties)
+		slices.Sort(required)
+		want := slices.Sorted(slices.Values(root.Defs[name].Required))
+		qt.Check(t, qt.Equals(cmp.Diff(properties, fields), ""), qt.Commentf("%s", name))
+		qt.Check(t, qt.Equals(cmp.Diff(want, required), ""), qt.Commentf("required of %s", name))
+	}
+}
+
+func structFields(t reflect.Type) func(func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for i := range t.NumField() {
+			if !yield(t.Field(i)) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/bpfwhy/bpfwhy/internal/capture"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/spf13/pflag"
+)
+
+// selection is what watch and run have in common: which attempts, by which hooks, and in what form.
+type selection struct {
+	comm    string
+	cgroup  string
+	failed  bool
+	all     bool
+	json    bool
+	record  string
+	backend string
+}
+
+// backends in the order in which capture tries them.
+var backends = []string{"fentry", "kprobe", "tracepoint", "tp_btf"}
+
+func (s *selection) flags(f *pflag.FlagSet) {
+	f.StringVar(&s.comm, "comm", "", "only threads of this name (as in /proc/PID/comm, at most 15 bytes)")
+	f.StringVar(&s.cgroup, "cgroup", "", "only this cgroup v2 and those below it: a path, or an id (its inode number)")
+	f.BoolVar(&s.failed, "failed", false, "only loads that fail or end up not jited")
+	f.BoolVar(&s.all, "all", false, "also feature probes, and healthy map, BTF, link and other calls")
+	f.BoolVar(&s.json, "json", false, "JSON Lines, one attempt a line (docs/schema/load-v1.schema.json)")
+	f.StringVar(&s.record, "record", "", "write what was captured to this file, for 'bpfwhy explain FILE' (mode 0600)")
+	f.StringVar(&s.backend, "backend", "", "force one kind of hook: "+strings.Join(backends, ", "))
+}
+
+// options translates the selection for the kernel side.
+func (s *selection) options() (capture.Options, error) {
+	o := capture.Options{Backend: s.backend, Comm: s.comm, FailedOnly: s.failed, All: s.all}
+	if s.backend != "" && !slices.Contains(backends, s.backend) {
+		return o, fmt.Errorf("--backend %q: choose one of %s", s.backend, strings.Join(backends, ", "))
+	}
+	if len(s.comm) > 15 {
+		return o, fmt.Errorf("--comm %q: the kernel keeps 15 bytes of a name, and these are %d", s.comm, len(s.comm))
+	}
+	if s.failed && s.all {
+		return o, errors.New("--failed and --all exclude each other")
+	}
+	if s.cgroup != "" {
+		root, err := cgroup2Mount()
+		if err != nil {
+			return o, fmt.Errorf("--cgroup: %w", err)
+		}
+		g, err := findCgroup(s.cgroup, root)
+		if err != nil {
+			return o, fmt.Errorf("--cgroup: %w", err)
+		}
+		o.CgroupID, o.CgroupLevel = g.id, g.level
+	}
+	return o, nil
+}
+
+// shows reports whether an attempt is one to show.
+func (s *selection) shows(a *load.Attempt) bool {
+	switch {
+	case a.Finding():
+		return true
+	case s.failed:
+		return false
+	case s.all:
+		return true
+	}
+	return a.FeatureProbe == "" && a.Kind == load.ProgLoad
+}
+
+// cgroup is a control group of the v2 hierarchy: its id, and its depth below the root, which is 0.
+type cgroup struct {
+	id    uint64
+	level int
+}
+
+// findCgroup takes the id of a group, the path of its directory, or its path as /proc/PID/cgroup shows it. The id is the
+// inode number of the directory (kernfs, 64-bit kernels since 5.5).
+func findCgroup(s, root string) (cgroup, error) {
+	if id, err := strconv.ParseUint(s, 10, 64); err == nil {
+		return cgroupByID(id, root)
+	}
+	for _, path := range []string{s, filepath.Join(root, s)} {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			continue
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+			continue
+		}
+		if ino, err := inode(path); err == nil {
+			return cgroup{ino, depth(rel)}, nil
+		}
+	}
+	return cgroup{}, fmt.Errorf("%s is neither the id nor the path of a control group below %s", s, root)
+}
+
+func cgroupByID(id uint64, root string) (cgroup, error) {
+	var found *cgroup
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil // a group that has just gone
+		}
+		if ino, err := inode(path); err == nil && ino == id {
+			rel, err := filepath.Rel(root, path)
+			if err != nil {
+				return err
+			}
+			found = &cgroup{id, depth(rel)}
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if err != nil {
+		return cgroup{}, err
+	}
+	if found == nil {
+		return cgroup{}, fmt.Errorf("no control group below %s has the id %d", root, id)
+	}
+	return *found, nil
+}
+
+func depth(rel string) int {
+	if rel == "." {
+		return 0
+	}
+	return strings.Count(rel, "/") + 1
+}
+
+func inode(path string) (uint64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() {
+		return 0, fmt.Errorf("%s is no directory", path)
+	}
+	return st.Ino, nil
+}
+
+// cgroup2Mount finds where the v2 hierarchy is mounted.
+func cgroup2Mount() (string, error) {
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return "", err
+	}
+	for l := range strings.Lines(string(b)) {
+		if f := strings.Fields(l); len(f) > 2 && f[2] == "cgroup2" {
+			return f[1], nil
+		}
+	}
+	return "", errors.New("no cgroup v2 hierarchy is mounted")
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/bpfwhy/bpfwhy/internal/launch"
+	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+type runOptions struct {
+	selection
+	user   string
+	output string
+	args   []string
+}
+
+func newRun() *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:   "run [flags] -- COMMAND [ARGUMENT...]",
+		Short: "Run a command and explain the loads of it and its children that fail",
+		Long: `Run a command, watch it and all its children, and explain on standard error, when it ends, each load that
+failed or was not compiled. The command keeps the terminal, its descriptors and its signals; the exit status is
+its own (128 + the signal that ended it, 126 not executable, 127 not found). When it cannot be watched, it is not
+started and the status is 2.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			o.args = args
+			return run(o)
+		},
+	}
+	o.flags(c.Flags())
+	c.Flags().StringVar(&o.user, "user", "", "run the command as this user (name or uid), with the user's groups")
+	c.Flags().StringVar(&o.output, "output", "", "write the explanations to this file instead, as they come (mode 0600)")
+	c.Flags().SetInterspersed(false) // what follows the command's name is the command's
+	return c
+}
+
+func run(o runOptions) error {
+	opts, err := o.options()
+	if err != nil {
+		return err
+	}
+	cmd, err := launch.Find(o.args, o.user)
+	if e := new(launch.Error); errors.As(err, &e) {
+		return &status{e.Status, err}
+	}
+	if err != nil {
+		return err
+	}
+	out, err := openOutput(o.output)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+
+	// Signals first: from here on a Ctrl-C is the command's.
+	signals := launch.Signals()
+	p, err := cmd.Start()
+	if err != nil {
+		return err
+	}
+	opts.PIDs = []int{p.PID}
+	opts.OnlyFollowed = true
+	c, err := openCapture(opts)
+	if err != nil {
+		p.Abandon()
+		return fmt.Errorf("%w; %s was not started", err, o.args[0])
+	}
+	defer c.Close()
+	var sk sink = jsonSink{out}
+	if !o.json {
+		sk = &textSink{text: out.text()}
+	}
+	s, err := newSession(c.Header(), &o.selection, sk)
+	if err != nil {
+		p.Abandon()
+		return err
+	}
+	if err := p.Release(); err != nil {
+		p.Abandon()
+		return fmt.Errorf("start %s: %w", o.args[0], err)
+	}
+	done := make(chan struct{})
+	var code int
+	var waitErr error
+	go func() {
+		defer close(done)
+		code, waitErr = p.Wait(signals)
+	}()
+	// The command goes on whatever becomes of the explanations.
+	werr := s.live(c, done)
+	if werr == nil && !o.json && (s.summary.Attempts > 0 || len(s.summary.Lost) > 0 || o.output != "") {
+		werr = out.text().Summary(&s.summary)
+	}
+	if werr != nil {
+		say("%v", werr)
+	}
+	<-done
+	if err := out.flush(); err != nil {
+		say("%v", err)
+	}
+	if waitErr != nil {
+		return waitErr
+	}
+	if code != 0 {
+		return &status{code: code}
+	}
+	return nil
+}
+
+// Most that is kept for standard error while the command runs.
+const heldOutput = 8 << 20
+
+// output is a file, or standard error once the command has ended: while it runs, standard error is the command's.
+type output struct {
+	file    *os.File // nil: standard error
+	held    bytes.Buffer
+	dropped bool
+}
+
+func openOutput(path string) (*output, error) {
+	if path == "" {
+		return &output{}, nil
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("create output: %w", err)
+	}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		if err := f.Chmod(0o600); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("create output: %w", err)
+		}
+	}
+	return &output{file: f}, nil
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	if o.file != nil {
+		return o.file.Write(b)
+	}
+	if o.dropped || o.held.Len()+len(b) > heldOutput {
+		o.dropped = true
+		return len(b), nil
+	}
+	return o.held.Write(b)
+}
+
+func (o *output) text() *render.Text {
+	if o.file != nil {
+		return render.NewText(o, 0, false)
+	}
+	width, colour := terminal(os.Stderr)
+	return render.NewText(o, width, colour)
+}
+
+func (o *output) flush() error {
+	if o.file != nil {
+		return nil
+	}
+	_, err := io.Copy(os.Stderr, &o.held)
+	if o.dropped {
+		say("more than %d MiB of explanations; the rest was dropped, use --output FILE", heldOutput>>20)
+	}
+	return err
+}
+
+func (o *output) Close() error {
+	if o.file == nil {
+		return nil
+	}
+	return o.file.Close()
+}

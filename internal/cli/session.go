@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/explain"
+	"github.com/bpfwhy/bpfwhy/internal/assemble"
+	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+	"golang.org/x/sys/unix"
+)
+
+// sink is where attempts go.
+type sink interface {
+	attempt(*load.Attempt) error
+}
+
+type jsonSink struct{ w io.Writer }
+
+func (s jsonSink) attempt(a *load.Attempt) error { return render.JSON(s.w, a) }
+
+// textSink writes a line per attempt and an explanation beneath each finding; the heading comes before the first.
+type textSink struct {
+	text   *render.Text
+	headed bool
+}
+
+func (s *textSink) attempt(a *load.Attempt) error {
+	if !s.headed {
+		s.headed = true
+		if err := s.text.Heading(); err != nil {
+			return err
+		}
+	}
+	if err := s.text.Line(a); err != nil {
+		return err
+	}
+	if a.Diagnosis == nil {
+		return nil
+	}
+	return s.text.Explain(a)
+}
+
+// session takes records to attempts, diagnoses and a sink, and counts.
+type session struct {
+	header  trace.Header
+	shows   func(*load.Attempt) bool
+	asm     *assemble.Assembler
+	out     sink
+	record  *trace.Writer
+	file    *os.File
+	close   trace.End // of the recording
+	summary render.Summary
+	began   time.Time
+}
+
+func newSession(h trace.Header, sel *selection, out sink) (*session, error) {
+	s := &session{header: h, shows: sel.shows, asm: assemble.New(h), out: out, began: time.Now()}
+	if sel.record != "" {
+		f, err := trace.Create(sel.record)
+		if err != nil {
+			return nil, err
+		}
+		w, err := trace.NewWriter(f, h)
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		s.record, s.file = w, f
+	}
+	return s, nil
+}
+
+// source is a running kernel.
+type source interface {
+	Read() (trace.Record, error) // io.EOF after Close
+	Close() error
+}
+
+// How often held-back failures are looked at, and by how much the clock is set back for it: what happened before that is
+// no longer on its way through the buffers.
+const (
+	patience = 50 * time.Millisecond
+	lateness = 100 * time.Millisecond
+)
+
+// live reads from the kernel until the channel stop gives something, and then to the end of what is buffered.
+func (s *session) live(c source, stop <-chan struct{}) (err error) {
+	type read struct {
+		trace.Record
+		error
+	}
+	records := make(chan read, 16)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			r, err := c.Read()
+			select {
+			case records <- read{r, err}:
+			case <-done:
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	tick := time.NewTicker(patience)
+	defer tick.Stop()
+	for {
+		select {
+		case r := <-records:
+			if r.error != nil {
+				return errors.Join(s.end(), notEOF(r.error))
+			}
+			if err := s.add(r.Record); err != nil {
+				return err
+			}
+		case <-tick.C:
+			if err := s.emit(s.asm.Tick(monotonic() - uint64(lateness))); err != nil {
+				return err
+			}
+		case <-stop:
+			stop = nil
+			if err := c.Close(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// replay reads a recorded trace to its end.
+func (s *session) replay(r *trace.Reader) error {
+	for {
+		rec, err := r.Next()
+		if err != nil {
+			return errors.Join(s.end(), notEOF(err))
+		}
+		if err := s.add(rec); err != nil {
+			return err
+		}
+	}
+}
+
+func notEOF(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+func (s *session) add(r trace.Record) error {
+	if r.Loss != nil {
+		s.summary.Lose(r.Loss.Mechanism, r.Loss.Count)
+	}
+	if r.End != nil {
+		s.close = *r.End
+	} else if s.record != nil {
+		if err := s.record.Write(r); err != nil {
+			return err
+		}
+	}
+	return s.emit(s.asm.Add(r))
+}
+
+func (s *session) emit(attempts []*load.Attempt) error {
+	for _, a := range attempts {
+		explain.Conclude(a, &s.header.Node)
+		show := s.shows(a)
+		s.summary.Add(a, show)
+		if !show {
+			continue
+		}
+		if err := s.out.attempt(a); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *session) end() error {
+	err := s.emit(s.asm.Flush())
+	s.summary.For = time.Since(s.began)
+	if s.record == nil {
+		return err
+	}
+	return errors.Join(err, s.record.Close(s.close), s.file.Close())
+}
+
+// monotonic is the kernel's clock of the records, in ns.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
+
+// interrupts returns a channel that is closed by the first SIGINT, SIGTERM or SIGHUP (unless ignored, as under nohup);
+// the second ends the process.
+func interrupts() <-chan struct{} {
+	stop := make(chan struct{})
+	c := make(chan os.Signal, 1)
+	notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		<-c
+		signal.Stop(c)
+		close(stop)
+	}()
+	return stop
+}
+
+// notify leaves alone what we were started to ignore.
+func notify(c chan<- os.Signal, signals ...os.Signal) {
+	for _, s := range signals {
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
+	}
+}
+
+// ready is the line that says what is watched, by what, and what is not.
+func ready(h trace.Header, what string) string {
+	via := map[string]int{}
+	seen := map[load.Stage]bool{}
+	for _, k := range h.Hooks {
+		if k.Via == "" {
+			continue
+		}
+		via[k.Via]++
+		for _, st := range stagesOf(k.Function) {
+			seen[st] = true
+		}
+	}
+	kinds := make([]string, 0, len(via))
+	for k := range via {
+		kinds = append(kinds, k)
+	}
+	slices.SortFunc(kinds, func(a, b string) int { return via[b] - via[a] })
+	by := h.Backend
+	if len(kinds) > 0 {
+		by = strings.Join(kinds, " and ")
+	}
+	var missing []string
+	for _, st := range []load.Stage{load.Permission, load.Verifier, load.Blinding, load.JIT} {
+		if !seen[st] {
+			missing = append(missing, string(st))
+		}
+	}
+	s := fmt.Sprintf("watching %s by %s", what, by)
+	if len(missing) == 0 {
+		return s + "; every stage is observed"
+	}
+	return s + "; not observed but concluded: " + strings.Join(missing, ", ") + " ('bpfwhy doctor' says why)"
+}
+
+// stagesOf says which stages a hook shows.
+func stagesOf(f load.Function) []load.Stage {
+	switch f {
+	case load.FnSyscall:
+		return []load.Stage{load.Request}
+	case load.FnLoad:
+		return []load.Stage{load.Request, load.Install}
+	case load.FnCapable, load.FnLockdown, load.FnLSM, load.FnLSMLoad:
+		return []load.Stage{load.Permission}
+	case load.FnCheck, load.FnDoCheck:
+		return []load.Stage{load.Verifier}
+	case load.FnPatch, load.FnBlind:
+		return []load.Stage{load.Blinding}
+	case load.FnJIT, load.FnJITSubprogs, load.FnSelect, load.FnModmem:
+		return []load.Stage{load.JIT}
+	case load.FnNewFD:
+		return []load.Stage{load.Install}
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/bpfwhy/bpfwhy/internal/capture"
+	"github.com/bpfwhy/bpfwhy/internal/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/node"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+type watchOptions struct {
+	selection
+	pids []int
+}
+
+func newWatch() *cobra.Command {
+	var o watchOptions
+	c := &cobra.Command{
+		Use:   "watch",
+		Short: "Watch every BPF load on this machine until interrupted",
+		Long: `Watch every BPF load on this machine until interrupted: one line for each, an explanation
+beneath each that failed or was not compiled, and a summary at the end.
+
+` + render.Legend,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return watch(o) },
+	}
+	o.flags(c.Flags())
+	c.Flags().IntSliceVar(&o.pids, "pid", nil, "only these processes and their children")
+	return c
+}
+
+func watch(o watchOptions) error {
+	opts, err := o.options()
+	if err != nil {
+		return err
+	}
+	for _, pid := range o.pids {
+		if pid <= 0 || unix.Kill(pid, 0) == unix.ESRCH {
+			return fmt.Errorf("--pid %d: no such process", pid)
+		}
+	}
+	opts.PIDs = o.pids
+	stop := interrupts()
+	c, err := openCapture(opts)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var out sink
+	if o.json {
+		out = jsonSink{os.Stdout}
+	} else {
+		out = &textSink{text: newText(os.Stdout)}
+	}
+	s, err := newSession(c.Header(), &o.selection, out)
+	if err != nil {
+		return err
+	}
+	say("%s", ready(c.Header(), o.words()))
+	if err := s.live(c, stop); err != nil {
+		return err
+	}
+	if o.json {
+		return newText(os.Stderr).Summary(&s.summary)
+	}
+	return newText(os.Stdout).Summary(&s.summary)
+}
+
+// openCapture attaches, and then gives up what only attaching needs.
+func openCapture(opts capture.Options) (*capture.Capture, error) {
+	opts.Node, opts.Tool = *node.Host(), buildInfo().Version
+	c, err := capture.Open(context.Background(), opts)
+	if err != nil {
+		return nil, err
+	}
+	// CAP_SYS_ADMIN: without it the kernel refuses reads of net.core.bpf_jit_harden and, before 5.19, every bpf(2)
+	// on maps that are open already. CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: /proc of other users. CAP_KILL: to pass
+	// signals to a command that runs as somebody else.
+	err = privilege.Drop(unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL)
+	if err != nil {
+		say("keeps all its capabilities: %v", err)
+	}
+	return c, nil
+}
+
+// words says what was selected.
+func (o *watchOptions) words() string {
+	var parts []string
+	if len(o.pids) > 0 {
+		parts = append(parts, "of pid "+strings.Trim(fmt.Sprint(o.pids), "[]")+" and its children")
+	}
+	if o.comm != "" {
+		parts = append(parts, "of threads named "+o.comm)
+	}
+	if o.cgroup != "" {
+		parts = append(parts, "in control group "+o.cgroup)
+	}
+	if o.failed {
+		parts = append(parts, "that fail")
+	}
+	if len(parts) == 0 {
+		return "every load on this machine"
+	}
+	return "loads " + strings.Join(parts, ", ")
+}
