@@ -488,7 +488,7 @@ func (c *collection) load(spec *ebpf.CollectionSpec, keep []string) error {
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
-		return fmt.Errorf("load our own programs: %s", oneLine(err))
+		return fmt.Errorf("load our own programs: %w", err)
 	}
 	c.programs = coll.Programs
 	c.records, c.asked, c.lost = coll.Maps["records"], coll.Maps["asked"], coll.Maps["losses"]

@@ -144,10 +144,14 @@ func (c *Capture) greet(ctx context.Context, nonce uint64) error {
 			return fmt.Errorf("see our own call to bpf(2) through %s: the hooks are attached, but nothing came: %w", c.coll.backend, err)
 		}
 		if h, ok := view[coreHead](c.sample.RawSample); ok && coreRecordType(h.Type) == coreRecordTypeR_HELLO {
+			// what we loaded ourselves before we were known
+			c.pending = slices.DeleteFunc(c.pending, func(r trace.Record) bool { return r.Call != nil && r.Call.TGID == h.Tid })
 			return nil
 		}
-		// somebody else's load in the same moment: not lost
-		c.decoder.add(c.sample.RawSample, &c.pending)
+		// somebody else's load in the same moment is not lost
+		if err := c.decoder.add(c.sample.RawSample, &c.pending); err != nil {
+			return err
+		}
 	}
 }
 

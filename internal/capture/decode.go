@@ -64,6 +64,9 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		say := &trace.Say{ID: id, Format: text(s.Format[:]), Args: s.Args}
 		for i := range s.Strings {
 			say.Strings[i] = text(s.Strings[i][:])
+			if isKernelAddress(say.Args[i]) {
+				say.Args[i] = 0
+			}
 		}
 		*to = append(*to, trace.Record{Say: say})
 	case coreRecordTypeR_MAPS:
@@ -147,9 +150,11 @@ func decodeCall(r *coreCallRecord) *trace.Call {
 	n := min(int(k.Nfailed), len(k.Failed))
 	for i := range n {
 		s := k.Failed[(int(k.Nfailed)-n+i)%len(k.Failed)]
-		c.Failed = append(c.Failed, trace.Span{
-			Function: hookName(uint32(s.Hook)), Start: s.Start, End: s.End, Ret: s.Ret, Arg: s.Arg, Unjited: s.Unjited != 0,
-		})
+		span := trace.Span{Function: hookName(uint32(s.Hook)), Start: s.Start, End: s.End, Ret: s.Ret, Unjited: s.Unjited != 0}
+		if isCheck(uint32(s.Hook)) && !isKernelAddress(uint64(s.Arg)) {
+			span.Arg = s.Arg
+		}
+		c.Failed = append(c.Failed, span)
 	}
 	c.Folded = k.Nfailed - uint32(n)
 	if tag := k.Tag; tag != [8]byte{} {
@@ -176,6 +181,9 @@ func decodeCall(r *coreCallRecord) *trace.Call {
 	}
 	return c
 }
+
+// isKernelAddress reports whether a number would tell where the kernel is: traces are handed around. An error pointer is no address.
+func isKernelAddress(v uint64) bool { return v>>47 == 1<<17-1 && v < 1<<64-4095 }
 
 // isCheck reports whether a hook keeps only failures: then nothing is said by an entry without an exit.
 func isCheck(id uint32) bool {

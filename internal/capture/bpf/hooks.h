@@ -67,11 +67,11 @@ static __always_inline void push_failed(struct call *c, u32 hook, u64 start, u64
 }
 
 /* arg: the object that the exit wants to look at, or the number that says what was asked. */
-GLOBAL int enter_hook(u32 hook, u64 arg)
+GLOBAL int enter_hook(u64 hook, u64 arg)
 {
 	struct call *c = current_call();
 
-	if (!c || hook >= H_MAX)
+	if (!c || hook >= H_MAX) /* 64 bits wide, or the verifier loses the bound */
 		return 0;
 	c->stages[hook].entered = bpf_ktime_get_ns();
 	c->stages[hook].arg = arg;
@@ -81,7 +81,7 @@ GLOBAL int enter_hook(u32 hook, u64 arg)
 }
 
 /* What a failing (or every, for the JIT) execution leaves behind. Returns the errno to record, as far as there is one. */
-static __always_inline s32 inspect(struct call *c, u32 hook, u64 arg, u64 ret, bool *unjited)
+static __always_inline s32 inspect(struct call *c, u64 hook, u64 arg, u64 ret, bool *unjited)
 {
 	struct bpf_prog *p = 0;
 	s32 err = (s32)ret;
@@ -131,7 +131,7 @@ static __always_inline s32 inspect(struct call *c, u32 hook, u64 arg, u64 ret, b
 	return err;
 }
 
-GLOBAL int exit_hook(u32 hook, u64 ret)
+GLOBAL int exit_hook(u64 hook, u64 ret)
 {
 	struct call *c = current_call();
 	u64 now = bpf_ktime_get_ns(), entered, arg;
@@ -159,7 +159,7 @@ GLOBAL int exit_hook(u32 hook, u64 ret)
 }
 
 /* A check that fails benignly all the time: only failures are kept, and only inside a call. */
-GLOBAL int failed_check(u32 hook, u64 arg, u64 ret)
+GLOBAL int failed_check(u64 hook, u64 arg, u64 ret)
 {
 	struct call *c;
 	u64 now;

@@ -31,10 +31,17 @@ typedef _Bool bool;
 enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
+};
+
+/* CO-RE takes an enum for an enum of the same name only */
+enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_RINGBUF = 27,
-	BPF_RB_NO_WAKEUP = 1,
+};
+
+enum bpf_prog_type {
+	BPF_PROG_TYPE_UNSPEC,
 };
 
 /* enum bpf_cmd, the commands that are watched */
@@ -92,8 +99,12 @@ struct user_namespace {
 	int level;
 };
 
+struct kernel_caps { /* 6.3 changed what is inside (f122a08b197d), not the 64 bits */
+	u64 val;
+};
+
 struct cred {
-	u64 cap_effective; /* 6.3 changed the type inside (f122a08b197d), not the 64 bits */
+	struct kernel_caps cap_effective;
 	struct user_namespace *user_ns;
 };
 
@@ -179,10 +190,13 @@ struct task_struct {
 };
 
 struct sock_filter;
-struct bpf_insn;
+
+struct bpf_insn {
+	u8 code;
+};
 
 struct bpf_map {
-	u32 map_type;
+	enum bpf_map_type map_type;
 	u32 key_size;
 	u32 value_size;
 	u32 max_entries;
@@ -203,12 +217,12 @@ struct bpf_prog {
 	u16 jited : 1;
 	u16 blinding_requested : 1; /* 5.11 */
 	u16 blinded : 1;
-	u32 type;
+	enum bpf_prog_type type;
 	u32 len;
 	u32 jited_len;
 	u8 tag[8];
 	struct bpf_prog_aux *aux;
-	struct bpf_insn *insnsi[0];
+	struct bpf_insn insnsi[0];
 };
 
 struct btf {
