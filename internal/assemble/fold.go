@@ -76,6 +76,7 @@ type fold struct {
 	held    int    // bytes
 
 	log     text // the best one
+	logRead bool // a buffer was read, be it empty
 	noSpace bool // the kernel said that the buffer of that log was too small
 	said    []string
 	insn    int // where do_check failed, -1 when not seen
@@ -95,6 +96,7 @@ func (f *fold) add(c *call, at time.Time) int {
 	} else if t := readLog(c.ranges[trace.BTFLog]); t.better(f.log) {
 		f.log, f.noSpace = t, c.errno() == eNOSPC
 	}
+	f.logRead = f.logRead || c.ranges[trace.Log] != nil
 	c.drop(trace.Log)
 	c.drop(trace.BTFLog)
 	if said := messages(c.says); len(said) > 0 {

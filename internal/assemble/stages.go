@@ -213,7 +213,7 @@ func (c *call) sum(fn load.Function) *trace.Stage {
 
 // beforeVerification are complaints of bpf_check about BTF and about what a program attaches to.
 var beforeVerification = regexp.MustCompile(`(?i)\b(func_info|line_info|btf|nr_(func|line)_info|type_id|attach_btf_id|` +
-	`attach to|attach target|core[ _]relo|struct_ops|tracing progs|kernel function)\b|^(subprog|target program) |FENTRY/FEXIT|trampoline`)
+	`attach to|attach target|core[ _]relo|struct_ops|tracing progs)\b|^(subprog|target program) |FENTRY/FEXIT|trampoline`)
 
 // conclusion is the stage that an attempt failed in. seen says that a hook saw it fail.
 type conclusion struct {
@@ -409,7 +409,7 @@ func (a *Assembler) infer(f *fold, bl *blindingVerdict) load.Stage {
 	if errno == ePERM {
 		return load.Permission
 	}
-	if level, size := c.attr.logSettings(c.kind); errno == eACCES && level != 0 && size != 0 && f.log.whole {
+	if level, size := c.attr.logSettings(c.kind); errno == eACCES && level != 0 && size != 0 && f.logRead {
 		return load.Permission // the verifier never refuses without a word
 	}
 	return ""
