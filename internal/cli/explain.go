@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"strings"
 
 	"github.com/bpfwhy/bpfwhy/explain"
 	"github.com/bpfwhy/bpfwhy/internal/render"
@@ -123,13 +124,17 @@ func explainTrace(in io.Reader, o explainOptions) error {
 		return err
 	}
 	err = s.replay(r)
-	if !o.json {
-		h := r.Header()
-		err = errors.Join(err, newText(os.Stdout).Page("", []render.Section{{Label: "recorded", Items: []string{
-			fmt.Sprintf("on %s by bpfwhy %s, %s", h.Node.Release, h.Tool, ready(h, "loads"))}}}),
-			newText(os.Stdout).Summary(&s.summary))
+	s.summary.For = 0
+	if o.json {
+		return err
 	}
-	return err
+	text := newText(os.Stdout)
+	by, missing := coverage(r.Header())
+	recorded := []string{fmt.Sprintf("on %s, watched by %s", orElse(r.Header().Node.Release, "an unknown kernel"), by)}
+	if len(missing) > 0 {
+		recorded = append(recorded, "not observed but concluded: "+strings.Join(missing, ", "))
+	}
+	return errors.Join(err, text.Page("", []render.Section{{Label: "recorded", Items: recorded}}), text.Summary(&s.summary))
 }
 
 // The JSON forms of the reference.

@@ -31,7 +31,12 @@ func newRun() *cobra.Command {
 failed or was not compiled. The command keeps the terminal, its descriptors and its signals; the exit status is
 its own (128 + the signal that ended it, 126 not executable, 127 not found). When it cannot be watched, it is not
 started and the status is 2.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("run: no command was given")
+			}
+			return nil
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.args = args
 			return run(o)
@@ -76,6 +81,8 @@ func run(o runOptions) error {
 		return fmt.Errorf("%w; %s was not started", err, o.args[0])
 	}
 	defer c.Close()
+	// A binary built with cgo cannot; that is no reason to disturb the command's standard error.
+	_ = dropPrivileges()
 	var sk sink = jsonSink{out}
 	if !o.json {
 		sk = &textSink{text: out.text()}

@@ -3,9 +3,11 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -231,8 +233,8 @@ func notify(c chan<- os.Signal, signals ...os.Signal) {
 	}
 }
 
-// ready is the line that says what is watched, by what, and what is not.
-func ready(h trace.Header, what string) string {
+// coverage says by what hooks loads are watched, and which stages those do not show.
+func coverage(h trace.Header) (by string, missing []string) {
 	via := map[string]int{}
 	seen := map[load.Stage]bool{}
 	for _, k := range h.Hooks {
@@ -244,26 +246,15 @@ func ready(h trace.Header, what string) string {
 			seen[st] = true
 		}
 	}
-	kinds := make([]string, 0, len(via))
-	for k := range via {
-		kinds = append(kinds, k)
-	}
-	slices.SortFunc(kinds, func(a, b string) int { return via[b] - via[a] })
-	by := h.Backend
-	if len(kinds) > 0 {
-		by = strings.Join(kinds, " and ")
-	}
-	var missing []string
+	kinds := slices.SortedFunc(maps.Keys(via), func(a, b string) int {
+		return cmp.Or(via[b]-via[a], strings.Compare(a, b))
+	})
 	for _, st := range []load.Stage{load.Permission, load.Verifier, load.Blinding, load.JIT} {
 		if !seen[st] {
 			missing = append(missing, string(st))
 		}
 	}
-	s := fmt.Sprintf("watching %s by %s", what, by)
-	if len(missing) == 0 {
-		return s + "; every stage is observed"
-	}
-	return s + "; not observed but concluded: " + strings.Join(missing, ", ") + " ('bpfwhy doctor' says why)"
+	return cmp.Or(strings.Join(kinds, " and "), h.Backend, "no hook"), missing
 }
 
 // stagesOf says which stages a hook shows.

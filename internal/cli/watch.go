@@ -55,6 +55,9 @@ func watch(o watchOptions) error {
 		return err
 	}
 	defer c.Close()
+	if err := dropPrivileges(); err != nil {
+		say("keeps its capabilities: %v", err)
+	}
 	var out sink
 	if o.json {
 		out = jsonSink{os.Stdout}
@@ -65,7 +68,12 @@ func watch(o watchOptions) error {
 	if err != nil {
 		return err
 	}
-	say("%s", ready(c.Header(), o.words()))
+	by, missing := coverage(c.Header())
+	if len(missing) == 0 {
+		say("watching %s by %s; every stage is observed", o.words(), by)
+	} else {
+		say("watching %s by %s; not observed but concluded: %s ('bpfwhy doctor' says why)", o.words(), by, strings.Join(missing, ", "))
+	}
 	if err := s.live(c, stop); err != nil {
 		return err
 	}
@@ -75,21 +83,17 @@ func watch(o watchOptions) error {
 	return newText(os.Stdout).Summary(&s.summary)
 }
 
-// openCapture attaches, and then gives up what only attaching needs.
+// openCapture attaches.
 func openCapture(opts capture.Options) (*capture.Capture, error) {
 	opts.Node, opts.Tool = *node.Host(), buildInfo().Version
-	c, err := capture.Open(context.Background(), opts)
-	if err != nil {
-		return nil, err
-	}
-	// CAP_SYS_ADMIN: without it the kernel refuses reads of net.core.bpf_jit_harden and, before 5.19, every bpf(2)
-	// on maps that are open already. CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: /proc of other users. CAP_KILL: to pass
-	// signals to a command that runs as somebody else.
-	err = privilege.Drop(unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL)
-	if err != nil {
-		say("keeps all its capabilities: %v", err)
-	}
-	return c, nil
+	return capture.Open(context.Background(), opts)
+}
+
+// dropPrivileges gives up what only attaching needs. What is kept: CAP_SYS_ADMIN, without which the kernel refuses reads of
+// net.core.bpf_jit_harden and, before 5.19, every bpf(2) on maps that are open already; CAP_SYS_PTRACE and
+// CAP_DAC_READ_SEARCH for /proc of other users; CAP_KILL to pass signals to a command that runs as somebody else.
+func dropPrivileges() error {
+	return privilege.Drop(unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL)
 }
 
 // words says what was selected.

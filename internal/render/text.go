@@ -300,7 +300,7 @@ func (p *page) remedies(remedies []load.Remedy) {
 
 // Summary counts what was seen.
 type Summary struct {
-	For          time.Duration     `json:"-"`
+	For          time.Duration     `json:"-"` // 0: of a recording
 	Attempts     int               `json:"attempts"`
 	Loaded       int               `json:"loaded"`
 	NotJITed     int               `json:"loaded_not_jited"`
@@ -353,8 +353,11 @@ func (s *Summary) Lose(mechanism string, n uint64) {
 // Summary writes the counts.
 func (t *Text) Summary(s *Summary) error {
 	p := page{t: t}
-	head := fmt.Sprintf("%s in %s: %d ok, %d failed, %d loaded but NOT jited", plural(s.Attempts, "load"),
-		s.For.Round(100*time.Millisecond), s.Loaded, s.Failed, s.NotJITed)
+	head := plural(s.Attempts, "load")
+	if s.For > 0 {
+		head += " in " + s.For.Round(100*time.Millisecond).String()
+	}
+	head += fmt.Sprintf(": %d ok, %d failed, %d loaded but NOT jited", s.Loaded, s.Failed, s.NotJITed)
 	p.b.WriteString(t.bold(head) + "\n")
 	if len(s.Rules) > 0 {
 		p.print("by rule", counts(s.Rules))

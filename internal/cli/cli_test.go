@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bpfwhy/bpfwhy/internal/capture"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/launch"
+	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	launch.Main()
+	guardian.Main()
+	patient.Main()
+	testscript.Main(m, map[string]func(){
+		"bpfwhy": func() { os.Exit(Main(os.Args)) },
+		"load":   func() { os.Exit(loadPatient(os.Args[1:])) },
+		// Another name, for scripts that watch the whole machine while others run.
+		"watched": func() { os.Exit(loadPatient(os.Args[1:])) },
+	})
+}
+
+// loadPatient makes one load that ends in a known way: the command that scripts watch.
+func loadPatient(args []string) int {
+	p, err := patient.Find(args[0])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	res, err := p.Run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println(res)
+	return 0
+}
+
+// canWatch tells whether this machine lets us watch at all.
+var canWatch = sync.OnceValue(func() bool {
+	c, err := capture.Open(context.Background(), capture.Options{})
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+})
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("NO_COLOR", "1")
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "root":
+				return os.Geteuid() == 0, nil
+			case "watch":
+				return canWatch(), nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits,
+			"lines": lines,
+		},
+	})
+}
+
+// exits runs a command that must end with a status: "exits 2 bpfwhy watch --pid x". A status of 2 is bad input, and that
+// means one line on standard error, nothing on standard output, and no trace of a panic.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS COMMAND [ARGUMENT...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var e *exec.ExitError
+		if !errors.As(err, &e) {
+			ts.Fatalf("%v", err)
+		}
+		got = e.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("status %d, want %d", got, want)
+	}
+	stderr := ts.ReadFile("stderr")
+	if strings.Contains(stderr, "goroutine ") || strings.Contains(stderr, "panic") {
+		ts.Fatalf("a stack trace on standard error")
+	}
+	if want == bad && args[1] == "bpfwhy" {
+		if strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "bpfwhy: ") || len(stderr) > 600 {
+			ts.Fatalf("standard error is not one clear line: %q", stderr)
+		}
+	}
+}
+
+// lines checks the number of lines of a file, or of stdout or stderr.
+func lines(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: lines FILE N")
+	}
+	want, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	if got := strings.Count(ts.ReadFile(args[0]), "\n"); (got == want) == neg {
+		ts.Fatalf("%s has %d lines", args[0], got)
+	}
+}
