@@ -207,6 +207,9 @@ func asNobody(f func()) error {
 	return <-errc
 }
 
+// FillerProgram is the name of the programs that the jit-limit patients use memory up with.
+const FillerProgram = "filler"
+
 // JITLimit is the net.core.bpf_jit_limit of machines for the jit-limit patients, in bytes.
 const JITLimit = "4096"
 
@@ -222,7 +225,7 @@ func useUpJIT() error {
 	for _, size := range []int{4000, 500, 50} {
 		full := false
 		for range 500 {
-			res, err := loadAsNobody(program{name: "filler", typ: typeSocketFilter, insns: longFilter(size)})
+			res, err := loadAsNobody(program{name: FillerProgram, typ: typeSocketFilter, insns: longFilter(size)})
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package demo
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/explain"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+var update = flag.Bool("update", false, "record the traces of testdata/traces anew, in the lab's kernels")
+
+func TestMain(m *testing.M) {
+	guardian.Main()
+	patient.Main()
+	os.Exit(m.Run())
+}
+
+// fate is what a kernel does with a load.
+type fate struct {
+	outcome load.Outcome
+	errno   int
+}
+
+var (
+	works    = fate{load.Loaded, 0}
+	unjited  = fate{load.LoadedNotJITed, 0}
+	refused  = fate{load.Failed, enotsupp}
+	everyone = []string{"5.10", "6.1", "6.12", "7", "hardened"}
+)
+
+// fates are the cases whose end depends on the kernel: kernel-facts, section 2. All other cases have one end.
+var fates = map[string]map[string]fate{
+	"blinding":       {"5.10": unjited, "6.1": refused, "6.12": unjited, "7": unjited, "hardened": refused},
+	"blinding-calls": {"5.10": unjited, "6.1": unjited, "6.12": unjited, "7": unjited, "hardened": refused},
+	"jit-limit":      {"5.10": unjited, "6.1": refused, "6.12": unjited, "7": unjited, "hardened": refused},
+	"memlock":        {"5.10": {load.Failed, eperm}, "6.1": works, "6.12": works, "7": works, "hardened": works},
+}
+
+// on returns the case as one kernel has it, with a single expectation.
+func (c Case) on(t testing.TB, kernel string) Case {
+	want, ok := fates[c.Name][kernel]
+	if !ok {
+		qt.Assert(t, qt.HasLen(c.Expect, 1), qt.Commentf("%s: say what %s does", c.Name, kernel))
+		return c
+	}
+	c.Expect = slices.DeleteFunc(slices.Clone(c.Expect), func(e Expect) bool { return fate{e.Outcome, e.Errno} != want })
+	qt.Assert(t, qt.HasLen(c.Expect, 1), qt.Commentf("%s: on %s", c.Name, kernel))
+	return c
+}
+
+// The expectations name rules that exist, and cases have names that can be typed.
+func TestCases(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range Cases() {
+		qt.Check(t, qt.IsFalse(seen[c.Name]), qt.Commentf("%s is there twice", c.Name))
+		seen[c.Name] = true
+		for _, e := range c.Expect {
+			if e.Rule == "" {
+				qt.Check(t, qt.Equals(e.Outcome, load.Loaded), qt.Commentf("%s", c.Name))
+				continue
+			}
+			_, ok := explain.ByID(e.Rule)
+			qt.Check(t, qt.IsTrue(ok), qt.Commentf("%s: no rule %s", c.Name, e.Rule))
+		}
+		for _, k := range everyone {
+			c.on(t, k)
+		}
+	}
+	for name := range fates {
+		qt.Check(t, qt.IsTrue(seen[name]), qt.Commentf("no case %s", name))
+	}
+}
+
+// A demo that cannot fail proves nothing: each wrong answer is noticed.
+func TestCheckNotices(t *testing.T) {
+	c, err := Find([]string{"blinding"})
+	qt.Assert(t, qt.IsNil(err))
+	right := func() *load.Attempt {
+		return &load.Attempt{
+			Kind: load.ProgLoad, Outcome: load.Failed, Errno: 524, FailedStage: load.Blinding,
+			Program:   &load.Program{Name: "far_jump_elf"},
+			Diagnosis: &load.Diagnosis{Rule: "BLIND001"},
+			Jump:      &load.Jump{From: 2, To: 32282, FromSource: "testdata/far_jump.c:10", Need: 33355, Limit: 32767},
+		}
+	}
+	_, wrong := c[0].Check([]*load.Attempt{right()})
+	qt.Assert(t, qt.HasLen(wrong, 0))
+	for name, spoil := range map[string]func(a *load.Attempt){
+		"rule":    func(a *load.Attempt) { a.Diagnosis.Rule = "JIT001" },
+		"nothing": func(a *load.Attempt) { a.Diagnosis = nil },
+		"stage":   func(a *load.Attempt) { a.FailedStage = load.JIT },
+		"errno":   func(a *load.Attempt) { a.Errno = 22 },
+		"outcome": func(a *load.Attempt) { a.Outcome = load.Loaded },
+		"no jump": func(a *load.Attempt) { a.Jump = nil },
+		"from":    func(a *load.Attempt) { a.Jump.From = 3 },
+		"to":      func(a *load.Attempt) { a.Jump.To = 32283 },
+		"far off": func(a *load.Attempt) { a.Jump.From, a.Jump.Approximate = 11, true },
+		"source":  func(a *load.Attempt) { a.Jump.FromSource = "testdata/far_jump.c:9" },
+		"need":    func(a *load.Attempt) { a.Jump.Need = 32767 },
+		"name":    func(a *load.Attempt) { a.Program.Name = "other" },
+	} {
+		a := right()
+		spoil(a)
+		_, wrong := c[0].Check([]*load.Attempt{a})
+		qt.Check(t, qt.Not(qt.HasLen(wrong, 0)), qt.Commentf("%s", name))
+	}
+	_, wrong = c[0].Check([]*load.Attempt{right(), right()})
+	qt.Check(t, qt.Not(qt.HasLen(wrong, 0)), qt.Commentf("twice"))
+	_, wrong = c[0].Check(nil)
+	qt.Check(t, qt.Not(qt.HasLen(wrong, 0)), qt.Commentf("never"))
+}
+
+// run runs cases by one backend and compares each with what this kernel does. It returns the traces by case.
+func run(t *testing.T, kernel string, o Options) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	began := time.Now()
+	o.AllowSysctl = true
+	o.Watching = func(h trace.Header) {
+		t.Logf("watching by %s after %v", h.Backend, time.Since(began).Round(time.Millisecond))
+	}
+	ran := map[string]bool{}
+	var problems []string
+	o.Each = func(out Outcome) error {
+		c := out.Case
+		if out.Skipped != "" {
+			if out.Demanded {
+				problems = append(problems, fmt.Sprintf("%s: not run: %s", c.Name, out.Skipped))
+			}
+			return nil
+		}
+		ran[c.Name] = true
+		for _, w := range out.Wrong {
+			problems = append(problems, fmt.Sprintf("%s: %s", c.Name, w))
+		}
+		if out.Attempt == nil || kernel == "" {
+			return nil
+		}
+		c = c.on(t, kernel)
+		if !c.expects(out.Attempt) {
+			problems = append(problems, fmt.Sprintf("%s: it %s; on this kernel it %s", c.Name, describe(out.Attempt), c.Expect[0]))
+		}
+		return nil
+	}
+	sum, err := Run(ctx, o)
+	qt.Assert(t, qt.IsNil(err))
+	for _, p := range problems {
+		t.Errorf("%s", p)
+	}
+	qt.Check(t, qt.Equals(sum.OK(), len(problems) == 0))
+	qt.Check(t, qt.HasLen(sum.Lost, 0))
+	for _, c := range Cases() {
+		wanted := slices.Contains(o.Names, c.Name) || len(o.Names) == 0 && !c.VM()
+		qt.Check(t, qt.IsTrue(ran[c.Name] || !wanted), qt.Commentf("%s was not run", c.Name))
+	}
+	t.Logf("%d cases in %v", len(ran), time.Since(began).Round(time.Millisecond))
+}
+
+// recorder writes traces to a folder: what the machine brings back.
+func recorder(dir string) func(Case, trace.Header, []trace.Record) error {
+	return func(c Case, h trace.Header, records []trace.Record) error {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		f, err := os.Create(filepath.Join(dir, c.Name+".trace"))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return writeTrace(f, h, records)
+	}
+}
+
+func TestHost(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	run(t, "", Options{})
+}
+
+var backends = []string{"fentry", "kprobe", "tracepoint", "tp_btf"}
+
+// TestKernels runs what any machine can run, by every backend.
+func TestKernels(t *testing.T) {
+	vmtest.Run(t, "^TestGuestCases$", vm.Machine{Timeout: 6 * time.Minute}, saveTraces)
+}
+
+func TestGuestCases(t *testing.T) {
+	kernel := vmtest.Guest(t)
+	names := []string{"memlock"}
+	for _, c := range Cases() {
+		if !c.VM() {
+			names = append(names, c.Name)
+		}
+	}
+	for _, b := range backends {
+		t.Run(b, func(t *testing.T) { run(t, kernel, guestOptions(b, names)) })
+	}
+}
+
+// TestKernelsJITLimit needs sysctls that would spoil the other cases.
+func TestKernelsJITLimit(t *testing.T) {
+	p, err := patient.Find("jit-limit")
+	qt.Assert(t, qt.IsNil(err))
+	vmtest.Run(t, "^TestGuestJITLimit$", vm.Machine{Sysctls: p.Needs.Sysctls}, saveTraces)
+}
+
+func TestGuestJITLimit(t *testing.T) {
+	kernel := vmtest.Guest(t)
+	for _, b := range backends {
+		t.Run(b, func(t *testing.T) { run(t, kernel, guestOptions(b, []string{"jit-limit"})) })
+	}
+}
+
+// TestKernelsLockdown has to find its way by itself: lockdown=confidentiality leaves one backend.
+func TestKernelsLockdown(t *testing.T) {
+	p, err := patient.Find("lockdown")
+	qt.Assert(t, qt.IsNil(err))
+	vmtest.Run(t, "^TestGuestLockdown$", vm.Machine{KernelArgs: p.Needs.KernelArgs}, saveTraces)
+}
+
+func TestGuestLockdown(t *testing.T) {
+	kernel := vmtest.Guest(t)
+	run(t, kernel, guestOptions("", []string{"lockdown", "blinding", "ok"}))
+}
+
+// Recorded are the traces by fentry, which shows most; under lockdown, what there is.
+func guestOptions(backend string, names []string) Options {
+	o := Options{Backend: backend, Names: names, Tool: "test"}
+	if backend == "fentry" {
+		o.Record = recorder("/out")
+	}
+	if backend == "" {
+		o.Record = func(c Case, h trace.Header, records []trace.Record) error {
+			if c.Name != "lockdown" {
+				return nil
+			}
+			return recorder("/out")(c, h, records)
+		}
+	}
+	return o
+}
+
+// saveTraces makes what a machine recorded the fixtures, when asked to.
+func saveTraces(t *testing.T, kernel string, result *vm.Result) {
+	if !*update {
+		return
+	}
+	dir := filepath.Join("testdata", "traces", kernel)
+	qt.Assert(t, qt.IsNil(os.MkdirAll(dir, 0o755)))
+	for name, data := range result.Files {
+		if strings.HasSuffix(name, ".trace") {
+			qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, filepath.Base(name)), data, 0o644)))
+		}
+	}
+}
+
+// maxFixture is the size of a committed trace, in bytes.
+const maxFixture = 150 << 10
+
+// Explaining the recorded traces gives the answer that was given where they were taken, on any machine and without root.
+func TestTraces(t *testing.T) {
+	for _, kernel := range everyone {
+		for _, c := range Cases() {
+			t.Run(kernel+"/"+c.Name, func(t *testing.T) {
+				name := filepath.Join("testdata", "traces", kernel, c.Name+".trace")
+				f, err := os.Open(name)
+				qt.Assert(t, qt.IsNil(err))
+				defer f.Close()
+				info, err := f.Stat()
+				qt.Assert(t, qt.IsNil(err))
+				qt.Check(t, qt.IsTrue(info.Size() <= maxFixture), qt.Commentf("%d bytes", info.Size()))
+				attempts, err := Explain(f)
+				qt.Assert(t, qt.IsNil(err))
+				here := c.on(t, kernel)
+				a, wrong := here.Check(attempts)
+				qt.Assert(t, qt.HasLen(wrong, 0))
+				// No hook of fentry's was missing: what can be seen was seen, not concluded.
+				if c.Harden() > 0 {
+					qt.Check(t, qt.Equals(a.Diagnosis.HowKnown, load.Observed))
+				}
+			})
+		}
+	}
+}

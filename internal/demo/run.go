@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package demo provokes real load failures, watches them, explains them, and compares each explanation with the right one.
+//
+// Every load is made by a process of its own. The machine is left alone, but for net.core.bpf_jit_harden, which is raised for
+// the blinding cases when that is allowed, and put back by package guardian.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/explain"
+	"github.com/bpfwhy/bpfwhy/internal/assemble"
+	"github.com/bpfwhy/bpfwhy/internal/capture"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
+)
+
+// Options say what to run. The zero value runs every case that this machine allows.
+type Options struct {
+	Names       []string // of cases; none: all
+	AllowSysctl bool     // raise net.core.bpf_jit_harden where a case needs it
+	Backend     string   // as in capture.Options
+	Tool        string   // version, for traces
+
+	// Progress gets a line for people now and then; it may be nil.
+	Progress func(string)
+	// Watching is called when the kernel is watched and before the first load; it may be nil.
+	Watching func(trace.Header)
+	// Each is called for every outcome, in order, from another goroutine than Run's. An error of it ends the run.
+	Each func(Outcome) error
+	// Record gets what was captured of a case that was run; it may be nil.
+	Record func(Case, trace.Header, []trace.Record) error
+}
+
+// Outcome is how one case went.
+type Outcome struct {
+	Case Case
+	// Skipped says why the case was not run, "" if it was.
+	Skipped string
+	// Demanded says that a skipped case counts against the run: it was asked for by name, or lacked a permission.
+	Demanded bool
+	Result   patient.Result // what the kernel told the loader
+	Attempt  *load.Attempt  // what was concluded, nil when the load was not seen
+	Wrong    []string       // how the conclusion differs from the expected one
+}
+
+// OK reports whether the diagnosis is the expected one.
+func (o *Outcome) OK() bool { return o.Skipped == "" && len(o.Wrong) == 0 }
+
+// Summary counts outcomes.
+type Summary struct {
+	Right, Wrong   int
+	NotRun, VMOnly int               // skipped: for want of something, and because only a prepared machine can
+	Lost           map[string]uint64 // events, by mechanism
+}
+
+// OK reports whether every case that had to be run was run, and explained as expected. Cases for a prepared machine do not have
+// to be, unless they were asked for by name.
+func (s *Summary) OK() bool { return s.Wrong == 0 && s.NotRun == 0 }
+
+// patience is how long one load may take, on an emulated machine too.
+const patience = 3 * time.Minute
+
+// Run needs root, and patient.Main and guardian.Main at the start of the executable.
+func Run(ctx context.Context, o Options) (Summary, error) {
+	cases, err := Find(o.Names)
+	if err != nil {
+		return Summary{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &session{opts: o, summary: Summary{Lost: map[string]uint64{}}}
+	if report, err := guardian.Recover(); err != nil {
+		return s.summary, fmt.Errorf("recover net.core.bpf_jit_harden: %w", err)
+	} else if report != (guardian.Report{}) {
+		s.progress("left behind by an earlier run: %s", report)
+	}
+	harden := readHarden()
+	var ready, raised, skipped []Case
+	for _, c := range cases {
+		switch {
+		case s.unfit(&c, harden) != "":
+			skipped = append(skipped, c)
+		case c.Harden() > harden:
+			raised = append(raised, c)
+		default:
+			ready = append(ready, c)
+		}
+	}
+	c, err := capture.Open(ctx, capture.Options{Backend: o.Backend, OnlyFollowed: true, Node: *node.Host(), Tool: o.Tool})
+	if err != nil {
+		return s.summary, err
+	}
+	s.header = c.Header()
+	if o.Watching != nil {
+		o.Watching(s.header)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		if err := s.read(c); err != nil {
+			cancel(err)
+		}
+	}()
+	s.raised(ctx, c, raised)
+	for i := range ready {
+		s.provoke(ctx, c, &ready[i])
+	}
+	err = c.Close()
+	<-read
+	if ctx.Err() != nil {
+		return s.summary, errors.Join(context.Cause(ctx), err)
+	}
+	for i := range skipped {
+		if oerr := s.skip(&skipped[i], s.unfit(&skipped[i], harden)); oerr != nil {
+			return s.summary, oerr
+		}
+	}
+	return s.summary, err
+}
+
+func readHarden() int {
+	b, err := os.ReadFile("/proc/sys/net/core/bpf_jit_harden")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return n
+}
+
+// unfit says why a case cannot be run here.
+func (s *session) unfit(c *Case, harden int) string {
+	if c.Harden() > harden && !s.opts.AllowSysctl {
+		return fmt.Sprintf("needs net.core.bpf_jit_harden=%d, which is %d: --allow-sysctl lets bpfwhy raise it for a moment and put it back",
+			c.Harden(), harden)
+	}
+	if !c.VM() {
+		return ""
+	}
+	if os.Getenv(wire.KernelEnv) == "" {
+		return "only in the lab's virtual machines: it takes more than a host should be asked for"
+	}
+	for name, want := range c.Patient.Needs.Sysctls {
+		b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+		if err != nil || strings.TrimSpace(string(b)) != want {
+			return fmt.Sprintf("needs a virtual machine that was started with %s=%s", name, want)
+		}
+	}
+	line, _ := os.ReadFile("/proc/cmdline")
+	for _, arg := range c.Patient.Needs.KernelArgs {
+		if !strings.Contains(" "+strings.Join(strings.Fields(string(line)), " ")+" ", " "+arg+" ") {
+			return "needs a virtual machine that was booted with " + arg
+		}
+	}
+	return ""
+}
+
+func (s *session) progress(format string, args ...any) {
+	if s.opts.Progress != nil {
+		s.opts.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
+// raised provokes cases while net.core.bpf_jit_harden is raised for them.
+func (s *session) raised(ctx context.Context, c *capture.Capture, cases []Case) {
+	if len(cases) == 0 || ctx.Err() != nil {
+		return
+	}
+	const to = 2
+	r, err := guardian.RaiseHarden(ctx, to)
+	if err != nil {
+		for i := range cases {
+			s.add(&pending{c: cases[i], skipped: err.Error()})
+		}
+		return
+	}
+	s.progress("net.core.bpf_jit_harden is raised from %d to %d", r.Old(), to)
+	for i := range cases {
+		s.provoke(ctx, c, &cases[i])
+	}
+	report, err := r.Restore()
+	if err != nil {
+		s.fail(fmt.Errorf("restore net.core.bpf_jit_harden: %w", err))
+		return
+	}
+	s.progress("%s", report)
+}
+
+// provoke lets one case's process make its load.
+func (s *session) provoke(ctx context.Context, c *capture.Capture, cs *Case) {
+	if ctx.Err() != nil {
+		return
+	}
+	s.progress("provoking %s: %s", cs.Name, cs.Title)
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	p, err := patient.Start(limited, cs.Patient)
+	if err != nil {
+		s.add(&pending{c: *cs, err: err})
+		return
+	}
+	if err := c.Follow(p.PID()); err != nil {
+		p.Kill()
+		s.add(&pending{c: *cs, err: err})
+		return
+	}
+	run := &pending{c: *cs, pid: p.PID()}
+	s.add(run)
+	res, err := p.Go()
+	s.mu.Lock()
+	run.result, run.err = res, err
+	s.mu.Unlock()
+}
+
+// conclude explains a case's records. It is what becomes of a recorded trace too.
+func conclude(h *trace.Header, records []trace.Record) []*load.Attempt {
+	asm := assemble.New(*h)
+	var all []*load.Attempt
+	for _, r := range records {
+		all = append(all, asm.Add(r)...)
+	}
+	all = append(all, asm.Flush()...)
+	for _, a := range all {
+		explain.Conclude(a, &h.Node)
+	}
+	return all
+}
+
+// Explain reads a recorded trace of a case and returns its attempts with their diagnoses. It needs no kernel and no root.
+func Explain(r io.Reader) ([]*load.Attempt, error) {
+	t, err := trace.NewReader(r)
+	if err != nil {
+		return nil, err
+	}
+	h := t.Header()
+	var records []trace.Record
+	for {
+		rec, err := t.Next()
+		if err == io.EOF {
+			return conclude(&h, records), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, rec)
+	}
+}
