@@ -7,6 +7,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 const blindText = `With net.core.bpf_jit_harden in force the kernel blinds constants before it compiles a program: an instruction that carries
@@ -102,6 +103,9 @@ func matchBlinding(f *Facts, outcome load.Outcome, calls bool) *Match {
 // blindingSeen reports a blinding that hooks saw fail.
 func (f *Facts) blindingSeen() *Match {
 	patch, blind := f.cause(load.FnPatch), f.cause(load.FnBlind)
+	if patch != nil && f.failed() && !f.insideJIT() {
+		return nil // the verifier's own rewriting, VER104
+	}
 	if f.unjited() && patch == nil && blind == nil {
 		// The fallback to the interpreter hides the error from the parents.
 		patch, blind = f.failing(load.FnPatch), f.failing(load.FnBlind)
@@ -130,11 +134,13 @@ func (f *Facts) blindingInferred() *Match {
 	if f.observed(load.Blinding) {
 		return nil
 	}
-	if f.failed() && f.errno() != errENOTSUPP && !(f.errno() == errENOMEM && f.hasCalls() && f.since(7, 1)) {
+	// From 7.1 the log names the instruction whose replacement was refused.
+	said := f.words.is(verifierlog.PatchRange)
+	if f.failed() && f.errno() != errENOTSUPP && !f.fellBack() && !(f.errno() == errENOMEM && f.hasCalls() && f.since(7, 1)) {
 		return nil
 	}
-	if f.failed() && !f.words.empty() {
-		return nil // the verifier had something to say
+	if f.failed() && !f.words.empty() && !said && !f.fellBack() {
+		return nil // the verifier had something else to say
 	}
 	on, known := f.blindingOn()
 	if known && !on {
@@ -142,6 +148,11 @@ func (f *Facts) blindingInferred() *Match {
 	}
 	m := &Match{How: load.Inferred}
 	switch j := f.Attempt.Jump; {
+	case said && f.errno() == errENOTSUPP:
+		m.Strength, m.How = Strong, load.Observed
+		m.Evidence = append(m.Evidence, "the verifier's log says: "+f.words.message)
+	case said && j == nil:
+		m.Strength = Likely
 	case j != nil && known && !f.contradictsBlinding():
 		m.Strength = Strong
 		if j.Approximate || f.ev.InsnsState != load.InsnsVerified && !f.wholeProgram() {

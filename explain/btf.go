@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 func btfRules() []Rule {
@@ -130,22 +131,8 @@ type, was inlined or renamed, or may not be attached to.`,
 	}
 }
 
-var relocWords = re(`<invalid CO-RE relocation>|failed to resolve CO-RE relocation|bad CO-RE relocation|unknown#195896080|unknown#0xbad2310`)
-
 func matchPoison(f *Facts) *Match {
-	if !f.verifierReject() {
-		return nil
-	}
-	if _, ok := f.words.find(relocWords); ok {
-		m := f.verifierMatch()
-		f.describePoison(m)
-		return m
-	}
-	i := f.ev.FailedInsn
-	if !f.words.empty() || f.cause(load.FnDoCheck) == nil || i < 0 || i >= len(f.ev.Insns) {
-		return nil
-	}
-	if in := f.ev.Insns[i]; !in.IsHelperCall() || in.Imm != coreRelocationPoison {
+	if !f.verifierReject() || f.poison() != poisonField {
 		return nil
 	}
 	m := f.verifierMatch()
@@ -160,8 +147,14 @@ func (f *Facts) describePoison(m *Match) {
 		text = strings.TrimSpace(l.Text)
 		place = fmt.Sprintf(" at %s:%d", printable(l.File, 120), l.Line)
 	}
-	if text == "" {
-		text = f.words.source
+	if src := f.words.source; text == "" && src != nil {
+		text = src.Text
+		if src.File != "" {
+			place = fmt.Sprintf(" at %s:%d", printable(src.File, 120), src.Line)
+		}
+	}
+	if target := f.words.named("target"); target != "" {
+		m.Cause = fmt.Sprintf("The program accesses %s, which this kernel does not have, on a path that is not dead.", printable(target, 160))
 	}
 	if text != "" {
 		m.Cause += fmt.Sprintf(" The access stands in%s %q.", place, printable(text, 160))
@@ -196,7 +189,7 @@ func matchBTFLoad(f *Facts) *Match {
 	m := &Match{Strength: Likely, How: load.Inferred, Cause: "The kernel does not accept this BTF."}
 	if !f.words.empty() {
 		m.Strength, m.How = Strong, load.Observed
-		m.Cause = fmt.Sprintf("The kernel does not accept this BTF: %s", f.words.last())
+		m.Cause = fmt.Sprintf("The kernel does not accept this BTF: %s", f.words.message)
 		for _, l := range f.words.complaint {
 			m.Evidence = append(m.Evidence, "the log says: "+l)
 		}
@@ -204,13 +197,11 @@ func matchBTFLoad(f *Facts) *Match {
 	return m
 }
 
-var noBTFWords = re(`in-kernel BTF is malformed|btf_vmlinux is (?:not available|malformed)|(?:kernel|vmlinux) BTF (?:is )?(?:not available|missing)|no BTF found for kernel|kernel doesn't have.*BTF|attach_btf_id.*vmlinux BTF`)
-
 func matchNoBTF(f *Facts) *Match {
 	if !f.isLoad() {
 		return nil
 	}
-	if _, ok := f.words.find(noBTFWords); ok && f.verifierReject() {
+	if f.verifierReject() && (f.words.arg("config") == "CONFIG_DEBUG_INFO_BTF" || strings.Contains(f.words.message, "in-kernel BTF is malformed")) {
 		m := f.verifierMatch()
 		m.Cause = "The program needs the kernel's own BTF, and there is none."
 		return m
@@ -228,39 +219,20 @@ func matchNoBTF(f *Facts) *Match {
 	return m
 }
 
-var infoWords = re(`(?:func|line)[_ ]info|(?:invalid|[Ii]ncorrect) (?:func|line)_?info|number of funcs in func_info|func_info BTF section|missing bpf_(?:line|func)_info|same insn_off|Invalid insn code at line_info|core_relo|bad type id \d+ in func info|nonzero tailing record|invalid func rec|CO-RE relo`)
-
 func matchBTFInfo(f *Facts) *Match {
-	if !f.verifierReject() {
-		return nil
-	}
-	if _, ok := f.words.find(relocWords); ok {
-		return nil
-	}
-	if _, ok := f.words.find(infoWords); !ok {
+	if !f.verifierReject() || !f.words.is(verifierlog.BTFInfo) || globalFunction.MatchString(f.words.message) {
 		return nil
 	}
 	m := f.verifierMatch()
-	m.Cause = fmt.Sprintf("The program's BTF records do not fit its instructions: %s", f.words.last())
+	m.Cause = fmt.Sprintf("The program's BTF records do not fit its instructions: %s.", f.words.message)
 	return m
 }
 
-var targetWords = re(`attach_btf_id \d+ is not a function|attach_btf_id \d+ (?:is invalid|points to wrong type)|The address of function (\S+) cannot be found|(?:is not|not) (?:a )?(?:modifiable|sleepable)|FENTRY/FEXIT program can only|Tracing program (?:can|must) (?:only )?|Tracing programs must provide btf_id|LSM programs must|Extension programs|(?:attach_)?btf_id \d+ (?:doesn't|is not|has)|Attach function |func \S+ (?:is not|doesn't)|Subprog (\S+) doesn't exist|points to disabled hook|Cannot (?:replace|extend|recursively)|Missing .* BTF|fexit.*not supported|struct_ops .*(?:not found|unsupported|is not supported)|attach to unsupported member|is not supported by struct|bpf_lsm_\S+`)
-
 func matchAttachTarget(f *Facts) *Match {
-	if !f.verifierReject() {
+	if !f.verifierReject() || !f.words.is(verifierlog.AttachTarget) {
 		return nil
 	}
-	t, _ := f.progType()
-	switch t {
-	case "tracing", "lsm", "ext", "struct_ops", "raw_tracepoint", "":
-	default:
-		return nil
-	}
-	if _, ok := f.words.find(targetWords); ok {
-		m := f.verifierMatch()
-		m.Cause = fmt.Sprintf("The program cannot be attached where it wants to be: %s", f.words.last())
-		return m
-	}
-	return nil
+	m := f.verifierMatch()
+	m.Cause = fmt.Sprintf("The program cannot be attached where it wants to be: %s.", f.words.message)
+	return m
 }

@@ -6,11 +6,7 @@ import (
 	"fmt"
 
 	"github.com/bpfwhy/bpfwhy/load"
-)
-
-var (
-	tooLarge   = re(`BPF program is too large\. Processed (\d+) insn|BPF program is too complex|processed (\d+) insns.*program is too`)
-	tooManyJmp = re(`The sequence of (\d+) jumps is too complex`)
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 func complexityRules() []Rule {
@@ -46,13 +42,12 @@ clang version may produce other branches and be just over, or under.`,
 				if !f.verifierReject() {
 					return nil
 				}
-				found, ok := f.words.find(tooLarge)
-				if !ok {
+				if !f.words.is(verifierlog.TooManyInstructions) {
 					return matchBareComplexity(f)
 				}
 				m := f.verifierMatch()
 				m.Cause = "The verifier walked as many instructions as it is allowed to, and had not seen all paths."
-				if n := firstOf(found[1:]); n != "" {
+				if n := f.words.arg("processed"); n != "" {
 					m.Cause = fmt.Sprintf("The verifier walked %s instructions, more than it is allowed to, and had not seen all paths; the program itself has %d.", n, f.insnCount())
 				}
 				return m
@@ -69,15 +64,11 @@ was EFAULT or ENOMEM and is E2BIG on new kernels.`,
 			Kernels:  "All; 8192 since 5.2.",
 			Remedies: simplify,
 			Match: func(f *Facts) *Match {
-				if !f.verifierReject() {
-					return nil
-				}
-				found, ok := f.words.find(tooManyJmp)
-				if !ok {
+				if !f.verifierReject() || !f.words.is(verifierlog.TooManyJumps) {
 					return nil
 				}
 				m := f.verifierMatch()
-				m.Cause = fmt.Sprintf("The verifier had %s branches waiting, the most it can remember.", found[1])
+				m.Cause = fmt.Sprintf("The verifier had %s branches waiting, more than it can remember.", f.words.arg("jumps"))
 				return m
 			},
 		},
@@ -124,7 +115,77 @@ the verifier is asked.`,
 				return m
 			},
 		},
+		{
+			ID:    "VER104",
+			Title: "The verifier's own rewriting made a jump too long",
+			Class: "R4",
+			Stage: load.Verifier,
+			Text: `After it has accepted a program the verifier replaces some instructions by several (context accesses, divisions, inlined
+helpers), and distances grow. A jump that then no longer fits its 16 bits ends the load with ENOMEM, although memory is not short. It has nothing
+to do with hardening.`,
+			Kernels: "All; the message names the instruction since 5.1.",
+			Remedies: []load.Remedy{
+				{
+					ID:      "mcpu-v4",
+					Title:   "Build with -mcpu=v4, whose gotol holds 32 bits",
+					Price:   "Needs a kernel that takes these instructions (6.6, or a backport), and is no guarantee: clang does not always use gotol.",
+					Command: "clang -O2 -g -target bpf -mcpu=v4 -c prog.c -o prog.o",
+				},
+				{
+					ID:    "split",
+					Title: "Split the program: shorter unrolled loops, parts as __noinline functions of their own, or tail calls",
+					Price: "A change of the source, and a call's worth of time at run time.",
+				},
+			},
+			Match: matchVerifierPatch,
+		},
+		{
+			ID:      "VER105",
+			Title:   "The program has too many functions",
+			Class:   "R4",
+			Stage:   load.Verifier,
+			Text:    `A program has at most 256 functions of its own, 256 different kernel functions, and 256 modules that these come from.`,
+			Kernels: "Since 4.16.",
+			Remedies: []load.Remedy{
+				{
+					ID:    "inline",
+					Title: "Inline small functions, or split the program by tail calls",
+					Price: "A larger program; or state passed in maps.",
+				},
+			},
+			Match: func(f *Facts) *Match {
+				if !f.verifierReject() || !f.words.is(verifierlog.TooManyFunctions) {
+					return nil
+				}
+				m := f.verifierMatch()
+				m.Cause = fmt.Sprintf("The program calls more functions than the verifier can keep track of: %s.", f.words.message)
+				return m
+			},
+		},
 	}
+}
+
+// matchVerifierPatch judges a jump that became too long outside of blinding.
+func matchVerifierPatch(f *Facts) *Match {
+	if !f.isLoad() || f.errno() != errENOMEM {
+		return nil
+	}
+	said := f.words.is(verifierlog.PatchRange)
+	patch := f.cause(load.FnPatch)
+	if !said && patch == nil || f.insideJIT() {
+		return nil
+	}
+	m := f.verifierMatch()
+	m.Cause = "The verifier accepted the program, and its own rewriting then made a jump too long for 16 bits. Memory is not short, whatever the errno says."
+	if patch != nil {
+		m.Evidence = append(m.Evidence, fmt.Sprintf("bpf_patch_insn_single(off=%d) returned %d (%s)", patch.Arg, patch.Ret, errnoName(-patch.Ret)))
+	}
+	if on, known := f.blindingOn(); f.hasCalls() && f.since(7, 1) && !f.observed(load.Blinding) && (on || !known) {
+		// From 7.1 the blinding of a program with calls says the same words
+		// and returns the same errno.
+		m.Strength, m.How = Likely, load.Inferred
+	}
+	return m
 }
 
 // matchBareComplexity judges an E2BIG that came with no words.

@@ -359,7 +359,7 @@ var kernelRows = []fixture{
 		attempt: progLoad(13, unhooked(), log(nullLog)),
 		node:    hardenedHost(),
 		rule:    "VER001", how: load.Observed, stage: load.Verifier,
-		evidence: []string{"uses R0, a pointer that may be NULL", "the last instruction that it walked is 6: r0 = *(u64 *)(r0 +0)", "return v->count;"},
+		evidence: []string{"uses R0, a pointer that may be NULL", "stopped at instruction 6 (r0 = *(u64 *)(r0 +0)) \"return v->count;\""},
 	},
 	{
 		name: "null map value, no log buffer: the verifier's own words",

@@ -362,7 +362,7 @@ func callName(k load.Kind) string {
 // how far it came, and what nobody watched.
 func (f *Facts) seen() []string {
 	out := []string{f.result()}
-	if r, ok := f.Attempt.Stage(load.Verifier); ok && r.Result == load.OK && f.kind() == load.ProgLoad {
+	if r, ok := f.Attempt.Stage(load.Verifier); ok && r.Result == load.OK && f.kind() == load.ProgLoad && f.observed(load.Verifier) {
 		took := ""
 		if r.DurationNS > 0 {
 			took = " after " + duration(r.DurationNS)
@@ -370,6 +370,8 @@ func (f *Facts) seen() []string {
 		out = append(out, "bpf_check returned 0"+took+": the verifier accepted the program")
 	} else if f.words.clean() {
 		out = append(out, fmt.Sprintf("the verifier's log ends with %q and has no complaint: the verifier accepted the program", f.words.stats))
+	} else if f.kind() == load.ProgLoad && f.failed() && f.verifierOK() {
+		out = append(out, "the verifier accepted the program")
 	} else if f.kind() == load.ProgLoad && f.notReached(load.Verifier) {
 		out = append(out, "bpf_check was watched and was not called: the load ended before the verifier")
 	}

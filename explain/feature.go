@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 func featureRules() []Rule {
@@ -152,19 +154,63 @@ fields. Vendors backport single ones: Debian's 6.1 takes gotol and refuses the r
 	}
 }
 
-var unknownFunc = re(`invalid func unknown#(-?\d+)`)
+// What a loader puts in place of something that it could not resolve.
+type poison int
 
-const coreRelocationPoison = 0xbad2310
+const (
+	notPoison poison = iota
+	poisonField
+	poisonMap
+	poisonKfunc
+
+	coreRelocationPoison = 0xbad2310
+)
+
+func poisonOf(call int) poison {
+	switch {
+	case call == coreRelocationPoison:
+		return poisonField
+	case call >= 2_001_000_000 && call < 2_002_000_000:
+		return poisonMap
+	case call >= 2_002_000_000 && call < 2_003_000_000:
+		return poisonKfunc
+	}
+	return notPoison
+}
+
+// poison says what the verifier stopped at, by its words or by the instruction.
+func (f *Facts) poison() poison {
+	if !f.words.empty() {
+		if !f.words.is(verifierlog.Poison) {
+			return notPoison
+		}
+		if n, err := strconv.Atoi(f.words.arg("poison")); err == nil {
+			return poisonOf(n)
+		}
+		switch {
+		case strings.Contains(f.words.message, "CO-RE"):
+			return poisonField
+		case strings.Contains(f.words.message, "BPF map"):
+			return poisonMap
+		}
+		return poisonKfunc
+	}
+	i := f.ev.FailedInsn
+	if f.cause(load.FnDoCheck) == nil || i < 0 || i >= len(f.ev.Insns) || !f.ev.Insns[i].IsHelperCall() {
+		return notPoison
+	}
+	return poisonOf(int(f.ev.Insns[i].Imm))
+}
 
 func matchUnknownHelper(f *Facts) *Match {
 	if !f.verifierReject() {
 		return nil
 	}
-	found, said := f.words.find(unknownFunc)
+	said := f.words.is(verifierlog.HelperUnknown)
 	id := -1
 	switch i := f.ev.FailedInsn; {
 	case said:
-		id, _ = strconv.Atoi(found[1])
+		id, _ = strconv.Atoi(f.words.arg("id"))
 	case f.words.empty() && f.cause(load.FnDoCheck) != nil && f.errno() == errEINVAL && i >= 0 && i < len(f.ev.Insns) && f.ev.Insns[i].IsHelperCall():
 		h, ok := insn.HelperByID(int(f.ev.Insns[i].Imm))
 		if ok && (!f.kernelKnown || !f.before(h.Since.Major, h.Since.Minor)) {
@@ -174,8 +220,8 @@ func matchUnknownHelper(f *Facts) *Match {
 	default:
 		return nil
 	}
-	if id == coreRelocationPoison {
-		return nil // BTF001
+	if poisonOf(id) != notPoison {
+		return nil // BTF001, FEAT006, REQ009
 	}
 	m := f.verifierMatch()
 	h, known := insn.HelperByID(id)
@@ -242,13 +288,8 @@ func (f *Facts) lackingOf(caps ...int) []int {
 	return out
 }
 
-var gplWords = re(`cannot call GPL(?:-restricted|_only)? (?:function|helper)? ?(?:from|.*non-GPL)|cannot call kernel function from non-GPL|non-GPL compatible`)
-
 func matchGPL(f *Facts) *Match {
-	if !f.verifierReject() {
-		return nil
-	}
-	if _, ok := f.words.find(gplWords); !ok {
+	if !f.verifierReject() || !f.words.is(verifierlog.HelperGPL) {
 		return nil
 	}
 	m := f.verifierMatch()
@@ -310,22 +351,21 @@ func matchProgType(f *Facts) *Match {
 	return m
 }
 
-var kfuncWords = re(`calling kernel function (\S*) is not allowed|kernel btf_id (-?\d+) (?:is not a function|does not have a valid func_proto)|kernel function (\S+) args#?|failed to find BTF for kernel function|invalid kernel function|kernel function btf_id (-?\d+)|calling kernel function from non-GPL|cannot find address for kernel function (\S+)|btf_vmlinux is not available|kernel func(?:tion)? (?:is )?not (?:found|allowed)|unresolved kernel function|unsupported kernel function call|failed to find kernel BTF type ID of '([^']+)'|sleepable kernel function|JIT must support|kfunc (\S+) is not|program must be sleepable to call sleepable kfunc|module .* not found|missing descriptor for kernel function|invalid offset in kernel function|failed to get the kernel function`)
-
 func matchKfunc(f *Facts) *Match {
 	if !f.verifierReject() {
 		return nil
 	}
-	found, said := f.words.find(kfuncWords)
-	if !said {
+	if f.words.arg("config") == "CONFIG_DEBUG_INFO_BTF" {
+		return nil // BTF003
+	}
+	if f.poison() != poisonKfunc && !f.words.is(verifierlog.KfuncUnavailable, verifierlog.KfuncUnknown) {
 		return matchBareKfunc(f)
 	}
 	m := f.verifierMatch()
-	name := firstOf(found[1:])
-	if name == "" {
-		name = "a kernel function that the program calls"
+	m.Cause = fmt.Sprintf("The program calls a kernel function that it cannot have here: %s.", f.words.message)
+	if n := f.words.named("name"); n != "" {
+		m.Cause = fmt.Sprintf("The program calls the kernel function %s, which this kernel does not have, or not for this program.", printable(n, 80))
 	}
-	m.Cause = fmt.Sprintf("The program calls a kernel function that it cannot have here: %s", f.fullLine(found[0]))
 	return m
 }
 
@@ -359,13 +399,11 @@ func matchBareKfunc(f *Facts) *Match {
 	return m
 }
 
-var kfuncJIT = re(`JIT does not support calling kernel func|JIT does not support kfunc`)
-
 func matchKfuncJIT(f *Facts) *Match {
 	if !f.verifierReject() || f.errno() != errENOTSUPP && f.errno() != errEOPNOTSUPP {
 		return nil
 	}
-	if _, ok := f.words.find(kfuncJIT); ok {
+	if f.words.is(verifierlog.NeedsJIT) && strings.Contains(f.words.message, "kernel func") && !f.fellBack() {
 		m := f.verifierMatch()
 		m.Cause = "The program calls kernel functions, which the JIT of this machine cannot do."
 		return m
@@ -437,7 +475,7 @@ func matchNewerInsn(f *Facts) *Match {
 	if !f.verifierReject() {
 		return nil
 	}
-	_, said := f.words.find(badOpcode)
+	said := f.words.is(verifierlog.BadOpcode, verifierlog.ReservedField)
 	if !said && !f.words.empty() {
 		return nil
 	}

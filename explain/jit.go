@@ -5,8 +5,10 @@ package explain
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 func jitRules() []Rule {
@@ -100,11 +102,12 @@ program is interpreted: it works and is several times slower, and programs that 
 		},
 		{
 			ID:    "JIT004",
-			Title: "Loaded, but interpreted, for a reason that was not seen",
+			Title: "The program was not compiled, for a reason that was not seen",
 			Class: "R9",
 			Stage: load.JIT,
 			Text: `The kernel returned a file descriptor for a program that it had not compiled. It works, many times slower, and runs in an
-interpreter that hardened nodes do not want. Blinding (BLIND003), the JIT's memory limit (JIT001), a JIT that is off (JIT003) and one that gave up
+interpreter that hardened nodes do not want; one that uses callbacks, kernel functions or tail calls below other functions is refused ("not allowed in
+non-JITed programs"). Blinding (BLIND003), the JIT's memory limit (JIT001), a JIT that is off (JIT003) and one that gave up
 (JIT002) look the same from outside.`,
 			Kernels: "Kernels without CONFIG_BPF_JIT_ALWAYS_ON.",
 			Remedies: []load.Remedy{
@@ -117,6 +120,12 @@ interpreter that hardened nodes do not want. Blinding (BLIND003), the JIT's memo
 				},
 			},
 			Match: func(f *Facts) *Match {
+				if f.fellBack() {
+					m := f.verifierMatch()
+					m.Strength, m.How = Likely, load.Inferred
+					m.Cause = "The program was not compiled, and it uses what the interpreter cannot do; what kept the JIT from it was not seen."
+					return m
+				}
 				if !f.unjited() {
 					return nil
 				}
@@ -133,10 +142,30 @@ func (f *Facts) compileFailed() bool {
 	if f.unjited() {
 		return true
 	}
+	if f.fellBack() {
+		return true
+	}
 	if !f.failed() || f.errno() != errENOTSUPP || !f.words.empty() {
 		return false
 	}
 	return f.kind() == load.ProgLoad || f.isClassic()
+}
+
+// fellBack reports a load that the kernel wanted to hand to its interpreter
+// after the JIT had failed, and that uses what only compiled code can do.
+func (f *Facts) fellBack() bool {
+	return f.isLoad() && f.words.is(verifierlog.NeedsJIT) && strings.Contains(f.words.message, "non-JITed")
+}
+
+// insideJIT reports that what was seen to fail failed in the JIT or in the
+// blinding before it.
+func (f *Facts) insideJIT() bool {
+	for _, fn := range []load.Function{load.FnBlind, load.FnJIT, load.FnJITSubprogs, load.FnSelect} {
+		if f.cause(fn) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // spanOf returns a failing execution of fn that decided the attempt. Where the
@@ -271,7 +300,7 @@ func matchJITArch(f *Facts) *Match {
 }
 
 func matchJITOff(f *Facts) *Match {
-	if !f.unjited() || !f.jitIsOff() {
+	if !f.unjited() && !f.fellBack() || !f.jitIsOff() {
 		return nil
 	}
 	m := &Match{Strength: Strong, How: load.Inferred, Cause: "The kernel compiles no program at all, and runs all of them in its interpreter."}

@@ -4,12 +4,12 @@ package explain
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 func permissionRules() []Rule {
@@ -453,16 +453,15 @@ func matchUnprivileged(f *Facts) *Match {
 
 // The helpers that lockdown takes away, by mode.
 var (
-	readHelpers   = []string{"bpf_probe_read", "bpf_probe_read_str", "bpf_probe_read_kernel", "bpf_probe_read_kernel_str"}
-	writeHelpers  = []string{"bpf_probe_write_user"}
-	helperRefused = regexp.MustCompile(`(?:unknown func|cannot use helper) (bpf_[a-z0-9_]+)#(\d+)`)
+	readHelpers  = []string{"bpf_probe_read", "bpf_probe_read_str", "bpf_probe_read_kernel", "bpf_probe_read_kernel_str"}
+	writeHelpers = []string{"bpf_probe_write_user"}
 )
 
 // refusedHelper returns the helper that the verifier would not let the program
 // call: by its words, or by the instruction where it stopped.
 func (f *Facts) refusedHelper() (name string, byWords bool) {
-	if m, ok := f.words.find(helperRefused); ok {
-		return m[1], true
+	if f.words.is(verifierlog.HelperUnavailable) {
+		return f.words.arg("name"), true
 	}
 	if i := f.ev.FailedInsn; f.words.empty() && f.errno() == errEINVAL && i >= 0 && i < len(f.ev.Insns) && f.cause(load.FnDoCheck) != nil {
 		if in := f.ev.Insns[i]; in.IsHelperCall() {
@@ -501,7 +500,7 @@ func matchLockdown(f *Facts, write bool) *Match {
 		return nil
 	}
 	if byWords {
-		m.Evidence = append(m.Evidence, fmt.Sprintf("the verifier said: %s", f.words.last()))
+		m.Evidence = append(m.Evidence, fmt.Sprintf("the verifier said: %s", f.words.message))
 	} else {
 		m.Evidence = append(m.Evidence, "the verifier stopped at "+f.at(f.ev.FailedInsn))
 	}
@@ -641,20 +640,18 @@ func matchMemlock(f *Facts) *Match {
 	return m
 }
 
-var unprivilegedWords = regexp.MustCompile(`leaks addr|pointer comparison prohibited|prohibited for !root|are allowed for (?:CAP_BPF|root)|leaks kernel address|R\d+ has pointer with unsupported alu operation|variable stack access prohibited for !root|allowed for CAP_BPF and CAP_SYS_ADMIN`)
-
 func matchUnprivilegedVerifier(f *Facts) *Match {
 	if !f.isLoad() {
 		return nil
 	}
-	if _, ok := f.words.find(unprivilegedWords); !ok {
+	if !f.words.is(verifierlog.NeedsPrivilege, verifierlog.PointerLeak) {
 		return nil
 	}
 	if f.holds(capBPF) && f.holds(capPerfmon) {
 		return nil
 	}
 	m := f.verifierMatch()
-	m.Cause = fmt.Sprintf("The verifier refuses to an unprivileged loader what it would allow a privileged one: %s", f.words.last())
+	m.Cause = fmt.Sprintf("The verifier refuses to an unprivileged loader what it would allow a privileged one: %s.", f.words.message)
 	if t := f.capsText(); t != "" {
 		m.Evidence = append(m.Evidence, t)
 	}

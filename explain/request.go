@@ -7,6 +7,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 const maxInsns = 1_000_000 // BPF_COMPLEXITY_LIMIT_INSNS
@@ -183,6 +184,33 @@ unknown bits in the level are refused. The answer is EINVAL.`,
 			},
 			Match: matchLogAttr,
 		},
+		{
+			ID:    "REQ009",
+			Title: "The program uses a map that the loader did not create",
+			Class: "R6",
+			Stage: load.Verifier,
+			Text: `The loader was told to leave a map out (autocreate off, an optional feature), and a program that is still loaded refers to it on a path
+that is not dead. libbpf puts poison in its place, 2001000000 and up.`,
+			Kernels: "All; libbpf 1.0 and newer.",
+			Remedies: []load.Remedy{
+				{
+					ID:    "keep-map",
+					Title: "Create the map, leave the program out as well, or guard the access by a constant in .rodata that the verifier can see",
+					Price: "Nothing.",
+				},
+			},
+			Match: func(f *Facts) *Match {
+				if !f.verifierReject() || f.poison() != poisonMap {
+					return nil
+				}
+				m := f.verifierMatch()
+				m.Cause = "The program uses a map that the loader did not create."
+				if n := f.words.named("name"); n != "" {
+					m.Cause = fmt.Sprintf("The program uses the map %q, which the loader did not create.", printable(n, 80))
+				}
+				return m
+			},
+		},
 	}
 }
 
@@ -195,13 +223,11 @@ func (f *Facts) howRequest() load.HowKnown {
 	return load.Inferred
 }
 
-var badMap = re(`fd (-?\d+) is not pointing to valid bpf_map|fd (-?\d+) is not pointing to|not pointing to valid bpf_map`)
-
 func matchBadMapFD(f *Facts) *Match {
 	if !f.verifierReject() {
 		return nil
 	}
-	found, said := f.words.find(badMap)
+	said := f.words.is(verifierlog.BadMapFD)
 	if !said && (f.errno() != errEBADF || !f.words.empty()) {
 		return nil
 	}
@@ -210,7 +236,7 @@ func matchBadMapFD(f *Facts) *Match {
 	switch {
 	case said:
 		m = f.verifierMatch()
-		fd = firstOf(found[1:])
+		fd = f.words.arg("fd")
 	case f.cause(load.FnCheck) != nil:
 		m = f.verifierMatch()
 		m.Strength = Strong
@@ -373,6 +399,9 @@ func matchLogSpace(f *Facts) *Match {
 		}
 	}
 	m.Cause = "The verifier's log did not fit into the loader's buffer, and the kernel reports that in place of its verdict on the program."
+	if s := f.failing(load.FnDoCheck); s != nil {
+		m.Cause += fmt.Sprintf(" The verdict was a rejection: do_check_common returned %d (%s).", s.Ret, errnoName(-s.Ret))
+	}
 	return m
 }
 
@@ -400,20 +429,18 @@ func matchFault(f *Facts) *Match {
 	return m
 }
 
-var badOpcode = re(`unknown opcode ([0-9a-f]{2})|uses reserved fields|invalid BPF_(?:LD_IMM|LDX|LD|ST|STX|ALU|END|ATOMIC)|unrecognized bpf_ld_imm64|unknown insn class|invalid shift|BPF_(?:LDX|STX|ALU|JMP|MOV|END|NEG|ATOMIC|XADD) (?:uses|is|invalid)|(R\d+) is invalid|div by zero|unknown atomic|invalid atomic|R(\d+) is invalid`)
-
 func matchBadOpcode(f *Facts) *Match {
 	if !f.verifierReject() {
 		return nil
 	}
-	if _, ok := f.words.find(badOpcode); !ok {
+	if !f.words.is(verifierlog.BadOpcode, verifierlog.ReservedField, verifierlog.BadRegister, verifierlog.BadLoadImm64) {
 		return nil
 	}
 	if name, _ := f.newerInsn(); name != "" {
 		return nil // FEAT008
 	}
 	m := f.verifierMatch()
-	m.Cause = fmt.Sprintf("The program has an instruction that is not valid: %s", f.words.last())
+	m.Cause = fmt.Sprintf("The program has an instruction that is not valid: %s.", f.words.message)
 	return m
 }
 

@@ -9,14 +9,17 @@ import (
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 // rejectRule is a rule that the verifier's own words give away.
 type rejectRule struct {
 	Rule
-	says *regexp.Regexp
+	kinds []verifierlog.Kind
+	// says and not narrow a kind down by its message; nil: all of it.
+	says, not *regexp.Regexp
 	// cause says it for this attempt; nil: the title and the verifier's line.
-	cause func(f *Facts, m []string) string
+	cause func(w words) string
 }
 
 // verifierReject reports a load that the verifier turned down, or may have.
@@ -38,6 +41,14 @@ func (f *Facts) verifierMatch() *Match {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("%s: %s", who, l))
 		who = "and"
 	}
+	if r := f.words.report; r != nil {
+		if r.Reason != "" {
+			m.Evidence = append(m.Evidence, "its reason: "+printable(r.Reason, 300))
+		}
+		if r.Suggestion != "" {
+			m.Evidence = append(m.Evidence, "it suggests: "+printable(r.Suggestion, 300))
+		}
+	}
 	if w := f.where(); w != "" {
 		m.Evidence = append(m.Evidence, w)
 	}
@@ -56,14 +67,20 @@ func (f *Facts) where() string {
 	case f.ev.FailedInsn >= 0 && (f.ev.FailedInsn < len(f.ev.Insns) || f.words.insn < 0) && f.cause(load.FnDoCheck) != nil:
 		return "the verifier stopped at " + f.at(f.ev.FailedInsn)
 	case f.words.insn >= 0:
-		s := fmt.Sprintf("the last instruction that it walked is %d: %s", f.words.insn, f.words.insnText)
+		s := fmt.Sprintf("the verifier stopped at instruction %d", f.words.insn)
+		if f.words.insnText != "" {
+			s += fmt.Sprintf(" (%s)", f.words.insnText)
+		}
 		if l, ok := f.ev.Source(f.words.insn); ok {
 			s += fmt.Sprintf(", %s:%d", printable(l.File, 120), l.Line)
 			if t := strings.TrimSpace(l.Text); t != "" {
 				s += fmt.Sprintf(" %q", printable(t, 120))
 			}
-		} else if f.words.source != "" {
-			s += fmt.Sprintf(", source %q", f.words.source)
+		} else if src := f.words.source; src != nil && src.Text != "" {
+			if src.File != "" {
+				s += fmt.Sprintf(", %s:%d", printable(src.File, 120), src.Line)
+			}
+			s += fmt.Sprintf(" %q", printable(src.Text, 120))
 		}
 		return s
 	}
@@ -79,38 +96,30 @@ func (r rejectRule) rule() Rule {
 		out.Stage = load.Verifier
 	}
 	out.Match = func(f *Facts) *Match {
-		if !f.verifierReject() {
+		if !f.verifierReject() || !f.words.is(r.kinds...) {
 			return nil
 		}
-		found, ok := f.words.find(r.says)
-		if !ok {
+		if r.says != nil && !r.says.MatchString(f.words.message) || r.not != nil && r.not.MatchString(f.words.message) {
 			return nil
 		}
 		m := f.verifierMatch()
 		if r.cause != nil {
-			m.Cause = r.cause(f, found)
-		} else {
-			m.Cause = fmt.Sprintf("%s. The verifier: %s", r.Title, found[0])
-			if l := f.fullLine(found[0]); l != "" {
-				m.Cause = fmt.Sprintf("%s. The verifier: %s", r.Title, l)
-			}
+			m.Cause = r.cause(f.words)
+		}
+		if m.Cause == "" {
+			m.Cause = fmt.Sprintf("%s: %s.", r.Title, strings.TrimRight(f.words.message, ". !"))
 		}
 		return m
 	}
 	return out
 }
 
-// fullLine returns the line of the complaint that holds part.
-func (f *Facts) fullLine(part string) string {
-	for _, l := range f.words.complaint {
-		if strings.Contains(l, part) {
-			return l
-		}
-	}
-	return ""
-}
-
-func re(s string) *regexp.Regexp { return regexp.MustCompile(s) }
+var (
+	sizeArgument   = regexp.MustCompile(`'var &= const'|invalid zero-sized`)
+	followsPointer = regexp.MustCompile(`invalid mem access`)
+	// What a global function may be called with is checked by its BTF.
+	globalFunction = regexp.MustCompile(`passes invalid args|global func|doesn't return scalar`)
+)
 
 func verifierRules() []Rule {
 	var out []Rule
@@ -184,7 +193,7 @@ func matchReject(f *Facts) *Match {
 	}
 	if !f.words.empty() {
 		m := f.verifierMatch()
-		m.Cause = fmt.Sprintf("The verifier rejects the program: %s", f.words.last())
+		m.Cause = fmt.Sprintf("The verifier rejects the program: %s.", strings.TrimRight(f.words.message, ". !"))
 		return m
 	}
 	if s := f.cause(load.FnDoCheck); s != nil {
@@ -234,13 +243,12 @@ read or write through it, or pass it on.`,
 				},
 			},
 		},
-		says: re(`(R\d+) invalid mem access '[a-z_]*_or_null_?'|(R\d+) type=[a-z_]*_or_null_? expected=|Possibly NULL pointer passed|(R\d+) pointer arithmetic on [a-z_]*_or_null_? prohibited|R\d+ must not be NULL|may be NULL`),
-		cause: func(f *Facts, m []string) string {
-			reg := firstOf(m[1:])
-			if reg == "" {
-				return "The program passes on a pointer that may be NULL: it was not compared with NULL on this path."
+		kinds: []verifierlog.Kind{verifierlog.NullPointer},
+		cause: func(w words) string {
+			if reg := w.arg("reg"); reg != "" {
+				return fmt.Sprintf("The program uses %s, a pointer that may be NULL: it was not compared with NULL on this path.", reg)
 			}
-			return fmt.Sprintf("The program uses %s, a pointer that may be NULL: it was not compared with NULL on this path.", reg)
+			return "The program passes on a pointer that may be NULL: it was not compared with NULL on this path."
 		},
 	},
 	{
@@ -259,14 +267,11 @@ inline assembly that does not declare what a call destroys.`,
 				},
 			},
 		},
-		says: re(`(R\d+) !read_ok|frame pointer is read only`),
-		cause: func(f *Facts, m []string) string {
-			if m[1] == "" {
-				return "The program writes to R10, the frame pointer, which is read-only."
-			}
-			s := fmt.Sprintf("The program reads %s, which has no value on this path.", m[1])
-			if m[1] == "R0" {
-				s += " If it is the exit that reads it, the program ends without a return value."
+		kinds: []verifierlog.Kind{verifierlog.UninitRegister},
+		cause: func(w words) string {
+			s := fmt.Sprintf("The program reads %s, which has no value on this path.", w.arg("reg"))
+			if w.insnText == "exit" {
+				s += " It ends here without a return value."
 			}
 			return s
 		},
@@ -293,7 +298,7 @@ checks; the comparison must be of the pointer that is then used.`,
 				},
 			},
 		},
-		says: re(`invalid access to packet, off=(-?\d+) size=(\d+)|(R\d+) offset is outside of the packet|(R\d+) invalid mem access 'pkt_end'|pointer comparison.*pkt`),
+		kinds: []verifierlog.Kind{verifierlog.PacketBounds},
 	},
 	{
 		Rule: Rule{
@@ -323,12 +328,17 @@ unsigned one is refused. Compilers may check one copy of the index and use anoth
 				},
 			},
 		},
-		says: re(`invalid access to (map value|map key|memory|mem|key|buffer)[^,]*, [a-z_]+=(\d+) off=(-?\d+) size=(\d+)|(R\d+) (?:min|max) value is outside of the (?:allowed memory|array) range|(R\d+) unbounded memory access, make sure|(R\d+) min value is negative, either use unsigned index|invalid access to (?:map value|memory|map key)`),
-		cause: func(f *Facts, m []string) string {
-			if m[2] != "" {
-				return fmt.Sprintf("The program accesses %s byte%s at offset %s of a %s of %s bytes.", m[4], pluralOf(m[4]), m[3], objectName(m[1]), m[2])
+		kinds: []verifierlog.Kind{verifierlog.MapValueBounds, verifierlog.MemoryBounds},
+		not:   sizeArgument,
+		cause: func(w words) string {
+			if size := w.arg("value_size"); size != "" {
+				s := ""
+				if w.arg("size") != "1" {
+					s = "s"
+				}
+				return fmt.Sprintf("The program accesses %s byte%s at offset %s of a map value of %s bytes.", w.arg("size"), s, w.arg("off"), size)
 			}
-			if reg := firstOf(m[5:]); reg != "" {
+			if reg := w.arg("reg"); reg != "" {
 				return fmt.Sprintf("The verifier cannot prove that the access by %s stays inside of its object.", reg)
 			}
 			return "The verifier cannot prove that the access stays inside of its object."
@@ -351,7 +361,7 @@ they are still refused where the helper would let them out.`,
 				},
 			},
 		},
-		says: re(`invalid (?:indirect )?read from stack|invalid indirect access to stack|uninitialized stack|R\d+ uninit`),
+		kinds: []verifierlog.Kind{verifierlog.StackUninit},
 	},
 	{
 		Rule: Rule{
@@ -368,12 +378,12 @@ discard), sockets (bpf_sk_release), objects of kernel functions. The verifier fo
 				},
 			},
 		},
-		says: re(`Unreleased reference id=(\d+) alloc_insn=(\d+)|would lead to reference leak|reference has not been acquired before|cannot be used inside.*reference|release helper .* expects referenced|release kernel function .* expects`),
-		cause: func(f *Facts, m []string) string {
-			if m[2] != "" {
-				return fmt.Sprintf("What instruction %s acquired is not released on the path that ends here.", m[2])
+		kinds: []verifierlog.Kind{verifierlog.ReferenceLeak},
+		cause: func(w words) string {
+			if at := w.arg("insn_acquired"); at != "" {
+				return fmt.Sprintf("What instruction %s acquired is not released on the path that ends here.", at)
 			}
-			return "A reference is not released as it should be: " + f.fullLine(m[0])
+			return ""
 		},
 	},
 	{
@@ -392,12 +402,10 @@ bpf_probe_read_kernel or bpf_core_read, user memory only by bpf_probe_read_user.
 				},
 			},
 		},
-		says: re(`(R\d+) invalid mem access '(?:inv|scalar|fp|map_ptr|[a-z_]*ptr_)?'|(R\d+) invalid mem access '(?:inv|scalar|map_ptr)'|dereference of modified|only read from bpf_array is supported`),
-		cause: func(f *Facts, m []string) string {
-			if reg := firstOf(m[1:]); reg != "" {
-				return fmt.Sprintf("The program follows %s as a pointer, and to the verifier it is none.", reg)
-			}
-			return "The program follows a value as a pointer that the verifier does not accept as one: " + f.fullLine(m[0])
+		kinds: []verifierlog.Kind{verifierlog.InvalidPointer},
+		says:  followsPointer,
+		cause: func(w words) string {
+			return fmt.Sprintf("The program follows %s as a pointer, and to the verifier it is none that may be followed (%s).", w.arg("reg"), printable(w.arg("type"), 40))
 		},
 	},
 	{
@@ -415,7 +423,7 @@ saved pointer, are refused.`,
 				},
 			},
 		},
-		says: re(`invalid write to stack|invalid stack off|invalid variable-offset|attempt to corrupt spilled pointer|invalid unbounded variable-offset|stack off[^ ]* size|invalid zero-size(?:d)? (?:read|access)`),
+		kinds: []verifierlog.Kind{verifierlog.StackBounds},
 	},
 	{
 		Rule: Rule{
@@ -432,7 +440,7 @@ leave 256 bytes.`,
 				},
 			},
 		},
-		says: re(`combined stack size of (\d+) calls is (\d+)|the call stack of (\d+) frames is too deep|tail_calls are not allowed when call stack of previous frames`),
+		kinds: []verifierlog.Kind{verifierlog.StackDepth, verifierlog.CallDepth},
 	},
 	{
 		Rule: Rule{
@@ -449,7 +457,8 @@ shifted, added to each other, or moved by something unbounded.`,
 				},
 			},
 		},
-		says: re(`pointer arithmetic (?:on|with)|pointer \+= pointer prohibited|math between .* pointer and|makes .* pointer be out of bounds|bitwise operator .* on pointer prohibited|tried to subtract pointer from scalar|cannot subtract|value -?\d+ makes|32-bit pointer arithmetic prohibited`),
+		kinds: []verifierlog.Kind{verifierlog.InvalidPointer, verifierlog.PointerTruncated},
+		not:   followsPointer,
 	},
 	{
 		Rule: Rule{
@@ -466,7 +475,7 @@ holds and what was expected: map_value where a stack pointer is wanted, a number
 				},
 			},
 		},
-		says: re(`(R\d+) type=([a-z0-9_]+) expected=|arg#\d+ (?:expected|pointer type|is expected|doesn't point)|(R\d+) must have|cannot pass map_type \d+ into func|R\d+ must be (?:a )?(?:referenced|known|rcu|trusted)|arg \d+ .*expected|must be referenced or trusted|R\d+ is not a known const|R\d+ (?:is of type|has type)`),
+		kinds: []verifierlog.Kind{verifierlog.ArgumentType, verifierlog.HelperMap},
 	},
 	{
 		Rule: Rule{
@@ -484,7 +493,8 @@ memory. A length that comes from a packet, a string or the kernel must be limite
 				},
 			},
 		},
-		says: re(`(R\d+) min value is negative, either use unsigned or|(R\d+) unbounded memory access, use 'var &= const'|(R\d+) invalid zero-sized read`),
+		kinds: []verifierlog.Kind{verifierlog.MemoryBounds},
+		says:  sizeArgument,
 	},
 	{
 		Rule: Rule{
@@ -502,7 +512,7 @@ section name, reads the wrong struct.`,
 				},
 			},
 		},
-		says: re(`invalid bpf_context access|dereference of modified ctx|func '[^']*' doesn't have (\d+)-th argument|negative offset ctx ptr|ctx access`),
+		kinds: []verifierlog.Kind{verifierlog.ContextAccess},
 	},
 	{
 		Rule: Rule{
@@ -525,7 +535,7 @@ unbounded while, a bound it cannot know, or for unprivileged programs any loop, 
 				},
 			},
 		},
-		says: re(`back-edge from insn (\d+) to (\d+)|infinite loop detected`),
+		kinds: []verifierlog.Kind{verifierlog.BackEdge, verifierlog.InfiniteLoop},
 	},
 	{
 		Rule: Rule{
@@ -542,7 +552,7 @@ end in an exit or a jump. Compilers keep to that; hand-written code, patched obj
 				},
 			},
 		},
-		says: re(`unreachable insn (\d+)|jump out of range from insn (\d+)|last insn is not an exit or jmp|jump into the middle of ldimm64|invalid destination`),
+		kinds: []verifierlog.Kind{verifierlog.Unreachable, verifierlog.JumpOutOfRange, verifierlog.NoExit, verifierlog.BadCall},
 	},
 	{
 		Rule: Rule{
@@ -559,7 +569,7 @@ verifier must know that R0 lies in it at every exit.`,
 				},
 			},
 		},
-		says: re(`At (?:program|callback|async callback) (?:exit|return) the register R\d+|the register R\d+ has (?:unknown scalar value|value)|R0 not a scalar value|should have been in`),
+		kinds: []verifierlog.Kind{verifierlog.ReturnValue},
 	},
 	{
 		Rule: Rule{
@@ -576,7 +586,7 @@ aligned to their size.`,
 				},
 			},
 		},
-		says: re(`misaligned (?:packet|stack|value|context|memory|access|pointer)?`),
+		kinds: []verifierlog.Kind{verifierlog.Misaligned},
 	},
 	{
 		Rule: Rule{
@@ -593,7 +603,98 @@ preemption and saved interrupts must be closed in the same program. A program th
 				},
 			},
 		},
-		says: re(`holding a lock|bpf_spin_lock|spin_lock-ed region|rcu_read_(?:un)?lock|in a non-sleepable prog|might sleep|non-preemptible|preempt_(?:en|dis)able|irq(?:_|-)?(?:save|restore|disabled)`),
+		kinds: []verifierlog.Kind{verifierlog.Lock},
+	},
+	{
+		Rule: Rule{
+			ID:      "VER019",
+			Title:   "A division by zero, or a shift that is too far",
+			Text:    `A division by the constant zero, and a shift by the register's width or more, have no meaning and are refused.`,
+			Kernels: "All.",
+			Remedies: []load.Remedy{
+				{
+					ID:    "fix-constant",
+					Title: "Mend the constant; it often comes from a macro or from a relocation that was never filled in",
+					Price: "Nothing.",
+				},
+			},
+		},
+		kinds: []verifierlog.Kind{verifierlog.ArithmeticRule},
+	},
+	{
+		Rule: Rule{
+			ID:    "VER022",
+			Title: "Something that may sleep is called where nothing may",
+			Text: `Some helpers and kernel functions may sleep (bpf_copy_from_user, bpf_fget_task_exe). They may be called by sleepable programs only, and
+not inside RCU, preemption or lock sections. Only some attach points take sleepable programs.`,
+			Kernels: "Since 5.10.",
+			Remedies: []load.Remedy{
+				{
+					ID:      "sleepable",
+					Title:   "Make the program sleepable, if its attach point allows it",
+					Price:   "Fewer attach points; no map types that forbid it.",
+					Command: `SEC("lsm.s/..."), SEC("fentry.s/..."), SEC("uprobe.s/...")`,
+				},
+				{
+					ID:    "no-sleep",
+					Title: "Use the form that does not sleep (bpf_probe_read_user for bpf_copy_from_user)",
+					Price: "It fails where the page is not in memory.",
+				},
+			},
+		},
+		kinds: []verifierlog.Kind{verifierlog.Sleepable},
+	},
+	{
+		Rule: Rule{
+			ID:    "VER024",
+			Title: "A program of this kind may not use this map",
+			Text: `Some maps and map contents go with some program types only: tracing programs take only preallocated or NMI-safe maps, sleepable ones
+a subset, socket filters no spin locks, offloaded programs offloaded maps; one arena and one cgroup storage per program.`,
+			Kernels: "All; restrictions were lifted over time.",
+			Remedies: []load.Remedy{
+				{
+					ID:    "other-map",
+					Title: "Use another map type, or preallocation",
+					Price: "Memory, or a change of the design.",
+				},
+			},
+		},
+		kinds: []verifierlog.Kind{verifierlog.MapNotAllowed},
+	},
+	{
+		Rule: Rule{
+			ID:    "VER025",
+			Title: "A global function's arguments do not fit its types",
+			Text: `Functions that are not static are verified on their own, by the types in their BTF: a pointer is a pointer to memory of that type's size, and
+callers must pass just that.`,
+			Kernels: "Since 5.6.",
+			Remedies: []load.Remedy{
+				{
+					ID:    "static-function",
+					Title: "Make the function static, or give its arguments types (and __arg_ tags, 6.8) that say what is passed",
+					Price: "A static function is verified once per call.",
+				},
+			},
+		},
+		kinds: []verifierlog.Kind{verifierlog.BTFInfo},
+		says:  globalFunction,
+	},
+	{
+		Rule: Rule{
+			ID:    "VER202",
+			Title: "The verifier ran into a bug of its own",
+			Text: `The verifier found itself in a state that it holds to be impossible, and refused the program to be safe (EFAULT as a rule). The program may
+be in order.`,
+			Kernels: "All.",
+			Remedies: []load.Remedy{
+				{
+					ID:    "report-bug",
+					Title: "Try the newest stable kernel, and report program and log to bpf@vger.kernel.org if it is still there",
+					Price: "Time; another clang version or a small change of the source may avoid it.",
+				},
+			},
+		},
+		kinds: []verifierlog.Kind{verifierlog.VerifierBug},
 	},
 	{
 		Rule: Rule{
@@ -609,29 +710,6 @@ preemption and saved interrupts must be closed in the same program. A program th
 				},
 			},
 		},
-		says: re(`cannot write into|write into map forbidden|write into .* prohibited|only read is supported|R\d+ cannot write`),
+		kinds: []verifierlog.Kind{verifierlog.ReadOnly},
 	},
-}
-
-func objectName(s string) string {
-	if s == "mem" || s == "buffer" {
-		return "memory area"
-	}
-	return s
-}
-
-func pluralOf(n string) string {
-	if n == "1" {
-		return ""
-	}
-	return "s"
-}
-
-func firstOf(ss []string) string {
-	for _, s := range ss {
-		if s != "" {
-			return s
-		}
-	}
-	return ""
 }

@@ -3,53 +3,44 @@
 package explain
 
 import (
-	"regexp"
-	"strconv"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 // words are the verifier's own: what it complained of at the end of its log.
 type words struct {
-	complaint []string // last lines that are neither state, instruction nor statistics
-	stats     string   // "processed N insns ..."
-	insn      int      // the last instruction that was walked, -1 when none is shown
+	complaint []string // the lines of the complaint
+	match     verifierlog.Match
+	message   string // the line that match is about
+	finished  bool   // the log ends with statistics
+	stats     string
+	insn      int // the instruction to blame, -1 when the log names none
 	insnText  string
-	source    string // the source line above it
-	kernel    bool   // read from the verifier itself: the loader passed no buffer
+	source    *verifierlog.Source
+	report    *verifierlog.Report
+	kernel    bool // read from the verifier itself: the loader passed no buffer
 }
 
-// maxLogTail bounds what is looked at: the reason stands at the end.
-const maxLogTail = 64 << 10
-
-var (
-	insnLine  = regexp.MustCompile(`^(\d{1,7}): \([0-9a-f]{2}\) (.*)$`)
-	stateLine = regexp.MustCompile(`^(?:\d+: (?:R\d|frame\d|safe|\()|from \d+ to \d+|R\d+(?:_[a-z]+)?=|last_idx|regs=|parent |mark_precise|propagating|caller|returning from callee|callee|to caller|Live regs|func#|Validating|arg#\d+ reference type|frame \d+:)`)
-	statLine  = regexp.MustCompile(`^(?:verification time|stack depth|insns processed|mark_read|\(\d+ line\(s\) omitted|max_states|peak_states)`)
+const (
+	maxLogTail   = 256 << 10 // the reason stands at the end
+	maxComplaint = 8
 )
 
 func (w words) empty() bool { return len(w.complaint) == 0 }
 
 // clean reports a log that shows a finished verification without complaint.
-func (w words) clean() bool { return w.stats != "" && len(w.complaint) == 0 }
+func (w words) clean() bool { return w.finished && w.empty() }
 
-func (w words) last() string {
-	if len(w.complaint) == 0 {
-		return ""
-	}
-	return w.complaint[len(w.complaint)-1]
+// is reports a complaint of one of the kinds.
+func (w words) is(kinds ...verifierlog.Kind) bool {
+	return !w.empty() && slices.Contains(kinds, w.match.Kind)
 }
 
-// find returns the first line of the complaint that matches.
-func (w words) find(re *regexp.Regexp) ([]string, bool) {
-	for _, l := range w.complaint {
-		if m := re.FindStringSubmatch(l); m != nil {
-			return m, true
-		}
-	}
-	return nil, false
-}
+func (w words) arg(name string) string { return w.match.Args[name] }
 
 func attemptWords(a *load.Attempt) words {
 	ev := &a.Evidence
@@ -60,67 +51,63 @@ func attemptWords(a *load.Attempt) words {
 	case strings.TrimSpace(ev.Log) != "":
 		return parseWords(ev.Log)
 	case len(ev.Messages) > 0:
-		w := parseWords(tailOf(ev.Messages))
+		w := parseWords(joinTail(ev.Messages))
 		w.kernel = true
 		return w
 	case len(a.VerifierLog.Lines) > 0:
-		w := parseWords(tailOf(a.VerifierLog.Lines))
+		w := parseWords(joinTail(a.VerifierLog.Lines))
 		w.kernel = a.VerifierLog.Origin == load.LogKernel
 		return w
 	}
 	return words{insn: -1}
 }
 
-func tailOf(lines []string) string {
-	if len(lines) > 200 {
-		lines = lines[len(lines)-200:]
-	}
-	return strings.Join(lines, "\n")
+func joinTail(lines []string) string {
+	return strings.Join(lines[max(0, len(lines)-200):], "\n")
 }
 
 func parseWords(log string) words {
-	w := words{insn: -1}
 	log = strings.TrimRight(log, "\x00\n ")
+	truncated := false
 	if len(log) > maxLogTail {
-		log = log[len(log)-maxLogTail:]
+		log, truncated = log[len(log)-maxLogTail:], true
 		if i := strings.IndexByte(log, '\n'); i >= 0 {
 			log = log[i+1:]
 		}
 	}
-	lines := strings.Split(log, "\n")
-	var rev []string
-	i := len(lines) - 1
-scan:
-	for ; i >= 0 && len(rev) < 8; i-- {
-		l := strings.TrimRight(lines[i], "\r ")
-		switch {
-		case strings.TrimSpace(l) == "" || statLine.MatchString(l):
-		case strings.HasPrefix(l, "processed "):
-			if w.stats == "" && len(rev) == 0 {
-				w.stats = printable(l, 160)
-			}
-		case strings.HasPrefix(l, "; ") || insnLine.MatchString(l) || stateLine.MatchString(l):
-			break scan
-		default:
-			rev = append(rev, printable(l, 300))
+	l := verifierlog.Parse(log, verifierlog.Options{Truncated: truncated})
+	w := words{match: l.Match, message: printable(l.Message, 300), insn: l.Insn, insnText: printable(l.Instruction, 160), source: l.Source, report: l.Report}
+	for _, c := range l.Messages {
+		if strings.HasPrefix(c, "[… ") {
+			continue // a hole in the copy of the log
+		}
+		if len(w.complaint) < maxComplaint {
+			w.complaint = append(w.complaint, printable(c, 300))
 		}
 	}
-	for j := len(rev) - 1; j >= 0; j-- {
-		w.complaint = append(w.complaint, rev[j])
+	if l.Report != nil && w.empty() {
+		w.complaint = append(w.complaint, printable(l.Report.Category+": "+l.Report.Problem, 300))
 	}
-	for ; i >= 0; i-- {
-		l := strings.TrimRight(lines[i], "\r ")
-		if w.insn < 0 {
-			if m := insnLine.FindStringSubmatch(l); m != nil {
-				w.insn, _ = strconv.Atoi(m[1])
-				w.insnText = printable(m[2], 160)
-			}
-			continue
-		}
-		if s, ok := strings.CutPrefix(l, "; "); ok {
-			w.source = printable(s, 160)
-			break
-		}
+	if l.Stats != nil {
+		w.finished = true
+		w.stats = fmt.Sprintf("processed %d insns", l.Stats.Processed)
+	}
+	if w.message == "" && !w.empty() {
+		w.message = w.complaint[0]
 	}
 	return w
+}
+
+// named looks through the whole complaint for something that one of its lines
+// names.
+func (w words) named(arg string) string {
+	if v := w.arg(arg); v != "" {
+		return v
+	}
+	for _, c := range w.complaint {
+		if v := verifierlog.Classify(c).Args[arg]; v != "" {
+			return v
+		}
+	}
+	return ""
 }
