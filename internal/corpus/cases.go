@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package corpus
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// Errnos by number, as the kernel has them.
+const (
+	ePERM    = 1
+	e2BIG    = 7
+	eBADF    = 9
+	eNOMEM   = 12
+	eACCES   = 13
+	eFAULT   = 14
+	eINVAL   = 22
+	eMFILE   = 24
+	eNOSPC   = 28
+	eNOTSUPP = 524
+)
+
+// Cases returns the corpus. Each fate is that of the kernel's sources and was checked against what the loader itself met.
+func Cases() []Case {
+	return slices.Concat(patients(), rawC(), libbpfCases(), ciliumCases(), otherLoaders())
+}
+
+// on gives the same fate to several kernels.
+func on(w Want, kernels ...string) map[string]Want {
+	m := map[string]Want{}
+	for _, k := range kernels {
+		m[k] = w
+	}
+	return m
+}
+
+func merge(a, b map[string]string) map[string]string {
+	m := maps.Clone(a)
+	maps.Copy(m, b)
+	return m
+}
+
+// A jump that blinding stretches: where the kernel has an interpreter it takes over, silently. 6.1.192 lets it do so only for
+// programs with functions of their own.
+var (
+	farJump  = on(fails(eNOTSUPP, load.Blinding, "BLIND001"), "6.1", "hardened", Host)
+	farCalls = on(fails(eNOTSUPP, load.Blinding, "BLIND002"), "hardened", Host)
+	blinded  = unjited(load.Blinding, "BLIND003")
+
+	// Where nothing but the system call's own arguments can be read, a load that the interpreter took over looks like any
+	// other.
+	invisible = map[string]string{
+		"5.10/tp_btf": unseen, "6.1/tp_btf": unseen, "6.12/tp_btf": unseen, "7/tp_btf": unseen,
+	}
+)
+
+const unseen = "bpf(2) succeeds, and tp_btf may not read the kernel's memory, where the program says that it was not compiled"
+
+func patients() []Case {
+	fail := func(name string, errno int, stage load.Stage, rule string) Case {
+		return Case{Name: name, Loader: Patient, Args: []string{name}, Want: fails(errno, stage, rule)}
+	}
+	verifier := func(name string, errno int, rule, says string) Case {
+		c := fail(name, errno, load.Verifier, rule)
+		c.Says = says
+		return c
+	}
+	quiet := func(c Case) Case { c.Quiet = true; return c }
+	hardened := func(name string, on map[string]Want) Case {
+		c := Case{Name: name, Loader: Patient, Args: []string{name}, Harden: 2, Want: blinded, On: on, Except: invisible}
+		return c
+	}
+	works := func(name string) Case { return Case{Name: name, Loader: Patient, Args: []string{name}, Want: Loads} }
+	with := func(c Case, on map[string]Want) Case { c.On = on; return c }
+	except := func(c Case, why string, where ...string) Case {
+		c.Except = map[string]string{}
+		for _, w := range where {
+			c.Except[w] = why
+		}
+		return c
+	}
+	open := func(c Case, more map[string]string) Case {
+		c.Sysctls = merge(map[string]string{"kernel.unprivileged_bpf_disabled": "0"}, more)
+		return c
+	}
+	locked := func(c Case, mode string) Case { c.Lockdown = mode; return c }
+	tight := map[string]string{"net.core.bpf_jit_limit": patient.JITLimit}
+
+	return []Case{
+		works("ok"), works("ok-calls"), works("ok-map"), works("ok-big"),
+		hardened("far-jump", farJump), hardened("far-jump-nolog", farJump),
+		hardened("far-calls", farCalls), hardened("far-calls-nolog", farCalls),
+		hardened("far-jump-elf", farJump), hardened("far-calls-elf", farCalls),
+
+		verifier("null-map-value", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'"),
+		quiet(verifier("null-map-value-nolog", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'")),
+		verifier("null-map-value-cilium", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'"),
+		verifier("uninit-register", eACCES, "VER002", "R2 !read_ok"),
+		quiet(verifier("uninit-register-nolog", eACCES, "VER002", "R2 !read_ok")),
+		verifier("out-of-bounds", eACCES, "VER003", "invalid access to map value, value_size=8 off=8 size=8"),
+		quiet(verifier("out-of-bounds-nolog", eACCES, "VER003", "invalid access to map value, value_size=8 off=8 size=8")),
+		quiet(verifier("too-complex-nolog", e2BIG, "VER101", "BPF program is too large. Processed 1000001 insn")),
+		// The errno was mended in 6.18.
+		with(verifier("too-many-jumps", eFAULT, "VER102", "The sequence of 8193 jumps is too complex"),
+			on(fails(e2BIG, load.Verifier, "VER102"), "7", Host)),
+		verifier("wrong-helper", eINVAL, "FEAT002", "bpf_xdp_adjust_head#44"),
+		quiet(verifier("wrong-helper-nolog", eINVAL, "FEAT002", "bpf_xdp_adjust_head#44")),
+		verifier("unknown-helper", eINVAL, "FEAT001", "invalid func unknown#9999"),
+		verifier("bad-map-fd", eBADF, "REQ002", "fd 9999 is not pointing to valid bpf_map"),
+		quiet(verifier("bad-map-fd-nolog", eBADF, "REQ002", "fd 9999 is not pointing to valid bpf_map")),
+		verifier("not-a-map-fd", eINVAL, "REQ002", "is not pointing to valid bpf_map"),
+		// 5.10 has no calls of kernel functions at all, and says that the field is reserved.
+		with(verifier("missing-kfunc", eINVAL, "FEAT006", ""), nil),
+		quiet(verifier("missing-kfunc-nolog", eINVAL, "FEAT006", "")),
+		{Name: "co-re-poison", Loader: Patient, Args: []string{"co-re-poison"}, Want: fails(eINVAL, load.BTF, "BTF001"), Says: "invalid func unknown#195896080"},
+		verifier("bad-opcode", eINVAL, "REQ006", "unknown opcode ff"),
+		verifier("no-exit", eINVAL, "VER013", "last insn is not an exit or jmp"),
+		verifier("no-return-value", eACCES, "VER002", "R0 !read_ok"),
+		verifier("unreachable", eINVAL, "VER013", "unreachable insn 2"),
+		verifier("jump-out-of-program", eINVAL, "VER013", "jump out of range from insn 1 to 102"),
+		verifier("bad-ctx-access", eACCES, "VER011", "invalid bpf_context access off=400 size=4"),
+		verifier("stack-overflow", eACCES, "VER008", "stack"),
+		verifier("gpl-only", eINVAL, "FEAT003", "cannot call GPL"),
+		verifier("packet-unchecked", eACCES, "VER006", "invalid access to packet, off=0 size=1"),
+		verifier("leaked-reference", eINVAL, "VER005", "Unreleased reference"),
+		// Sign-extending moves came with 6.6.
+		with(verifier("movsx", eINVAL, "FEAT008", "reserved fields"), on(Loads, "6.12", "7", Host)),
+
+		fail("log-too-small", eNOSPC, load.Verifier, "REQ004"),
+		fail("emfile", eMFILE, load.Install, "INST001"),
+		quiet(fail("seccomp", ePERM, load.Request, "PERM006")),
+		quiet(fail("no-capability", ePERM, load.Permission, "PERM001")),
+		quiet(fail("only-cap-bpf-kprobe", ePERM, load.Permission, "PERM001")),
+		quiet(fail("only-cap-bpf-xdp", ePERM, load.Permission, "PERM001")),
+		quiet(fail("unprivileged", ePERM, load.Permission, "PERM002")),
+		quiet(fail("user-namespace", ePERM, load.Permission, "PERM001")),
+		fail("too-many-insns", e2BIG, load.Request, "REQ001"),
+		quiet(fail("bad-prog-type", eINVAL, load.Request, "FEAT004")),
+		quiet(fail("bad-flags", eINVAL, load.Request, "REQ007")),
+		fail("no-insns", e2BIG, load.Request, "REQ001"),
+		quiet(fail("bad-insns-pointer", eFAULT, load.Request, "REQ005")),
+		// Since 6.4 a level without a buffer only counts how large the log would be.
+		with(fail("bad-log-level", eINVAL, load.Request, "REQ008"), on(Loads, "6.12", "7", Host)),
+		quiet(fail("bad-btf-fd", eBADF, load.BTF, "BTF004")),
+		except(Case{Name: "bad-attach-btf-id", Loader: Patient, Args: []string{"bad-attach-btf-id"},
+			Want: fails(eINVAL, load.BTF, "BTF005"), Says: "attach_btf_id 134217727"},
+			"a kernel of this machine's kind refuses every fentry program before it looks at the id", Host),
+
+		except(with(fail("memlock", ePERM, load.Resources, "PERM007"), on(Loads, "6.1", "6.12", "7", "hardened")),
+			"for a machine of the lab", Host),
+		locked(fail("lockdown", eINVAL, load.Permission, "PERM003"), "confidentiality"),
+		locked(fail("lockdown-integrity", eINVAL, load.Permission, "PERM004"), "integrity"),
+
+		open(Case{Name: "jit-limit", Loader: Patient, Args: []string{"jit-limit"}, Program: "jit_limit", Want: unjited(load.JIT, "JIT001"),
+			On: on(fails(eNOTSUPP, load.JIT, "JIT001"), "6.1", "hardened"), Except: invisible, Quiet: true}, tight),
+		// Without an interpreter to fall back to the filter fails, and a container does not start.
+		open(Case{Name: "jit-limit-seccomp", Loader: Patient, Args: []string{"jit-limit-seccomp"},
+			Want: Loads, On: on(fails(eNOTSUPP, load.JIT, "JIT001").of(load.Seccomp), "6.1", "hardened"), Quiet: true}, tight),
+		open(Case{Name: "jit-limit-socket", Loader: Patient, Args: []string{"jit-limit-socket"},
+			Want: Loads, On: on(fails(eNOTSUPP, load.JIT, "JIT001").of(load.SocketFilter), "6.1", "hardened"), Quiet: true}, tight),
+		open(fail("unprivileged-long", e2BIG, load.Request, "VER103"), nil),
+		{Name: "jit-off", Loader: Patient, Args: []string{"ok"}, Sysctls: map[string]string{"net.core.bpf_jit_enable": "0"},
+			Want:   unjited(load.JIT, "JIT003"),
+			Except: merge(invisible, map[string]string{"hardened": "without an interpreter the JIT cannot be switched off"})},
+	}
+}
+
+func rawC() []Case {
+	fail := func(name string, errno int, stage load.Stage, rule string) Case {
+		return Case{Name: "c-" + name, Loader: C, Args: []string{name}, Want: fails(errno, stage, rule)}
+	}
+	verifier := func(name string, errno int, rule, says string) Case {
+		c := fail(name, errno, load.Verifier, rule)
+		c.Says = says
+		return c
+	}
+	kind := func(k load.Kind, c Case) Case { c.Want = c.Want.of(k); return c }
+	quiet := func(c Case) Case { c.Quiet = true; return c }
+	with := func(c Case, on map[string]Want) Case { c.On = on; return c }
+
+	compat := quiet(verifier("compat", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'"))
+	compat.Except = map[string]string{
+		"*/tracepoint": "classic syscall tracepoints leave 32-bit calls out",
+		"*/tp_btf":     "tells calls by their 64-bit number",
+	}
+	return []Case{
+		{Name: "c-ok", Loader: C, Args: []string{"ok"}, Want: Loads},
+		verifier("null-map", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'"),
+		quiet(verifier("null-map-nolog", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'")),
+		verifier("no-value", eACCES, "VER002", "R0 !read_ok"),
+		quiet(verifier("nameless", eACCES, "VER002", "R5 !read_ok")),
+		// From 6.3 on a privileged program may hand over stack that it never wrote.
+		with(verifier("uninit-key", eACCES, "VER004", "invalid indirect read from stack"), on(Loads, "6.12", "7", Host)),
+		verifier("endless", eINVAL, "VER012", "infinite loop detected at insn 1"),
+		quiet(verifier("endless-nolog", eINVAL, "VER012", "infinite loop detected at insn 1")),
+		verifier("return-range", eINVAL, "VER014", "At program exit the register R0 has"),
+		verifier("pointer-arithmetic", eACCES, "VER009", "R1 pointer arithmetic with *= operator prohibited"),
+		verifier("read-only-map", eACCES, "VER021", "write into map forbidden"),
+		verifier("unbounded-size", eACCES, "VER023", "R4 unbounded memory access, use 'var &= const'"),
+		verifier("argument-type", eACCES, "VER010", "R2 type="),
+		verifier("not-a-pointer", eACCES, "VER007", "R1 invalid mem access '"),
+		quiet(verifier("not-a-pointer-nolog", eACCES, "VER007", "R1 invalid mem access '")),
+		verifier("deep-stack", eACCES, "VER016", "combined stack size of 2 calls is 640"),
+		quiet(fail("bad-name", eINVAL, load.Request, "REQ007")),
+		quiet(fail("bad-attach-type", eINVAL, load.Request, "REQ007")),
+		quiet(fail("license-fault", eFAULT, load.Request, "REQ005")),
+		compat,
+		fail("attr-too-large", e2BIG, load.Request, "REQ003"),
+		fail("attr-tail", e2BIG, load.Request, "REQ003"),
+		fail("attr-fault", eFAULT, load.Request, "REQ005"),
+		kind(load.MapCreate, fail("lru-no-prealloc", eNOTSUPP, load.Request, "MAP002")),
+		kind(load.MapCreate, fail("map-bad-type", eINVAL, load.Request, "FEAT005")),
+		kind(load.MapCreate, fail("map-no-key", eINVAL, load.Request, "MAP001")),
+		kind(load.MapCreate, quiet(fail("map-as-nobody", ePERM, load.Permission, "PERM002"))),
+		kind(load.BTFLoad, fail("btf-garbage", eINVAL, load.BTF, "BTF002")),
+		kind(load.Seccomp, fail("seccomp-bad", eINVAL, load.Verifier, "CBPF001")),
+		kind(load.Seccomp, fail("prctl-bad", eINVAL, load.Verifier, "CBPF001")),
+		kind(load.SocketFilter, fail("socket-bad", eINVAL, load.Verifier, "CBPF001")),
+		kind(load.SocketFilter, fail("socket-fault", eFAULT, load.Request, "CBPF003")),
+		// net.core.optmem_max is 128 KiB from 6.8 on.
+		with(kind(load.SocketFilter, fail("socket-optmem", eNOMEM, load.Resources, "RES002")), on(Loads, "6.12", "7", Host)),
+	}
+}
+
+// objects are cases that libbpf and cilium/ebpf share. Both load without a log first, and again with one.
+func objects(l Loader) []Case {
+	fail := func(object, program string, errno int, stage load.Stage, rule, says string) Case {
+		return Case{Name: string(l) + "-" + program, Loader: l, Args: []string{object, program}, Want: fails(errno, stage, rule), Says: says}
+	}
+	const programs = "programs.o"
+	newHelper := fail(programs, "new_helper", eINVAL, load.Verifier, "FEAT001", "invalid func unknown#160")
+	newHelper.On = on(Loads, "6.1", "6.12", "7", "hardened", Host)
+	// Addresses of functions came with 5.13: 5.10 does not even know the instruction.
+	callback := fail(programs, "callback", eINVAL, load.Verifier, "FEAT008", "unrecognized bpf_ld_imm64 insn")
+	callback.On = newHelper.On
+	return []Case{
+		{Name: string(l) + "-ok", Loader: l, Args: []string{programs, "ok"}, Want: Loads},
+		fail(programs, "null_value", eACCES, load.Verifier, "VER001", "R0 invalid mem access 'map_value_or_null'"),
+		fail(programs, "free_index", eACCES, load.Verifier, "VER003", "R0 unbounded memory access, make sure to bounds check"),
+		fail(programs, "packet", eACCES, load.Verifier, "VER006", "invalid access to packet"),
+		fail(programs, "lost_event", eINVAL, load.Verifier, "VER005", "Unreleased reference"),
+		fail(programs, "missing_field", eINVAL, load.BTF, "BTF001", ""),
+		newHelper,
+		callback,
+		fail(programs, "wrong_helper", eINVAL, load.Verifier, "FEAT002", "bpf_skb_change_tail#38"),
+		fail(programs, "far_argument", eACCES, load.Verifier, "VER011", "invalid bpf_context access off=4096 size=8"),
+		fail(programs, "verdict", eINVAL, load.Verifier, "VER014", "At program exit the register R0 has"),
+		fail(programs, "endless", eINVAL, load.Verifier, "VER012", "infinite loop detected"),
+		fail("gpl.o", "prints", eINVAL, load.Verifier, "FEAT003", "cannot call GPL"),
+		{Name: string(l) + "-uses_recent", Loader: l, Args: []string{"maps.o", "uses_recent"},
+			Want: fails(eNOTSUPP, load.Request, "MAP002").of(load.MapCreate)},
+		// Both give up over something small and nameless, before they come to the program.
+		{Name: string(l) + "-nobody", Loader: l, Args: []string{programs, "packet", "nobody"},
+			Want: fails(ePERM, load.Permission, "PERM001"), Several: []string{"PERM001", "PERM002"}, Quiet: true},
+	}
+}
+
+func libbpfCases() []Case {
+	hardened := func(object, program string, on map[string]Want) Case {
+		return Case{Name: "libbpf-" + program, Loader: Libbpf, Args: []string{object, program}, Harden: 2, Want: blinded, On: on, Except: invisible}
+	}
+	return append(objects(Libbpf),
+		// cilium/ebpf finds out by itself that the function is not there, and calls nothing.
+		Case{Name: "libbpf-missing_function", Loader: Libbpf, Args: []string{"programs.o", "missing_function"},
+			Want: fails(eINVAL, load.Verifier, "FEAT006")},
+		hardened("far_jump.o", "far_jump", farJump),
+		hardened("far_calls.o", "far_calls", farCalls),
+	)
+}
+
+func ciliumCases() []Case {
+	return append(objects(Cilium),
+		Case{Name: "cilium-features", Loader: Cilium, Args: []string{"features"}, Want: Loads},
+	)
+}
+
+func otherLoaders() []Case {
+	return []Case{
+		{Name: "python-no-value", Loader: Python, Want: fails(eACCES, load.Verifier, "VER002"), Says: "R0 !read_ok"},
+		{Name: "bpftrace-endless", Loader: Bpftrace, Args: []string{"-e", "BEGIN { while (1) { } }"}, Program: "BEGIN",
+			Want: fails(eINVAL, load.Verifier, "VER012"), Says: "infinite loop detected at insn 0"},
+		{Name: "bpftool-probes", Loader: Bpftool, Args: []string{"feature", "probe", "kernel"}, Want: Loads},
+	}
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package corpus holds loads of BPF programs by loaders of different make, each with the fate that the kernel gives it, and
+// runs them under observation: what is concluded must be what the kernel did. Expectations are written from the kernel's
+// behaviour, and the loaders say themselves which errno they met.
+package corpus
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// Loader is the make of a loader.
+type Loader string
+
+// Patient is raw bpf(2) from Go, or cilium/ebpf where the patient's name says so: see internal/patient.
+const (
+	Patient  Loader = "patient"
+	C        Loader = "c"      // static, no library
+	Libbpf   Loader = "libbpf" // 1.1, static
+	Cilium   Loader = "cilium" // cilium/ebpf
+	Python   Loader = "python" // ctypes
+	Bpftrace Loader = "bpftrace"
+	Bpftool  Loader = "bpftool"
+)
+
+// Case is one run of a loader.
+type Case struct {
+	Name   string // unique
+	Loader Loader
+	Args   []string
+
+	// Harden is net.core.bpf_jit_harden while it runs. Sysctls are others, which can only be set in the lab.
+	Harden  int
+	Sysctls map[string]string
+	// Lockdown is the mode the machine is booted with: a machine of its own.
+	Lockdown string
+
+	// Program singles the load out by its program's name, where the loader makes others that fail by design.
+	Program string
+	// Several: the loader's one failure takes more than one attempt, and each of them must be told as Want says, by
+	// one of these rules.
+	Several []string
+	// Quiet: the loader asked for no log (or none can exist) and for one errno there are many causes. Where only the system
+	// call is watched, naming the true cause among the alternatives is all that can be asked for.
+	Quiet bool
+	// Says is a part of the verifier's message. For a quiet case it must be read from the verifier itself.
+	Says string
+
+	Want Want
+	// On holds what differs from Want, by kernel: an ID of the lab, or Host.
+	On map[string]Want
+	// Except holds places (a kernel, or kernel/backend) where the case is not run or not judged, and why.
+	Except map[string]string
+}
+
+// Host is the kernel of the machine that runs the tests.
+const Host = "host"
+
+// Want is a load's fate, and what is to be concluded from it. The zero value of Kind is prog_load.
+type Want struct {
+	Kind    load.Kind
+	Outcome load.Outcome
+	Errno   int
+	Stage   load.Stage
+	Rule    string
+}
+
+// Loads is the fate of a load that works: it must give no finding.
+var Loads = Want{Outcome: load.Loaded}
+
+// fails is the fate of most cases.
+func fails(errno int, stage load.Stage, rule string) Want {
+	return Want{Kind: load.ProgLoad, Outcome: load.Failed, Errno: errno, Stage: stage, Rule: rule}
+}
+
+func (w Want) of(kind load.Kind) Want { w.Kind = kind; return w }
+
+// unjited is the fate of a load that works but for the JIT.
+func unjited(stage load.Stage, rule string) Want {
+	return Want{Kind: load.ProgLoad, Outcome: load.LoadedNotJITed, Stage: stage, Rule: rule}
+}
+
+// On returns the case's fate on a kernel.
+func (c *Case) on(kernel string) Want {
+	if w, ok := c.On[kernel]; ok {
+		return w
+	}
+	return c.Want
+}
+
+// skip says why a case is left out on a kernel, or with a backend there.
+func (c *Case) skip(kernel, backend string) string {
+	for _, k := range []string{kernel, kernel + "/" + backend, "*/" + backend} {
+		if why, ok := c.Except[k]; ok {
+			return why
+		}
+	}
+	return ""
+}
+
+// inLab reports a case that needs a machine prepared for it.
+func (c *Case) inLab() bool { return len(c.Sysctls) > 0 || c.Lockdown != "" }
+
+// Judgement is how an observed run compares with its case.
+type Judgement int
+
+// Among: the conclusion is open, and the true cause is named among the alternatives.
+const (
+	Wrong Judgement = iota
+	Among
+	Right
+)
+
+// Outside reports a backend that watches the system call alone.
+func Outside(backend string) bool { return backend == "tracepoint" || backend == "tp_btf" }
+
+// Judge compares what was concluded of a run with the case's fate. Each difference is one line.
+func (c *Case) Judge(kernel string, r Run) (Judgement, []string) {
+	want := c.on(kernel)
+	var wrong []string
+	differ := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	if r.Err != "" {
+		differ("the loader did not run: %s", r.Err)
+		return Wrong, wrong
+	}
+	if r.Errno >= 0 && r.Errno != want.Errno {
+		differ("the loader itself met errno %d, not %d", r.Errno, want.Errno)
+	}
+	findings := c.findings(r)
+	if want.Outcome == load.Loaded {
+		for _, a := range findings {
+			differ("a finding where none should be: %s", describe(a))
+		}
+		if len(r.Attempts) == 0 {
+			differ("nothing was seen of it")
+		}
+		return verdict(wrong, Right), wrong
+	}
+	switch {
+	case len(findings) == 0:
+		differ("no finding; want %s", want)
+		for _, a := range r.Attempts {
+			differ("seen: %s", describe(a))
+		}
+		return Wrong, wrong
+	case len(findings) > 1 && c.Several == nil:
+		differ("%d findings for one failure", len(findings))
+		for _, a := range findings {
+			differ("finding: %s", describe(a))
+		}
+	}
+	lenient := kernel == Host || c.Quiet && Outside(r.Backend)
+	best := Right
+	for _, a := range findings {
+		j := c.judgeOne(want, a, lenient, r.Backend, differ)
+		best = min(best, j)
+	}
+	return verdict(wrong, best), wrong
+}
+
+func verdict(wrong []string, otherwise Judgement) Judgement {
+	if len(wrong) > 0 {
+		return Wrong
+	}
+	return otherwise
+}
+
+// findings are the attempts that a user is shown.
+func (c *Case) findings(r Run) []*load.Attempt {
+	var out []*load.Attempt
+	for _, a := range r.Attempts {
+		if !a.Finding() || c.Program != "" && (a.Program == nil || a.Program.Name != c.Program) {
+			continue
+		}
+		if c.Program == "" && r.ignored(a) {
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func (c *Case) judgeOne(want Want, a *load.Attempt, lenient bool, backend string, differ func(string, ...any)) Judgement {
+	kind := want.Kind
+	if kind == "" {
+		kind = load.ProgLoad
+	}
+	if a.Kind != kind && c.Several == nil {
+		differ("kind %s, not %s", a.Kind, kind)
+	}
+	if a.Outcome != want.Outcome || a.Errno != want.Errno {
+		differ("%s with errno %d, not %s with %d", a.Outcome, a.Errno, want.Outcome, want.Errno)
+	}
+	if a.Incomplete && !slices.Contains(a.IncompleteWhy, "") && c.Loader != Patient {
+		differ("incomplete: %v", a.IncompleteWhy)
+	}
+	rules := c.Several
+	if rules == nil {
+		rules = []string{want.Rule}
+	}
+	d := a.Diagnosis
+	if d == nil {
+		differ("no diagnosis")
+		return Wrong
+	}
+	j := Right
+	if !slices.Contains(rules, d.Rule) {
+		j = Among
+		named := slices.ContainsFunc(d.Alternatives, func(o load.Alternative) bool { return slices.Contains(rules, o.Rule) })
+		if !lenient || !named {
+			differ("rule %s, not %s; alternatives %v", d.Rule, rules, alternatives(d))
+		}
+	}
+	if a.FailedStage != want.Stage && !(j == Among && lenient) {
+		differ("stage %q, not %q", a.FailedStage, want.Stage)
+	}
+	c.judgeWords(a, backend, differ)
+	return j
+}
+
+// judgeWords checks the verifier's message: it must be there even when the loader asked for none.
+func (c *Case) judgeWords(a *load.Attempt, backend string, differ func(string, ...any)) {
+	if c.Says == "" || c.Quiet && Outside(backend) {
+		return
+	}
+	origin := load.LogLoader
+	if c.Quiet {
+		origin = load.LogKernel
+	}
+	if a.VerifierLog.Origin != origin {
+		differ("the verifier's log is from %s, not %s", a.VerifierLog.Origin, origin)
+	}
+	if !containsPart(a.VerifierLog.Lines, c.Says) {
+		differ("%q is not in the verifier's log %q", c.Says, a.VerifierLog.Lines)
+	}
+}
+
+func (w Want) String() string {
+	kind := w.Kind
+	if kind == "" {
+		kind = load.ProgLoad
+	}
+	return fmt.Sprintf("%s %s errno %d, stage %s, %s", kind, w.Outcome, w.Errno, w.Stage, w.Rule)
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package corpus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+func TestMain(m *testing.M) {
+	Main()
+	patient.Main()
+	guardian.Main()
+	os.Exit(m.Run())
+}
+
+// The backends that every kernel of the lab has. Confidentiality leaves one.
+var backends = []string{"fentry", "kprobe", "tracepoint", "tp_btf"}
+
+func backendsUnder(lockdown string) []string {
+	if lockdown == "confidentiality" {
+		return []string{"tp_btf"}
+	}
+	return backends
+}
+
+// What the guests are told, and where they find the tools.
+const (
+	lockdownEnv = "CORPUS_LOCKDOWN"
+	onlyEnv     = "CORPUS_ONLY"     // names or parts of names, by comma: for developing
+	backendsEnv = "CORPUS_BACKENDS" // the same for backends
+	guestDir    = "/corpus"
+	resultsFile = "runs.jsonl"
+)
+
+func narrowed(t testing.TB, env string) []string {
+	v := os.Getenv(env)
+	if v == "" {
+		return nil
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s=%s: CI runs all of the corpus", env, v)
+	}
+	return strings.Split(v, ",")
+}
+
+// selected returns the cases of a machine.
+func selected(t testing.TB, lockdown string) []Case {
+	only := narrowed(t, onlyEnv)
+	return slices.DeleteFunc(Cases(), func(c Case) bool {
+		return c.Lockdown != lockdown || only != nil && !slices.ContainsFunc(only, func(o string) bool { return strings.Contains(c.Name, o) })
+	})
+}
+
+// TestLab runs the corpus in every kernel, and under both lockdowns in machines of their own.
+func TestLab(t *testing.T) {
+	vmtest.Need(t)
+	tools := build(t)
+	files := map[string]string{}
+	for _, program := range []string{tools.Python, tools.Bpftrace, tools.Bpftool} {
+		needed, err := vm.Binary(program)
+		qt.Assert(t, qt.IsNil(err))
+		maps.Copy(files, needed)
+	}
+	maps.Copy(files, pythonLibrary(t, tools.Python))
+	files[guestDir] = tools.Dir
+
+	results := newResults()
+	for _, lockdown := range []string{"", "integrity", "confidentiality"} {
+		if len(selected(t, lockdown)) == 0 {
+			continue
+		}
+		name := "lockdown=" + lockdown
+		m := vm.Machine{
+			Files:   files,
+			Sysctls: map[string]string{"kernel.unprivileged_bpf_disabled": "2"},
+			Env: []string{
+				lockdownEnv + "=" + lockdown, onlyEnv + "=" + os.Getenv(onlyEnv), backendsEnv + "=" + os.Getenv(backendsEnv),
+				"CORPUS_PYTHON=" + tools.Python, "CORPUS_BPFTRACE=" + tools.Bpftrace, "CORPUS_BPFTOOL=" + tools.Bpftool,
+			},
+			Timeout: 5 * time.Minute,
+		}
+		if lockdown == "" {
+			name = "open"
+		} else {
+			m.Files = map[string]string{guestDir: tools.Dir}
+			m.KernelArgs = []string{name}
+		}
+		t.Run(name, func(t *testing.T) {
+			vmtest.Run(t, "^TestGuest", m, func(t *testing.T, kernel string, r *vm.Result) {
+				results.judge(t, kernel, lockdown, r.Files[resultsFile])
+				t.Logf("%v in all", r.Duration.Round(time.Second))
+			})
+		})
+	}
+	results.table(t)
+}
+
+// TestGuestCorpus runs the cases of one machine with every backend and hands the runs out. The host judges them.
+func TestGuestCorpus(t *testing.T) {
+	kernel := vmtest.Guest(t)
+	if _, err := os.Stat(wire.SpecPath); err != nil || os.Getppid() != 1 {
+		t.Fatal("sysctls are set below: only in a machine of the lab")
+	}
+	lockdown := os.Getenv(lockdownEnv)
+	tools := Tools{Dir: guestDir, Python: os.Getenv("CORPUS_PYTHON"), Bpftrace: os.Getenv("CORPUS_BPFTRACE"), Bpftool: os.Getenv("CORPUS_BPFTOOL")}
+	out, err := os.Create(filepath.Join(wire.OutDir, resultsFile))
+	qt.Assert(t, qt.IsNil(err))
+	defer out.Close()
+	only := narrowed(t, backendsEnv)
+	for _, backend := range backendsUnder(lockdown) {
+		if only != nil && !slices.Contains(only, backend) {
+			continue
+		}
+		for _, group := range groups(selected(t, lockdown)) {
+			group = slices.DeleteFunc(group, func(c Case) bool { return c.skip(kernel, backend) != "" })
+			if len(group) == 0 {
+				continue
+			}
+			restore, err := setSysctls(group[0].Sysctls)
+			qt.Assert(t, qt.IsNil(err))
+			start := time.Now()
+			runs, _, err := Observe(t.Context(), Watch{Backend: backend, Tools: tools, Harden: setHarden}, group)
+			qt.Check(t, qt.IsNil(err), qt.Commentf("%s", backend))
+			qt.Assert(t, qt.IsNil(restore()))
+			slowest := slices.SortedFunc(slices.Values(runs), func(a, b Run) int { return int(1e3 * (b.Seconds - a.Seconds)) })
+			inLoaders := 0.0
+			for _, r := range runs {
+				inLoaders += r.Seconds
+				b, err := json.Marshal(r)
+				qt.Assert(t, qt.IsNil(err))
+				_, err = out.Write(append(b, '\n'))
+				qt.Assert(t, qt.IsNil(err))
+			}
+			s := ""
+			for _, r := range slowest[:min(6, len(slowest))] {
+				s += fmt.Sprintf(" %s %.1fs", r.Case, r.Seconds)
+			}
+			t.Logf("%s %v: %d cases in %.1f s, of it %.1f s in loaders:%s", backend, group[0].Sysctls, len(runs), time.Since(start).Seconds(), inLoaders, s)
+		}
+	}
+}
+
+func setHarden(_ context.Context, value int) (func() error, error) {
+	return setSysctls(map[string]string{"net.core.bpf_jit_harden": fmt.Sprint(value)})
+}
+
+// setSysctls sets sysctls of a lab machine.
+func setSysctls(values map[string]string) (restore func() error, err error) {
+	old := map[string]string{}
+	set := func(values map[string]string) error {
+		for name, v := range values {
+			path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if _, ok := old[name]; !ok {
+				old[name] = strings.TrimSpace(string(b))
+			}
+			if err := os.WriteFile(path, []byte(v), 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return func() error { return set(maps.Clone(old)) }, set(values)
+}
+
+// TestHost runs what needs no machine of its own on this one, with the best backend that it has.
+func TestHost(t *testing.T) {
+	if os.Getenv(wire.KernelEnv) != "" {
+		t.Skip("the lab's machines run TestGuestCorpus")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	tools := build(t)
+	cases := slices.DeleteFunc(selected(t, ""), func(c Case) bool { return c.inLab() || c.skip(Host, "") != "" })
+	runs, header, err := Observe(t.Context(), Watch{Tools: tools, Followed: true, Harden: raiseHarden}, cases)
+	qt.Assert(t, qt.IsNil(err))
+	counts := map[Judgement]int{}
+	for i, r := range runs {
+		c := cases[slices.IndexFunc(cases, func(c Case) bool { return c.Name == r.Case })]
+		r.Backend = header.Backend
+		j, wrong := c.Judge(Host, r)
+		counts[j]++
+		for _, w := range wrong {
+			t.Errorf("%s: %s", c.Name, w)
+		}
+		runs[i] = r
+	}
+	t.Logf("%s, lockdown %q: %d right, %d among the alternatives, %d wrong", header.Backend, header.Node.Lockdown, counts[Right], counts[Among], counts[Wrong])
+}
+
+func raiseHarden(ctx context.Context, value int) (func() error, error) {
+	raised, err := guardian.RaiseHarden(ctx, value)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { _, err := raised.Restore(); return err }, nil
+}
+
+// pythonLibrary is the part of Python's library that ctypes needs.
+func pythonLibrary(t *testing.T, python string) map[string]string {
+	t.Helper()
+	lib := "/usr/lib/" + filepath.Base(python)
+	files := map[string]string{}
+	for _, name := range []string{"encodings", "ctypes", "codecs.py", "io.py", "abc.py", "struct.py", "types.py", "os.py", "stat.py",
+		"posixpath.py", "genericpath.py", "_collections_abc.py", "lib-dynload"} {
+		files[filepath.Join(lib, name)] = filepath.Join(lib, name)
+	}
+	modules, err := filepath.Glob(filepath.Join(lib, "lib-dynload", "_ctypes.*.so"))
+	qt.Assert(t, qt.IsNil(err))
+	for _, m := range modules {
+		needed, err := vm.Binary(m)
+		qt.Assert(t, qt.IsNil(err))
+		maps.Copy(files, needed)
+	}
+	return files
+}
+
+// The corpus is as large as it claims to be, and its cases are well formed.
+func TestCases(t *testing.T) {
+	seen := map[string]bool{}
+	makes := map[Loader]int{}
+	failing := 0
+	for _, c := range Cases() {
+		qt.Check(t, qt.IsFalse(seen[c.Name]), qt.Commentf("%s twice", c.Name))
+		seen[c.Name] = true
+		fates := []Want{c.Want}
+		for _, w := range c.On {
+			fates = append(fates, w)
+		}
+		if slices.ContainsFunc(fates, func(w Want) bool { return w.Outcome != load.Loaded }) {
+			failing++
+			makes[c.Loader]++
+		}
+	}
+	qt.Check(t, qt.IsTrue(failing >= 40))
+	for _, l := range []Loader{Patient, C, Libbpf, Cilium, Python, Bpftrace} {
+		qt.Check(t, qt.IsTrue(makes[l] > 0), qt.Commentf("%s", l))
+	}
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package corpus
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+var update = flag.Bool("update", false, "write docs/corpus.md anew")
+
+const tableFile = "../../docs/corpus.md"
+
+// results gathers how every run was judged.
+type results struct {
+	mu     sync.Mutex
+	judged map[string]Judgement // case, kernel, backend
+	failed bool
+}
+
+func newResults() *results { return &results{judged: map[string]Judgement{}} }
+
+func key(name, kernel, backend string) string { return name + " " + kernel + " " + backend }
+
+// judge compares the runs of one machine with the fates.
+func (rs *results) judge(t *testing.T, kernel, lockdown string, jsonl []byte) {
+	t.Helper()
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	runs := map[string]Run{}
+	lines := bufio.NewScanner(bytes.NewReader(jsonl))
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var r Run
+		qt.Assert(t, qt.IsNil(json.Unmarshal(lines.Bytes(), &r)))
+		runs[key(r.Case, kernel, r.Backend)] = r
+	}
+	qt.Assert(t, qt.IsNil(lines.Err()))
+	only := narrowed(t, backendsEnv)
+	counts := map[Judgement]int{}
+	for _, c := range selected(t, lockdown) {
+		for _, backend := range backendsUnder(lockdown) {
+			if only != nil && !slices.Contains(only, backend) || c.skip(kernel, backend) != "" {
+				continue
+			}
+			r, ok := runs[key(c.Name, kernel, backend)]
+			if !ok {
+				t.Errorf("%s, %s: not run", c.Name, backend)
+				rs.failed = true
+				continue
+			}
+			j, wrong := c.Judge(kernel, r)
+			counts[j]++
+			for _, w := range wrong {
+				t.Errorf("%s, %s: %s", c.Name, backend, w)
+				rs.failed = true
+			}
+			rs.judged[key(c.Name, kernel, backend)] = j
+		}
+	}
+	t.Logf("%d right, %d among the alternatives, %d wrong", counts[Right], counts[Among], counts[Wrong])
+}
+
+// table holds docs/corpus.md against what was judged.
+func (rs *results) table(t *testing.T) {
+	if t.Failed() || rs.failed {
+		return // the table shows nothing that is wrong
+	}
+	if narrowed(t, onlyEnv) != nil || narrowed(t, backendsEnv) != nil || len(vmtest.Kernels(t)) != len(vm.Kernels()) {
+		t.Log("a part of the corpus: the table is left alone")
+		return
+	}
+	got := rs.render()
+	if *update {
+		qt.Assert(t, qt.IsNil(os.WriteFile(tableFile, []byte(got), 0o644)))
+		return
+	}
+	want, err := os.ReadFile(tableFile)
+	qt.Assert(t, qt.IsNil(err))
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("docs/corpus.md differs; run the test with -update and look at what changed:\n%s", diff)
+	}
+}
+
+const preamble = `# The corpus
+
+Loads by loaders of different make, run on every kernel of the lab and observed with every backend. The fates are written by hand,
+from what the kernel does; each loader also says itself which errno it met. ` + "`go test ./internal/corpus -run TestLab -update`" + ` (with
+BPFWHY_LAB=1) writes this file, and the same test without -update fails when it no longer holds.
+
+A cell holds the rule, the errno and the stage that were concluded. They were told with all four backends (fentry, kprobe, classic tracepoints,
+tp_btf) unless a letter says otherwise:
+
+* **≈t**, **≈b**: with tracepoints, or with tp_btf, the conclusion stays open and the true cause is named among the alternatives. These
+  backends watch the system call from outside, and the loader asked for no log.
+* **−t**, **−b**: not seen with that backend; the notes say why.
+* "works" means that the load succeeds there and gives no finding.
+
+`
+
+func (rs *results) render() string {
+	var b strings.Builder
+	b.WriteString(preamble)
+	var kernels []string
+	for _, k := range vm.Kernels() {
+		kernels = append(kernels, k.ID)
+	}
+	failing, runs := 0, len(rs.judged)
+	for _, c := range Cases() {
+		if slices.ContainsFunc(kernels, func(k string) bool { return c.on(k).Outcome != load.Loaded }) {
+			failing++
+		}
+	}
+	counts := map[Judgement]int{}
+	for _, j := range rs.judged {
+		counts[j]++
+	}
+	fmt.Fprintf(&b, "%d cases, %d of them with a failing load; %d observed runs: %d told right, %d with the true cause among the alternatives.\n\n",
+		len(Cases()), failing, runs, counts[Right], counts[Among])
+	fmt.Fprintf(&b, "| case | loader | %s |\n|---|---|%s\n", strings.Join(kernels, " | "), strings.Repeat("---|", len(kernels)))
+	var notes []string
+	for _, c := range Cases() {
+		name := c.Name
+		switch {
+		case c.Lockdown != "":
+			name += " (lockdown=" + c.Lockdown + ")"
+		case c.Harden != 0:
+			name += fmt.Sprintf(" (harden=%d)", c.Harden)
+		}
+		fmt.Fprintf(&b, "| %s | %s |", name, c.Loader)
+		for _, k := range kernels {
+			fmt.Fprintf(&b, " %s |", rs.cell(&c, k))
+		}
+		b.WriteString("\n")
+		for _, k := range []string{"*/tracepoint", "*/tp_btf", "7/tp_btf", "hardened"} {
+			if why, ok := c.Except[k]; ok {
+				notes = append(notes, fmt.Sprintf("* %s, %s: %s.", c.Name, strings.TrimPrefix(strings.TrimPrefix(k, "*/"), "7/"), why))
+			}
+		}
+	}
+	b.WriteString("\n## Notes\n\n" + strings.Join(notes, "\n") + "\n")
+	return b.String()
+}
+
+func (rs *results) cell(c *Case, kernel string) string {
+	w := c.on(kernel)
+	marks := ""
+	ran := false
+	for _, backend := range backendsUnder(c.Lockdown) {
+		letter := map[string]string{"fentry": "f", "kprobe": "k", "tracepoint": "t", "tp_btf": "b"}[backend]
+		switch j, ok := rs.judged[key(c.Name, kernel, backend)]; {
+		case !ok:
+			marks += " −" + letter
+		case j == Among:
+			marks += " ≈" + letter
+		}
+		if _, ok := rs.judged[key(c.Name, kernel, backend)]; ok {
+			ran = true
+		}
+	}
+	switch {
+	case !ran:
+		return "not run"
+	case w.Outcome == load.Loaded:
+		return "works" + marks
+	}
+	rule := w.Rule
+	if c.Several != nil {
+		rule = strings.Join(c.Several, ", ")
+	}
+	errno := "not jited"
+	if w.Errno != 0 {
+		errno = names[w.Errno]
+	}
+	return fmt.Sprintf("%s %s, %s%s", rule, errno, w.Stage, marks)
+}
+
+var names = map[int]string{
+	ePERM: "EPERM", e2BIG: "E2BIG", eBADF: "EBADF", eNOMEM: "ENOMEM", eACCES: "EACCES", eFAULT: "EFAULT", eINVAL: "EINVAL",
+	eMFILE: "EMFILE", eNOSPC: "ENOSPC", eNOTSUPP: "ENOTSUPP",
+}
