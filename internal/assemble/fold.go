@@ -3,6 +3,7 @@
 package assemble
 
 import (
+	"math"
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/trace"
@@ -41,10 +42,11 @@ func (c *call) errno() int {
 	if c.rec.Ret >= 0 {
 		return 0
 	}
-	return int(min(-c.rec.Ret, 1<<31-1))
+	return int(-max(c.rec.Ret, math.MinInt32+1))
 }
 
-func (c *call) duration() uint64 { return c.rec.End - min(c.rec.ID.Start, c.rec.End) }
+// duration is in ns.
+func (c *call) duration() uint64 { return uint64(since(c.rec.ID.Start, c.rec.End)) }
 
 // unjited reports a program that was loaded without being compiled. Offloaded programs are compiled elsewhere.
 func (c *call) unjited() bool {

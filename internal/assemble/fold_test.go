@@ -56,7 +56,9 @@ func story(got []*load.Attempt) []string {
 }
 
 func TestFolds(t *testing.T) {
-	base := func(level, size uint32) req { return req{typ: 1, name: "p", insnCnt: 3, logLevel: level, logSize: size} }
+	base := func(level, size uint32) req {
+		return req{typ: 1, name: "p", insnCnt: 3, logLevel: level, logSize: size}
+	}
 	with := func(r req, set map[int]uint32) req {
 		r.set = maps.Clone(set)
 		return r
@@ -184,7 +186,9 @@ func TestFolds(t *testing.T) {
 
 // The log of a fold is the best of its calls, and its errno and stage those of the last one.
 func TestFoldKeepsTheBestLog(t *testing.T) {
-	base := func(level, size uint32) req { return req{typ: 1, name: "p", insnCnt: 3, logLevel: level, logSize: size} }
+	base := func(level, size uint32) req {
+		return req{typ: 1, name: "p", insnCnt: 3, logLevel: level, logSize: size}
+	}
 	prog := []insn.Instruction{{Code: insn.ClassALU64 | insn.OpMOV}, {Code: insn.OpcodeExit}, {Code: insn.OpcodeExit}}
 	h := header("6.12", classicHooks)
 	h.Epoch = 1_700_000_000_000_000_000
@@ -250,7 +254,9 @@ func TestManyThreads(t *testing.T) {
 	want := map[string]int{}
 	for th := range uint32(50) {
 		name := fmt.Sprintf("p%d", th)
-		r := func(level uint32) req { return req{typ: 1, name: name, insnCnt: 3, logLevel: level, logSize: level * 100} }
+		r := func(level uint32) req {
+			return req{typ: 1, name: name, insnCnt: 3, logLevel: level, logSize: level * 100}
+		}
 		at := uint64(th%7) + 1
 		switch th % 3 {
 		case 0:

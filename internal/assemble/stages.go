@@ -3,6 +3,7 @@
 package assemble
 
 import (
+	"math"
 	"regexp"
 	"slices"
 	"time"
@@ -130,7 +131,7 @@ func (a *Assembler) causes(c *call) *chain {
 	return ch
 }
 
-func since(from, to uint64) time.Duration { return time.Duration(to - min(from, to)) }
+func since(from, to uint64) time.Duration { return time.Duration(min(to-min(from, to), math.MaxInt64)) }
 
 // noJIT reports a result that a load has when its program could not be compiled: -524 without an interpreter, -12 from the
 // blinding pass of 7.1.
