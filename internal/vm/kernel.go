@@ -278,14 +278,16 @@ func bzImageRelease(path string) (string, error) {
 	return release, nil
 }
 
-// prefixedWriter starts each Write with a prefix.
+// prefixedWriter starts each Write, which is one line or several, with a
+// prefix.
 type prefixedWriter struct {
 	w      io.Writer
 	prefix string
 }
 
 func (w prefixedWriter) Write(p []byte) (int, error) {
-	if _, err := fmt.Fprintf(w.w, "%s%s", w.prefix, p); err != nil {
+	lines := strings.ReplaceAll(strings.TrimSuffix(string(p), "\n"), "\n", "\n"+w.prefix)
+	if _, err := fmt.Fprintf(w.w, "%s%s\n", w.prefix, lines); err != nil {
 		return 0, err
 	}
 	return len(p), nil
