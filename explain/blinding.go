@@ -167,7 +167,7 @@ func (f *Facts) blindingInferred() *Match {
 		// The verifier's rewriting before the blinding adds to the growth: a
 		// program that just fits may still fail.
 		v, err := blinding.Check(f.ev.Insns, f.blindingKernel())
-		if err != nil || v.Margin > verifierGrowth(v.Before) {
+		if err != nil || fitsSurely(v) {
 			return nil
 		}
 		m.Strength = Possible
@@ -176,6 +176,24 @@ func (f *Facts) blindingInferred() *Match {
 	f.describeBlinding(m)
 	return m
 }
+
+// blindingExcluded reports that blinding is known not to be the reason: it was
+// off, was seen to succeed, or leaves every jump of the program far from its
+// limit.
+func (f *Facts) blindingExcluded() bool {
+	if on, known := f.blindingOn(); known && !on || f.observed(load.Blinding) {
+		return true
+	}
+	if f.Attempt.Jump != nil || !f.wholeProgram() {
+		return false
+	}
+	v, err := blinding.Check(f.ev.Insns, f.blindingKernel())
+	return err == nil && fitsSurely(v)
+}
+
+// fitsSurely reports a program whose jumps would still fit after anything that
+// the verifier is known to add.
+func fitsSurely(v blinding.Verdict) bool { return v.Fits && v.Margin > verifierGrowth(v.Before) }
 
 // verifierGrowth is how many slots the verifier is known to add to a program,
 // measured at up to 10 for 100 slots, with a floor for small ones.

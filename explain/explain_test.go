@@ -422,6 +422,8 @@ func attr(off int, v uint32) option {
 func fixtures() []fixture {
 	var all []fixture
 	all = append(all, kernelRows...)
+	all = append(all, verdictFixtures()...)
+	all = append(all, nearMisses...)
 	return all
 }
 

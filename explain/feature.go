@@ -25,9 +25,17 @@ func featureRules() []Rule {
 			Text: `The program calls a helper by a number that this kernel does not have ("invalid func unknown#N"). Numbers are only ever appended, so the kernel
 is older than the helper. Since 6.2 new functions come as kfuncs and no number above 211 exists; such a number is not a helper but damage,
 or poison (BTF001).`,
-			Kernels:  "All.",
-			Remedies: []load.Remedy{optional, newer},
-			Match:    matchUnknownHelper,
+			Kernels: "All.",
+			Remedies: []load.Remedy{
+				optional,
+				newer,
+				{
+					ID:    "check-object",
+					Title: "If no kernel has that number, look for a call that was left unresolved or a patch that went wrong",
+					Price: "Nothing.",
+				},
+			},
+			Match: matchUnknownHelper,
 		},
 		{
 			ID:    "FEAT002",
@@ -227,6 +235,7 @@ func matchUnknownHelper(f *Facts) *Match {
 	h, known := insn.HelperByID(id)
 	switch {
 	case known:
+		m.Without = append(m.Without, "check-object")
 		m.Cause = fmt.Sprintf("Helper %d is %s, which kernels have since %d.%d; this kernel does not know it.", id, h.Name, h.Since.Major, h.Since.Minor)
 		if f.kernelKnown {
 			m.Evidence = append(m.Evidence, fmt.Sprintf("the kernel is %d.%d", f.kernel.Major, f.kernel.Minor))
@@ -345,7 +354,7 @@ func matchProgType(f *Facts) *Match {
 	case dated && f.before(since[0], since[1]):
 		m.Strength = Strong
 		m.Evidence = append(m.Evidence, fmt.Sprintf("the type %s came with %d.%d, the kernel is %d.%d", t, since[0], since[1], f.kernel.Major, f.kernel.Minor))
-	case t == "":
+	case t == "" || t == "socket_filter":
 		return nil
 	}
 	return m

@@ -271,8 +271,7 @@ func matchJITArch(f *Facts) *Match {
 	}
 	m := &Match{How: load.Inferred}
 	full := slices.Contains(fullJIT, f.Node.Machine)
-	on, known := f.blindingOn()
-	blindingOut := known && !on || f.observed(load.Blinding)
+	blindingOut := f.blindingExcluded()
 	switch {
 	case s != nil && s.Unjited:
 		m.Strength = Likely

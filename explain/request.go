@@ -406,7 +406,7 @@ func matchLogSpace(f *Facts) *Match {
 }
 
 func matchFault(f *Facts) *Match {
-	if !f.failed() || f.errno() != errEFAULT || !f.words.empty() || f.verifierAccepted() {
+	if !f.failed() || f.isClassic() || f.errno() != errEFAULT || !f.words.empty() || f.verifierAccepted() {
 		return nil
 	}
 	m := &Match{Strength: Likely, How: load.Inferred}
@@ -455,7 +455,7 @@ func matchAttributes(f *Facts) *Match {
 	}
 	m := &Match{Strength: Possible, How: load.Inferred, Why: fmt.Sprintf("%s is also the answer to a request that is wrong in itself", errnoName(f.errno()))}
 	if f.notReached(load.Verifier) {
-		m.Strength, m.How = Strong, load.Observed
+		m.Strength, m.How = Likely, load.Observed
 	}
 	if m.Strength == Possible && f.errno() == errEBADF {
 		m.Why = "prog_btf_fd, attach_prog_fd or a token may not be open"
