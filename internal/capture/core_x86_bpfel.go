@@ -14,15 +14,9 @@ import (
 )
 
 type coreBigChunk struct {
-	_      structs.HostLayout
-	Head   coreHead
-	What   uint32
-	Err    int32
-	Offset uint64
-	Total  uint64
-	Len    uint32
-	Pad    uint32
-	Data   [16384]uint8
+	_     structs.HostLayout
+	Chunk coreChunk
+	Data  [131072]uint8
 }
 
 type coreCallFlags uint32
@@ -103,6 +97,17 @@ type coreCgroupName struct {
 	Parent [128]int8
 }
 
+type coreChunk struct {
+	_      structs.HostLayout
+	Head   coreHead
+	What   uint32
+	Err    int32
+	Offset uint64
+	Total  uint64
+	Len    uint32
+	Pad    uint32
+}
+
 type coreHead struct {
 	_     structs.HostLayout
 	Type  uint32
@@ -162,15 +167,22 @@ type coreMapRef struct {
 	Name       [16]int8
 }
 
+type coreMediumChunk struct {
+	_     structs.HostLayout
+	Chunk coreChunk
+	Data  [16384]uint8
+}
+
 type coreRecordType uint32
 
 const (
-	coreRecordTypeR_CALL  coreRecordType = 1
-	coreRecordTypeR_SMALL coreRecordType = 2
-	coreRecordTypeR_BIG   coreRecordType = 3
-	coreRecordTypeR_SAY   coreRecordType = 4
-	coreRecordTypeR_MAPS  coreRecordType = 5
-	coreRecordTypeR_HELLO coreRecordType = 6
+	coreRecordTypeR_CALL   coreRecordType = 1
+	coreRecordTypeR_SMALL  coreRecordType = 2
+	coreRecordTypeR_MEDIUM coreRecordType = 3
+	coreRecordTypeR_BIG    coreRecordType = 4
+	coreRecordTypeR_SAY    coreRecordType = 5
+	coreRecordTypeR_MAPS   coreRecordType = 6
+	coreRecordTypeR_HELLO  coreRecordType = 7
 )
 
 type coreSay struct {
@@ -182,15 +194,9 @@ type coreSay struct {
 }
 
 type coreSmallChunk struct {
-	_      structs.HostLayout
-	Head   coreHead
-	What   uint32
-	Err    int32
-	Offset uint64
-	Total  uint64
-	Len    uint32
-	Pad    uint32
-	Data   [1024]uint8
+	_     structs.HostLayout
+	Chunk coreChunk
+	Data  [1024]uint8
 }
 
 type coreSpan struct {
@@ -346,11 +352,13 @@ const (
 	coreVarEmitCallKind                    = "emit_call_kind"
 	coreVarEmitCallRecord                  = "emit_call_record"
 	coreVarEmitCgroupName                  = "emit_cgroup_name"
+	coreVarEmitChunk                       = "emit_chunk"
 	coreVarEmitHead                        = "emit_head"
 	coreVarEmitHook                        = "emit_hook"
 	coreVarEmitLoss                        = "emit_loss"
 	coreVarEmitMapList                     = "emit_map_list"
 	coreVarEmitMapRef                      = "emit_map_ref"
+	coreVarEmitMediumChunk                 = "emit_medium_chunk"
 	coreVarEmitRecordType                  = "emit_record_type"
 	coreVarEmitSay                         = "emit_say"
 	coreVarEmitSmallChunk                  = "emit_small_chunk"
@@ -499,40 +507,42 @@ type coreMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type coreVariableSpecs struct {
-	CfgAll         *ebpf.VariableSpec `ebpf:"cfg_all"`
-	CfgCgroup      *ebpf.VariableSpec `ebpf:"cfg_cgroup"`
-	CfgCgroupLevel *ebpf.VariableSpec `ebpf:"cfg_cgroup_level"`
-	CfgComm        *ebpf.VariableSpec `ebpf:"cfg_comm"`
-	CfgCopyMax     *ebpf.VariableSpec `ebpf:"cfg_copy_max"`
-	CfgFailedOnly  *ebpf.VariableSpec `ebpf:"cfg_failed_only"`
-	CfgFilterComm  *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
-	CfgFilterPid   *ebpf.VariableSpec `ebpf:"cfg_filter_pid"`
-	CfgLogMax      *ebpf.VariableSpec `ebpf:"cfg_log_max"`
-	CfgMapCreates  *ebpf.VariableSpec `ebpf:"cfg_map_creates"`
-	CfgNonce       *ebpf.VariableSpec `ebpf:"cfg_nonce"`
-	CfgNsDev       *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
-	CfgNsIno       *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
-	CfgRet         *ebpf.VariableSpec `ebpf:"cfg_ret"`
-	CfgSeccompRet  *ebpf.VariableSpec `ebpf:"cfg_seccomp_ret"`
-	CfgSizeSlot    *ebpf.VariableSpec `ebpf:"cfg_size_slot"`
-	CfgSlot        *ebpf.VariableSpec `ebpf:"cfg_slot"`
-	CfgTaskPid     *ebpf.VariableSpec `ebpf:"cfg_task_pid"`
-	EmitBigChunk   *ebpf.VariableSpec `ebpf:"emit_big_chunk"`
-	EmitCallFlags  *ebpf.VariableSpec `ebpf:"emit_call_flags"`
-	EmitCallKind   *ebpf.VariableSpec `ebpf:"emit_call_kind"`
-	EmitCallRecord *ebpf.VariableSpec `ebpf:"emit_call_record"`
-	EmitCgroupName *ebpf.VariableSpec `ebpf:"emit_cgroup_name"`
-	EmitHead       *ebpf.VariableSpec `ebpf:"emit_head"`
-	EmitHook       *ebpf.VariableSpec `ebpf:"emit_hook"`
-	EmitLoss       *ebpf.VariableSpec `ebpf:"emit_loss"`
-	EmitMapList    *ebpf.VariableSpec `ebpf:"emit_map_list"`
-	EmitMapRef     *ebpf.VariableSpec `ebpf:"emit_map_ref"`
-	EmitRecordType *ebpf.VariableSpec `ebpf:"emit_record_type"`
-	EmitSay        *ebpf.VariableSpec `ebpf:"emit_say"`
-	EmitSmallChunk *ebpf.VariableSpec `ebpf:"emit_small_chunk"`
-	EmitSpan       *ebpf.VariableSpec `ebpf:"emit_span"`
-	EmitStage      *ebpf.VariableSpec `ebpf:"emit_stage"`
-	EmitWhat       *ebpf.VariableSpec `ebpf:"emit_what"`
+	CfgAll          *ebpf.VariableSpec `ebpf:"cfg_all"`
+	CfgCgroup       *ebpf.VariableSpec `ebpf:"cfg_cgroup"`
+	CfgCgroupLevel  *ebpf.VariableSpec `ebpf:"cfg_cgroup_level"`
+	CfgComm         *ebpf.VariableSpec `ebpf:"cfg_comm"`
+	CfgCopyMax      *ebpf.VariableSpec `ebpf:"cfg_copy_max"`
+	CfgFailedOnly   *ebpf.VariableSpec `ebpf:"cfg_failed_only"`
+	CfgFilterComm   *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
+	CfgFilterPid    *ebpf.VariableSpec `ebpf:"cfg_filter_pid"`
+	CfgLogMax       *ebpf.VariableSpec `ebpf:"cfg_log_max"`
+	CfgMapCreates   *ebpf.VariableSpec `ebpf:"cfg_map_creates"`
+	CfgNonce        *ebpf.VariableSpec `ebpf:"cfg_nonce"`
+	CfgNsDev        *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
+	CfgNsIno        *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
+	CfgRet          *ebpf.VariableSpec `ebpf:"cfg_ret"`
+	CfgSeccompRet   *ebpf.VariableSpec `ebpf:"cfg_seccomp_ret"`
+	CfgSizeSlot     *ebpf.VariableSpec `ebpf:"cfg_size_slot"`
+	CfgSlot         *ebpf.VariableSpec `ebpf:"cfg_slot"`
+	CfgTaskPid      *ebpf.VariableSpec `ebpf:"cfg_task_pid"`
+	EmitBigChunk    *ebpf.VariableSpec `ebpf:"emit_big_chunk"`
+	EmitCallFlags   *ebpf.VariableSpec `ebpf:"emit_call_flags"`
+	EmitCallKind    *ebpf.VariableSpec `ebpf:"emit_call_kind"`
+	EmitCallRecord  *ebpf.VariableSpec `ebpf:"emit_call_record"`
+	EmitCgroupName  *ebpf.VariableSpec `ebpf:"emit_cgroup_name"`
+	EmitChunk       *ebpf.VariableSpec `ebpf:"emit_chunk"`
+	EmitHead        *ebpf.VariableSpec `ebpf:"emit_head"`
+	EmitHook        *ebpf.VariableSpec `ebpf:"emit_hook"`
+	EmitLoss        *ebpf.VariableSpec `ebpf:"emit_loss"`
+	EmitMapList     *ebpf.VariableSpec `ebpf:"emit_map_list"`
+	EmitMapRef      *ebpf.VariableSpec `ebpf:"emit_map_ref"`
+	EmitMediumChunk *ebpf.VariableSpec `ebpf:"emit_medium_chunk"`
+	EmitRecordType  *ebpf.VariableSpec `ebpf:"emit_record_type"`
+	EmitSay         *ebpf.VariableSpec `ebpf:"emit_say"`
+	EmitSmallChunk  *ebpf.VariableSpec `ebpf:"emit_small_chunk"`
+	EmitSpan        *ebpf.VariableSpec `ebpf:"emit_span"`
+	EmitStage       *ebpf.VariableSpec `ebpf:"emit_stage"`
+	EmitWhat        *ebpf.VariableSpec `ebpf:"emit_what"`
 }
 
 // coreObjects contains all objects after they have been loaded into the kernel.
@@ -580,40 +590,42 @@ func (m *coreMaps) Close() error {
 //
 // It can be passed to loadCoreObjects or ebpf.CollectionSpec.LoadAndAssign.
 type coreVariables struct {
-	CfgAll         *ebpf.Variable `ebpf:"cfg_all"`
-	CfgCgroup      *ebpf.Variable `ebpf:"cfg_cgroup"`
-	CfgCgroupLevel *ebpf.Variable `ebpf:"cfg_cgroup_level"`
-	CfgComm        *ebpf.Variable `ebpf:"cfg_comm"`
-	CfgCopyMax     *ebpf.Variable `ebpf:"cfg_copy_max"`
-	CfgFailedOnly  *ebpf.Variable `ebpf:"cfg_failed_only"`
-	CfgFilterComm  *ebpf.Variable `ebpf:"cfg_filter_comm"`
-	CfgFilterPid   *ebpf.Variable `ebpf:"cfg_filter_pid"`
-	CfgLogMax      *ebpf.Variable `ebpf:"cfg_log_max"`
-	CfgMapCreates  *ebpf.Variable `ebpf:"cfg_map_creates"`
-	CfgNonce       *ebpf.Variable `ebpf:"cfg_nonce"`
-	CfgNsDev       *ebpf.Variable `ebpf:"cfg_ns_dev"`
-	CfgNsIno       *ebpf.Variable `ebpf:"cfg_ns_ino"`
-	CfgRet         *ebpf.Variable `ebpf:"cfg_ret"`
-	CfgSeccompRet  *ebpf.Variable `ebpf:"cfg_seccomp_ret"`
-	CfgSizeSlot    *ebpf.Variable `ebpf:"cfg_size_slot"`
-	CfgSlot        *ebpf.Variable `ebpf:"cfg_slot"`
-	CfgTaskPid     *ebpf.Variable `ebpf:"cfg_task_pid"`
-	EmitBigChunk   *ebpf.Variable `ebpf:"emit_big_chunk"`
-	EmitCallFlags  *ebpf.Variable `ebpf:"emit_call_flags"`
-	EmitCallKind   *ebpf.Variable `ebpf:"emit_call_kind"`
-	EmitCallRecord *ebpf.Variable `ebpf:"emit_call_record"`
-	EmitCgroupName *ebpf.Variable `ebpf:"emit_cgroup_name"`
-	EmitHead       *ebpf.Variable `ebpf:"emit_head"`
-	EmitHook       *ebpf.Variable `ebpf:"emit_hook"`
-	EmitLoss       *ebpf.Variable `ebpf:"emit_loss"`
-	EmitMapList    *ebpf.Variable `ebpf:"emit_map_list"`
-	EmitMapRef     *ebpf.Variable `ebpf:"emit_map_ref"`
-	EmitRecordType *ebpf.Variable `ebpf:"emit_record_type"`
-	EmitSay        *ebpf.Variable `ebpf:"emit_say"`
-	EmitSmallChunk *ebpf.Variable `ebpf:"emit_small_chunk"`
-	EmitSpan       *ebpf.Variable `ebpf:"emit_span"`
-	EmitStage      *ebpf.Variable `ebpf:"emit_stage"`
-	EmitWhat       *ebpf.Variable `ebpf:"emit_what"`
+	CfgAll          *ebpf.Variable `ebpf:"cfg_all"`
+	CfgCgroup       *ebpf.Variable `ebpf:"cfg_cgroup"`
+	CfgCgroupLevel  *ebpf.Variable `ebpf:"cfg_cgroup_level"`
+	CfgComm         *ebpf.Variable `ebpf:"cfg_comm"`
+	CfgCopyMax      *ebpf.Variable `ebpf:"cfg_copy_max"`
+	CfgFailedOnly   *ebpf.Variable `ebpf:"cfg_failed_only"`
+	CfgFilterComm   *ebpf.Variable `ebpf:"cfg_filter_comm"`
+	CfgFilterPid    *ebpf.Variable `ebpf:"cfg_filter_pid"`
+	CfgLogMax       *ebpf.Variable `ebpf:"cfg_log_max"`
+	CfgMapCreates   *ebpf.Variable `ebpf:"cfg_map_creates"`
+	CfgNonce        *ebpf.Variable `ebpf:"cfg_nonce"`
+	CfgNsDev        *ebpf.Variable `ebpf:"cfg_ns_dev"`
+	CfgNsIno        *ebpf.Variable `ebpf:"cfg_ns_ino"`
+	CfgRet          *ebpf.Variable `ebpf:"cfg_ret"`
+	CfgSeccompRet   *ebpf.Variable `ebpf:"cfg_seccomp_ret"`
+	CfgSizeSlot     *ebpf.Variable `ebpf:"cfg_size_slot"`
+	CfgSlot         *ebpf.Variable `ebpf:"cfg_slot"`
+	CfgTaskPid      *ebpf.Variable `ebpf:"cfg_task_pid"`
+	EmitBigChunk    *ebpf.Variable `ebpf:"emit_big_chunk"`
+	EmitCallFlags   *ebpf.Variable `ebpf:"emit_call_flags"`
+	EmitCallKind    *ebpf.Variable `ebpf:"emit_call_kind"`
+	EmitCallRecord  *ebpf.Variable `ebpf:"emit_call_record"`
+	EmitCgroupName  *ebpf.Variable `ebpf:"emit_cgroup_name"`
+	EmitChunk       *ebpf.Variable `ebpf:"emit_chunk"`
+	EmitHead        *ebpf.Variable `ebpf:"emit_head"`
+	EmitHook        *ebpf.Variable `ebpf:"emit_hook"`
+	EmitLoss        *ebpf.Variable `ebpf:"emit_loss"`
+	EmitMapList     *ebpf.Variable `ebpf:"emit_map_list"`
+	EmitMapRef      *ebpf.Variable `ebpf:"emit_map_ref"`
+	EmitMediumChunk *ebpf.Variable `ebpf:"emit_medium_chunk"`
+	EmitRecordType  *ebpf.Variable `ebpf:"emit_record_type"`
+	EmitSay         *ebpf.Variable `ebpf:"emit_say"`
+	EmitSmallChunk  *ebpf.Variable `ebpf:"emit_small_chunk"`
+	EmitSpan        *ebpf.Variable `ebpf:"emit_span"`
+	EmitStage       *ebpf.Variable `ebpf:"emit_stage"`
+	EmitWhat        *ebpf.Variable `ebpf:"emit_what"`
 }
 
 // corePrograms contains all programs after they have been loaded into the kernel.

@@ -44,18 +44,16 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		call.Maps = d.maps[id]
 		delete(d.maps, id)
 		*to = append(*to, trace.Record{Call: call})
-	case coreRecordTypeR_SMALL:
-		c, ok := view[coreSmallChunk](sample)
+	case coreRecordTypeR_SMALL, coreRecordTypeR_MEDIUM, coreRecordTypeR_BIG:
+		c, ok := view[coreChunk](sample)
 		if !ok {
 			return fmt.Errorf("decode chunk: %d bytes are too few", len(sample))
 		}
-		*to = append(*to, chunk(id, c.What, c.Err, c.Offset, c.Total, c.Len, c.Data[:]))
-	case coreRecordTypeR_BIG:
-		c, ok := view[coreBigChunk](sample)
-		if !ok {
-			return fmt.Errorf("decode chunk: %d bytes are too few", len(sample))
-		}
-		*to = append(*to, chunk(id, c.What, c.Err, c.Offset, c.Total, c.Len, c.Data[:]))
+		data := sample[unsafe.Sizeof(*c):]
+		*to = append(*to, trace.Record{Chunk: &trace.Chunk{
+			ID: id, What: whatNames[coreWhat(c.What)], Offset: c.Offset, Total: c.Total, Errno: int(-c.Err),
+			Data: append([]byte(nil), data[:min(int(c.Len), len(data))]...),
+		}})
 	case coreRecordTypeR_SAY:
 		s, ok := view[coreSay](sample)
 		if !ok {
@@ -91,12 +89,6 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		return fmt.Errorf("decode sample: unknown type %d", t)
 	}
 	return nil
-}
-
-func chunk(id trace.CallID, what uint32, errno int32, offset, total uint64, n uint32, data []byte) trace.Record {
-	c := &trace.Chunk{ID: id, What: whatNames[coreWhat(what)], Offset: offset, Total: total, Errno: int(-errno)}
-	c.Data = append([]byte(nil), data[:min(int(n), len(data))]...)
-	return trace.Record{Chunk: c}
 }
 
 var whatNames = map[coreWhat]trace.What{

@@ -113,9 +113,7 @@ static __always_inline void begin_bpf(u32 cmd, u64 uattr, u32 size, u32 flags)
 	c->flags = F_ENTER | flags;
 	if (n > ATTR_MAX)
 		n = ATTR_MAX;
-	asm volatile("" : "+r"(n)); /* else clang drops the mask, and the verifier loses the bound */
-	n &= 2 * ATTR_MAX - 1;
-	if (n && read_range(c->attr, n, uattr, flags & F_KERNEL ? W_KERNEL : 0) < 0)
+	if (n && read_range(c->attr, n, 2 * ATTR_MAX - 1, uattr, flags & F_KERNEL ? W_KERNEL : 0) < 0)
 		c->flags |= F_ATTR_FAULT;
 }
 

@@ -12,50 +12,69 @@
 #define read_kernel(dst, n, src) bpf_probe_read_kernel(dst, n, src)
 #endif
 
-/* 2 MiB, in chunks of 16 KiB: 262,144 instructions. */
-#define BIG_CHUNKS 128
+/* 2 MiB, in chunks of almost 128 KiB (a length must stay below a power of two): 262,144 instructions. */
+#define BIG_CHUNKS 16
 
-static __always_inline long read_range(void *dst, u32 n, u64 src, u32 what)
+/*
+ * Bounds a length right where it is used: clang drops a mask that it can prove needless, and before 5.16 the verifier forgets the
+ * bounds of a number that visits the stack.
+ */
+#define BOUND(n, mask) asm volatile("%0 &= %1" : "+r"(n) : "i"(mask))
+
+/* Reads n bytes, at most mask, a power of two less one. */
+static __always_inline long read_range(void *dst, u64 n, const u32 mask, u64 src, u32 what)
 {
 	const void *from = (const void *)(unsigned long)src;
 
-	if (what & W_STRING)
+	if (what & W_STRING) {
+		BOUND(n, mask);
 		return bpf_probe_read_user_str(dst, n, from);
-	if (what & W_KERNEL)
+	}
+	if (what & W_KERNEL) {
+		BOUND(n, mask);
 		return read_kernel(dst, n, from);
+	}
+	BOUND(n, mask);
 	return bpf_probe_read_user(dst, n, from);
 }
 
-/* One chunk of n bytes at most; a chunk of strings holds one byte less, a NUL. Returns what was read, negative when nothing was. */
-static __always_inline long send_big(struct call *c, u32 what, u64 src, u64 n, u64 offset, u64 total)
+/*
+ * Fills and sends one chunk of n bytes; of a string one byte less, its NUL. Returns what was read, negative when nothing was.
+ */
+static __always_inline long send_chunk(struct call *c, struct chunk *to, void *data, u32 type, const u32 mask, u32 what, u64 src, u64 n,
+				       u64 offset, u64 total)
 {
-	struct big_chunk *b = bpf_ringbuf_reserve(&records, sizeof(*b), 0);
 	long got;
 
-	if (!b) {
-		lost(L_RING);
-		return -1;
-	}
-	b->head.type = R_BIG;
-	b->head.tid = c->head.tid;
-	b->head.start = c->head.start;
-	b->what = what & W_MASK;
-	b->offset = offset;
-	b->total = total;
-	b->pad = 0;
-	if (n == BIG_MAX)
-		got = read_range(b->data, BIG_MAX, src, what);
-	else
-		got = read_range(b->data, n & (BIG_MAX - 1), src, what);
-	b->err = got < 0 ? got : 0;
+	to->head.type = type;
+	to->head.tid = c->head.tid;
+	to->head.start = c->head.start;
+	to->what = what & W_MASK;
+	to->offset = offset;
+	to->total = total;
+	to->pad = 0;
+	got = read_range(data, n, mask, src, what);
+	to->err = got < 0 ? got : 0;
 	if (!(what & W_STRING) && got >= 0)
 		got = n;
-	else if (got > 0)
-		got--;
-	b->len = got < 0 ? 0 : got;
-	bpf_ringbuf_submit(b, 0);
+	else if (got > 0 && (u64)got-- < n)
+		to->total = offset + got; /* the string ended */
+	to->len = got < 0 ? 0 : got;
+	bpf_ringbuf_submit(to, 0);
 	return got;
 }
+
+#define SEND_CHUNK(kind, KIND, c, what, src, n, offset, total)                                                                  \
+	({                                                                                                                      \
+		struct kind##_chunk *to = bpf_ringbuf_reserve(&records, sizeof(*to), 0);                                        \
+		long got = -1;                                                                                                  \
+                                                                                                                                \
+		if (to)                                                                                                         \
+			got = send_chunk(c, &to->chunk, to->data, R_##KIND, KIND##_MAX - 1, what, src, n, offset, total);       \
+		else                                                                                                            \
+			lost(L_RING);                                                                                           \
+		got < 0 ? 0 : (u64)got;                                                                                         \
+	})
 
 /*
  * Sends the len bytes at src, which are the bytes from offset on of a range of total bytes. Returns the number of bytes sent. A
@@ -64,47 +83,27 @@ static __always_inline long send_big(struct call *c, u32 what, u64 src, u64 n, u
 GLOBAL u64 send_range(u32 what, u64 src, u64 len, u64 offset, u64 total)
 {
 	struct call *c = current_call();
-	u64 step = what & W_STRING ? BIG_MAX - 1 : BIG_MAX, done = 0;
-	long n;
+	u64 step = what & W_STRING ? BIG_MAX - 2 : BIG_MAX - 1, done = 0, n;
 
 	if (!c || !len)
 		return 0;
-	if (len <= SMALL_MAX) {
-		struct small_chunk *s = bpf_ringbuf_reserve(&records, sizeof(*s), 0);
-
-		if (!s) {
-			lost(L_RING);
-			return 0;
-		}
-		s->head.type = R_SMALL;
-		s->head.tid = c->head.tid;
-		s->head.start = c->head.start;
-		s->what = what & W_MASK;
-		s->offset = offset;
-		s->total = total;
-		s->pad = 0;
-		n = read_range(s->data, len & (2 * SMALL_MAX - 1), src, what);
-		s->err = n < 0 ? n : 0;
-		if (n >= 0)
-			done = what & W_STRING ? n : len;
-		s->len = done;
-		bpf_ringbuf_submit(s, 0);
-		return done;
-	}
+	if (len < SMALL_MAX)
+		return SEND_CHUNK(small, SMALL, c, what, src, len, offset, total);
+	if (len < MEDIUM_MAX)
+		return SEND_CHUNK(medium, MEDIUM, c, what, src, len, offset, total);
 	for (int i = 0; i < BIG_CHUNKS; i++) {
 		if (len - done < BIG_MAX)
 			break;
-		n = send_big(c, what, src + done, BIG_MAX, offset + done, total);
-		if (n < (long)step)
-			return n < 0 ? done : done + n;
+		n = SEND_CHUNK(big, BIG, c, what, src + done, BIG_MAX - 1, offset + done, total);
+		if (n < step)
+			return done + n;
 		done += step;
 		/* the verifier need not follow the sum */
 		asm volatile("" : "+r"(done));
 	}
 	if (len - done >= BIG_MAX || len == done)
 		return done;
-	n = send_big(c, what, src + done, len - done, offset + done, total);
-	return n < 0 ? done : done + n;
+	return done + SEND_CHUNK(big, BIG, c, what, src + done, len - done, offset + done, total);
 }
 
 /* The first max bytes of a range, in one go. */

@@ -18,7 +18,9 @@
 #define EMIT(type, name) const type *emit_##name __attribute__((unused))
 EMIT(struct call_record, call_record);
 EMIT(struct small_chunk, small_chunk);
+EMIT(struct medium_chunk, medium_chunk);
 EMIT(struct big_chunk, big_chunk);
+EMIT(struct chunk, chunk);
 EMIT(struct say, say);
 EMIT(struct map_list, map_list);
 EMIT(struct head, head);
@@ -44,35 +46,43 @@ static __always_inline u64 slot(u64 *ctx, u32 n)
 	return v;
 }
 
-/* Argument n of a kprobe: the first six travel in registers. */
+/* Argument n of a kprobe: the first six travel in registers. Read through a helper, as the context may not be loaded at an offset that
+ * is chosen. */
 static __always_inline u64 reg(struct pt_regs *ctx, u32 n)
 {
+	u32 at = __builtin_offsetof(struct pt_regs, di);
+	u64 v = 0;
+
 	switch (n) {
-	case 0:
-		return ctx->di;
 	case 1:
-		return ctx->si;
+		at = __builtin_offsetof(struct pt_regs, si);
+		break;
 	case 2:
-		return ctx->dx;
+		at = __builtin_offsetof(struct pt_regs, dx);
+		break;
 	case 3:
-		return ctx->cx;
+		at = __builtin_offsetof(struct pt_regs, cx);
+		break;
 	case 4:
-		return ctx->r8;
+		at = __builtin_offsetof(struct pt_regs, r8);
+		break;
 	case 5:
-		return ctx->r9;
+		at = __builtin_offsetof(struct pt_regs, r9);
+		break;
 	}
-	return 0;
+	bpf_probe_read_kernel(&v, sizeof(v), (void *)ctx + at);
+	return v;
 }
 
 /* A watched function whose start and end matter. */
-#define SPAN(name, hook)                                                                                                        \
+#define SPAN(name, hook, exit)                                                                                                   \
 	SEC("fentry/" #name) int fentry_##name(u64 *ctx)                                                                        \
 	{                                                                                                                       \
 		return enter_hook(hook, slot(ctx, cfg_slot[hook]));                                                             \
 	}                                                                                                                       \
 	SEC("fexit/" #name) int fexit_##name(u64 *ctx)                                                                          \
 	{                                                                                                                       \
-		return exit_hook(hook, slot(ctx, cfg_ret[hook]));                                                               \
+		return exit(hook, slot(ctx, cfg_ret[hook]));                                                                    \
 	}                                                                                                                       \
 	SEC("kprobe/" #name) int kprobe_##name(struct pt_regs *ctx)                                                             \
 	{                                                                                                                       \
@@ -80,7 +90,7 @@ static __always_inline u64 reg(struct pt_regs *ctx, u32 n)
 	}                                                                                                                       \
 	SEC("kretprobe/" #name) int kretprobe_##name(struct pt_regs *ctx)                                                       \
 	{                                                                                                                       \
-		return exit_hook(hook, ctx->ax);                                                                                \
+		return exit(hook, ctx->ax);                                                                                     \
 	}
 
 /* A watched function of which only failures matter. A kretprobe does not see the arguments, so kprobes keep them. */
@@ -100,14 +110,14 @@ static __always_inline u64 reg(struct pt_regs *ctx, u32 n)
 		return c ? failed_check(hook, c->stages[hook].arg, ctx->ax) : 0;                                                \
 	}
 
-SPAN(bpf_prog_load, H_LOAD)
-SPAN(bpf_check, H_CHECK)
-SPAN(do_check_common, H_DOCHECK)
-SPAN(jit_subprogs, H_JITSUBS)
-SPAN(bpf_prog_select_runtime, H_SELECT)
-SPAN(bpf_int_jit_compile, H_JIT)
-SPAN(bpf_jit_blind_constants, H_BLIND)
-SPAN(bpf_prog_new_fd, H_NEWFD)
+SPAN(bpf_prog_load, H_LOAD, exit_hook)
+SPAN(bpf_check, H_CHECK, exit_check)
+SPAN(do_check_common, H_DOCHECK, exit_docheck)
+SPAN(jit_subprogs, H_JITSUBS, exit_hook)
+SPAN(bpf_prog_select_runtime, H_SELECT, exit_pointer)
+SPAN(bpf_int_jit_compile, H_JIT, exit_jit)
+SPAN(bpf_jit_blind_constants, H_BLIND, exit_blind)
+SPAN(bpf_prog_new_fd, H_NEWFD, exit_hook)
 CHECK(bpf_patch_insn_single, H_PATCH)
 CHECK(bpf_jit_charge_modmem, H_MODMEM)
 CHECK(security_capable, H_CAPABLE)

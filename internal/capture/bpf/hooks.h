@@ -42,16 +42,6 @@ static __always_inline void send_maps(struct call *c, u64 array, u32 count)
 	bpf_ringbuf_submit(m, 0);
 }
 
-static __always_inline void send_program_maps(struct call *c, struct bpf_prog *p)
-{
-	send_maps(c, (u64)BPF_CORE_READ(p, aux, used_maps), BPF_CORE_READ(p, aux, used_map_cnt));
-}
-
-static __always_inline void send_env_maps(struct call *c, struct bpf_verifier_env *env)
-{
-	send_maps(c, (u64)env + bpf_core_field_offset(struct bpf_verifier_env, used_maps), BPF_CORE_READ(env, used_map_cnt));
-}
-
 static __always_inline void push_failed(struct call *c, u32 hook, u64 start, u64 end, s64 arg, s32 ret, bool unjited)
 {
 	/* the last ones are kept: causes are among them */
@@ -80,81 +70,109 @@ GLOBAL int enter_hook(u64 hook, u64 arg)
 	return 0;
 }
 
-/* What a failing (or every, for the JIT) execution leaves behind. Returns the errno to record, as far as there is one. */
-static __always_inline s32 inspect(struct call *c, u64 hook, u64 arg, u64 ret, bool *unjited)
+/* Adds a finished execution to its sum, and to the failed ones when it is one. */
+static __always_inline void leave(struct call *c, u64 hook, s32 err, bool unjited)
 {
-	struct bpf_prog *p = 0;
-	s32 err = (s32)ret;
+	u64 now = bpf_ktime_get_ns(), entered;
+	struct stage *s = &c->stages[hook];
 
-	switch (hook) {
-	case H_JIT:
-		p = (void *)ret;
-		err = IS_ERR(ret) ? (s32)(s64)ret : 0;
-		if (!err && p && !BPF_CORE_READ_BITFIELD_PROBED(p, jited)) {
-			*unjited = true;
-			c->flags |= F_UNJITED;
-		} else if (!err && c->kind != K_BPF) {
-			c->flags &= ~F_UNJITED;
-		}
-		return err;
-	case H_SELECT:
-		return IS_ERR(ret) ? (s32)(s64)ret : 0;
-	case H_BLIND:
-		if (!IS_ERR(ret))
-			return 0;
-		/* The kernel blinds a clone: the original is whole, and it is what the verifier left. */
-		p = (void *)arg;
-		send_range(W_TRANSLATED | W_KERNEL, arg + bpf_core_field_offset(struct bpf_prog, insnsi),
-			   (u64)BPF_CORE_READ(p, len) * 8 < cfg_copy_max ? (u64)BPF_CORE_READ(p, len) * 8 : cfg_copy_max, 0,
-			   (u64)BPF_CORE_READ(p, len) * 8);
-		if (c->kind == K_BPF)
-			send_program_maps(c, p);
-		return (s32)(s64)ret;
-	case H_PATCH:
-		return IS_ERR(ret) ? (s32)(s64)ret : 0;
-	case H_DOCHECK:
-		if (err < 0) {
-			struct bpf_verifier_env *env = (void *)arg;
-
-			c->fail_insn = BPF_CORE_READ(env, insn_idx);
-			send_env_maps(c, env);
-		}
-		return err;
-	case H_CHECK:
-		/* arg0 is struct bpf_prog **: the verifier may have replaced the program */
-		bpf_probe_read_kernel(&p, sizeof(p), (void *)(unsigned long)arg);
-		if (p)
-			bpf_probe_read_kernel(c->tag, sizeof(c->tag),
-					      (void *)p + bpf_core_field_offset(struct bpf_prog, tag));
-		return err;
+	entered = s->entered;
+	if (!entered) /* its start was missed */
+		return;
+	s->entered = 0;
+	if (!s->first)
+		s->first = entered;
+	s->total += now - entered;
+	s->calls++;
+	s->last_ret = err;
+	if (err < 0 || unjited) {
+		s->failed++;
+		push_failed(c, hook, entered, now, (s64)s->arg, err, unjited);
 	}
-	return err;
 }
 
+/* The exits of functions that return an int, or a pointer that can be an error. */
 GLOBAL int exit_hook(u64 hook, u64 ret)
 {
 	struct call *c = current_call();
-	u64 now = bpf_ktime_get_ns(), entered, arg;
-	bool unjited = false;
-	s32 err;
+
+	if (c && hook < H_MAX)
+		leave(c, hook, (s32)ret, false);
+	return 0;
+}
+
+GLOBAL int exit_pointer(u64 hook, u64 ret)
+{
+	return exit_hook(hook, IS_ERR(ret) ? ret : 0);
+}
+
+/* The JIT hands back a program: compiled or, for whatever reason, not. The last word on a filter counts. */
+GLOBAL int exit_jit(u64 hook, u64 ret)
+{
+	struct call *c = current_call();
+	struct bpf_prog *p = (void *)ret;
+	s32 err = IS_ERR(ret) ? (s32)(s64)ret : 0;
+	bool unjited;
 
 	if (!c || hook >= H_MAX)
 		return 0;
-	entered = c->stages[hook].entered;
-	arg = c->stages[hook].arg;
-	if (!entered) /* its start was missed */
+	unjited = !err && p && !BPF_CORE_READ_BITFIELD_PROBED(p, jited);
+	if (unjited)
+		c->flags |= F_UNJITED;
+	else
+		c->flags &= ~F_UNJITED;
+	leave(c, hook, err, unjited);
+	return 0;
+}
+
+/* A failed blinding: the kernel blinds a clone, so the original is whole, and it is what the verifier left. */
+GLOBAL int exit_blind(u64 hook, u64 ret)
+{
+	struct call *c = current_call();
+
+	if (!c || hook >= H_MAX)
 		return 0;
-	c->stages[hook].entered = 0;
-	err = inspect(c, hook, arg, ret, &unjited);
-	if (!c->stages[hook].first)
-		c->stages[hook].first = entered;
-	c->stages[hook].total += now - entered;
-	c->stages[hook].calls++;
-	c->stages[hook].last_ret = err;
-	if (err < 0 || unjited) {
-		c->stages[hook].failed++;
-		push_failed(c, hook, entered, now, (s64)arg, err, unjited);
+	if (IS_ERR(ret)) {
+		struct bpf_prog *p = (void *)(unsigned long)c->stages[H_BLIND].arg;
+
+		send_capped(W_TRANSLATED | W_KERNEL, (u64)p + bpf_core_field_offset(struct bpf_prog, insnsi),
+			    (u64)BPF_CORE_READ(p, len) * 8, cfg_copy_max);
+		if (c->kind == K_BPF)
+			send_maps(c, (u64)BPF_CORE_READ(p, aux, used_maps), BPF_CORE_READ(p, aux, used_map_cnt));
 	}
+	leave(c, hook, IS_ERR(ret) ? (s32)(s64)ret : 0, false);
+	return 0;
+}
+
+GLOBAL int exit_docheck(u64 hook, u64 ret)
+{
+	struct call *c = current_call();
+
+	if (!c || hook >= H_MAX)
+		return 0;
+	if ((s32)ret < 0 && c->stages[H_DOCHECK].entered) {
+		struct bpf_verifier_env *env = (void *)(unsigned long)c->stages[H_DOCHECK].arg;
+
+		c->fail_insn = BPF_CORE_READ(env, insn_idx);
+		send_maps(c, (u64)env + bpf_core_field_offset(struct bpf_verifier_env, used_maps),
+			  BPF_CORE_READ(env, used_map_cnt));
+	}
+	leave(c, hook, (s32)ret, false);
+	return 0;
+}
+
+GLOBAL int exit_check(u64 hook, u64 ret)
+{
+	struct call *c = current_call();
+	struct bpf_prog *p = 0;
+
+	if (!c || hook >= H_MAX)
+		return 0;
+	/* the argument is struct bpf_prog **: the verifier may have replaced the program */
+	bpf_probe_read_kernel(&p, sizeof(p), (void *)(unsigned long)c->stages[H_CHECK].arg);
+	if (p)
+		bpf_probe_read_kernel(c->tag, sizeof(c->tag), (void *)p + bpf_core_field_offset(struct bpf_prog, tag));
+	leave(c, hook, (s32)ret, false);
 	return 0;
 }
 

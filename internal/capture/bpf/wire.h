@@ -28,7 +28,8 @@ enum hook {
 enum record_type {
 	R_CALL = 1,
 	R_SMALL, /* struct small_chunk */
-	R_BIG,   /* struct big_chunk */
+	R_MEDIUM,
+	R_BIG,
 	R_SAY,
 	R_MAPS,
 	R_HELLO,
@@ -76,7 +77,8 @@ enum call_flags {
 #define MAPS_MAX 64
 #define SAYS_MAX 64
 #define SMALL_MAX 1024
-#define BIG_MAX 16384
+#define MEDIUM_MAX 16384
+#define BIG_MAX 131072
 #define NAME_MAX 128
 #define EXE_PARTS 8
 #define EXE_PART 40
@@ -166,7 +168,7 @@ struct call_record {
 	char prog_name[16];
 };
 
-struct small_chunk {
+struct chunk {
 	struct head head;
 	u32 what;
 	s32 err;
@@ -174,17 +176,20 @@ struct small_chunk {
 	u64 total;
 	u32 len;
 	u32 pad;
+};
+
+struct small_chunk {
+	struct chunk chunk;
 	u8 data[SMALL_MAX];
 };
 
+struct medium_chunk {
+	struct chunk chunk;
+	u8 data[MEDIUM_MAX];
+};
+
 struct big_chunk {
-	struct head head;
-	u32 what;
-	s32 err;
-	u64 offset;
-	u64 total;
-	u32 len;
-	u32 pad;
+	struct chunk chunk;
 	u8 data[BIG_MAX];
 };
 
