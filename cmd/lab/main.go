@@ -56,8 +56,14 @@ type usageError struct{ error }
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "lab",
-		Short:         "Boot the project's test kernels and run commands in them",
+		Use:   "lab",
+		Short: "Boot the project's test kernels and run commands in them",
+		Long: `Boot the project's test kernels and run commands in them.
+
+Environment:
+  BPFWHY_KERNEL_CACHE  folder of the fetched kernels; the user's cache otherwise
+  BPFWHY_KERNELS       folders with a ready vmlinuz-*jit-always-on
+  BPFWHY_LAB_ACCEL     kvm or tcg, instead of what was seen to work`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          usage(cobra.NoArgs),
@@ -257,10 +263,10 @@ func addFiles(machine *vm.Machine, files []string) error {
 // addCommands splits args at each "--then", and copies programs that --file
 // did not name.
 func addCommands(machine *vm.Machine, args []string) error {
-	for len(args) > 0 {
+	for more := true; more; {
+		var rest []string
 		end := slices.Index(args, "--then")
-		rest := []string{}
-		if end >= 0 {
+		if more = end >= 0; more {
 			args, rest = args[:end], args[end+1:]
 		}
 		if len(args) == 0 {

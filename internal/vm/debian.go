@@ -30,6 +30,7 @@ type source struct {
 const (
 	defaultMirror         = "http://deb.debian.org/debian"
 	defaultSecurityMirror = "http://deb.debian.org/debian-security"
+	defaultArchive        = "http://archive.debian.org/" // releases past their support
 	debianKeyring         = "/usr/share/keyrings/debian-archive-keyring.gpg"
 )
 
@@ -119,7 +120,7 @@ func resolveInSuite(ctx context.Context, dir, suite, name string, configured []s
 }
 
 // mirrorsOf returns where to look for a suite: the mirrors that this machine
-// is configured for, and last Debian's own.
+// is configured for, then Debian's own, then its archive of old releases.
 func mirrorsOf(suite string, configured []source) []source {
 	security := strings.HasSuffix(suite, "-security")
 	var mirrors []source
@@ -135,8 +136,10 @@ func mirrorsOf(suite string, configured []source) []source {
 	}
 	if security {
 		add(source{uri: defaultSecurityMirror})
+		add(source{uri: defaultArchive + "debian-security"})
 	} else {
 		add(source{uri: defaultMirror})
+		add(source{uri: defaultArchive + "debian"})
 	}
 	return mirrors
 }
@@ -404,7 +407,12 @@ func (a apt) update(ctx context.Context) error {
 			return fmt.Errorf("prepare apt: %w", err)
 		}
 	}
-	list := fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, a.source.uri, a.source.suite)
+	options := "arch=amd64 signed-by=" + keyring
+	if strings.HasPrefix(a.source.uri, defaultArchive) {
+		// Signed as ever, but nobody renews the date.
+		options += " check-valid-until=no"
+	}
+	list := fmt.Sprintf("deb [%s] %s %s main\n", options, a.source.uri, a.source.suite)
 	// Whatever else the machine configures, such as a proxy, applies; its
 	// hooks do not.
 	conf := fmt.Sprintf(`Dir::Etc::sourcelist "%[1]s/sources.list";

@@ -114,12 +114,18 @@ func TestMirrorsOf(t *testing.T) {
 	qt.Check(t, equals(mirrorsOf("sid", configured), []source{
 		{"http://mirror.example/debian", "sid", "/k.gpg"},
 		{defaultMirror, "sid", ""},
+		{"http://archive.debian.org/debian", "sid", ""},
 	}))
 	qt.Check(t, equals(mirrorsOf("bullseye-security", configured), []source{
 		{"http://security.example/debian-security", "bullseye-security", ""},
 		{defaultSecurityMirror, "bullseye-security", ""},
+		{"http://archive.debian.org/debian-security", "bullseye-security", ""},
 	}))
-	qt.Check(t, equals(mirrorsOf("sid", nil), []source{{defaultMirror, "sid", ""}}))
+	// Debian's own mirror, where it is the configured one, comes once.
+	qt.Check(t, equals(mirrorsOf("sid", []source{{defaultMirror, "bookworm", "/k.gpg"}}), []source{
+		{defaultMirror, "sid", "/k.gpg"},
+		{"http://archive.debian.org/debian", "sid", ""},
+	}))
 }
 
 func FuzzParseSources(f *testing.F) {

@@ -115,9 +115,9 @@ func (e *MachineError) Error() string {
 		tail = append([]byte("..."), tail[len(tail)-consoleTail:]...)
 	}
 	if len(tail) == 0 {
-		return fmt.Sprintf("run machine %s: %s; its console is empty", e.Kernel, e.Reason)
+		return fmt.Sprintf("run machine %s: %s; its console is empty", e.Kernel, printable([]byte(e.Reason)))
 	}
-	return fmt.Sprintf("run machine %s: %s; its console ends:\n%s", e.Kernel, e.Reason, printable(tail))
+	return fmt.Sprintf("run machine %s: %s; its console ends:\n%s", e.Kernel, printable([]byte(e.Reason)), printable(tail))
 }
 
 // printable keeps a guest's bytes from steering the terminal.
@@ -232,6 +232,9 @@ func (m Machine) run(ctx context.Context, image Image, accel, work string) (*Res
 	go func() {
 		t := transcript{stdout: m.Stdout, stderr: m.Stderr, commands: m.Commands}
 		err := t.read(bufio.NewReader(&follower{file: port, gone: gone}))
+		if err != nil {
+			cancel() // nobody listens any more
+		}
 		frames <- collected{t, err}
 	}()
 

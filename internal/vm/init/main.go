@@ -45,6 +45,10 @@ func run() error {
 		return err
 	}
 	openConsole()
+	// The root of an initramfs starts out writable by everybody.
+	if err := os.Chmod("/", 0o755); err != nil {
+		return err
+	}
 	port, err := openPort(wire.Port)
 	if err != nil {
 		return err
