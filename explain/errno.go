@@ -4,6 +4,7 @@ package explain
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -86,6 +87,23 @@ func ErrnoByName(s string) (Errno, bool) {
 
 // Errnos returns all errnos that have an entry, by number.
 func Errnos() []Errno { return append([]Errno(nil), errnos...) }
+
+// grouped puts the meanings of each errno together by command, in the order in
+// which the commands first appear.
+func grouped(list []Errno) []Errno {
+	for i := range list {
+		var order []string
+		for _, m := range list[i].Meanings {
+			if !slices.Contains(order, m.Command) {
+				order = append(order, m.Command)
+			}
+		}
+		slices.SortStableFunc(list[i].Meanings, func(a, b Meaning) int {
+			return slices.Index(order, a.Command) - slices.Index(order, b.Command)
+		})
+	}
+	return list
+}
 
 // errnoName gives a number its name, or says that it has none.
 func errnoName(n int) string {

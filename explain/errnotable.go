@@ -16,7 +16,7 @@ const (
 	cmdIterPerf = "perf_event_open(2), ioctl"
 )
 
-var errnos = []Errno{
+var errnos = grouped([]Errno{
 	{
 		Number: errEPERM, Name: "EPERM", Prints: "Operation not permitted",
 		Note: "Loaders also print EPERM when they pass a return value of -1 to strerror: then it says nothing. The system call's own result decides.",
@@ -213,4 +213,4 @@ var errnos = []Errno{
 			{cmdToken, "BPF tokens are not supported here.", []string{"PERM010"}},
 		},
 	},
-}
+})

@@ -105,6 +105,11 @@ func conclude(a *load.Attempt, n *node.Profile) (*load.Diagnosis, load.Stage) {
 	}
 	f := newFacts(a, n)
 	found := matches(f)
+	return f.decide(found)
+}
+
+// decide makes the diagnosis from what the rules found.
+func (f *Facts) decide(found []finding) (*load.Diagnosis, load.Stage) {
 	if len(found) == 0 || found[0].match.Strength == Possible {
 		return unknown(f, found), f.fallbackStage()
 	}
@@ -118,7 +123,7 @@ func conclude(a *load.Attempt, n *node.Profile) (*load.Diagnosis, load.Stage) {
 		Remedies: remedies(best),
 	}
 	if d.Cause == "" {
-		d.Cause = best.rule.Title
+		d.Cause = fmt.Sprintf("%s.", best.rule.Title)
 	}
 	// What was seen happening leaves room for nothing else; what follows from
 	// the evidence leaves room for what is likely, and so on down.

@@ -25,6 +25,8 @@ type Facts struct {
 	// kernelKnown is false when the profile has no release that can be parsed.
 	kernelKnown bool
 	words       words
+	// text is set when all of this was read from pasted text.
+	text *pasted
 }
 
 func newFacts(a *load.Attempt, n *node.Profile) *Facts {
@@ -328,6 +330,12 @@ func (f *Facts) at(i int) string {
 
 // result says what the call gave back.
 func (f *Facts) result() string {
+	if f.text != nil {
+		if f.errno() == 0 {
+			return "the text names no errno"
+		}
+		return fmt.Sprintf("the text names %s (%d)", errnoName(f.errno()), f.errno())
+	}
 	if f.unjited() {
 		return "the program was loaded but not compiled: it runs in the interpreter"
 	}
@@ -361,6 +369,9 @@ func callName(k load.Kind) string {
 // seen are the facts that belong under every diagnosis: how the call ended,
 // how far it came, and what nobody watched.
 func (f *Facts) seen() []string {
+	if f.text != nil {
+		return f.text.lines
+	}
 	out := []string{f.result()}
 	if r, ok := f.Attempt.Stage(load.Verifier); ok && r.Result == load.OK && f.kind() == load.ProgLoad && f.observed(load.Verifier) {
 		took := ""

@@ -200,3 +200,11 @@ func call(helper int32) insn.Instruction { return insn.Instruction{Code: insn.Op
 func mapFD(fd int32) insn.Instruction {
 	return insn.Instruction{Code: insn.OpcodeLoadImm64, Dst: 1, Src: insn.PseudoMapFD, Imm: fd}
 }
+
+func decode(b []byte) []insn.Instruction {
+	prog, err := insn.Decode(b[:len(b)/insn.Size*insn.Size])
+	if err != nil {
+		panic(err)
+	}
+	return prog
+}
