@@ -224,6 +224,9 @@ func jumps(prog []insn.Instruction, functions []insn.Function, growth []int, lim
 		if f.Start < 0 || f.End > len(prog) {
 			return nil, fmt.Errorf("check blinding: function %d..%d lies outside the program", f.Start, f.End)
 		}
+		if insn.IsSecondHalf(prog, f.Start) {
+			return nil, fmt.Errorf("check blinding: function %d..%d starts inside a 64-bit load", f.Start, f.End-1)
+		}
 		for i := f.Start; i < f.End; i++ {
 			in := prog[i]
 			if !in.IsJump16() {

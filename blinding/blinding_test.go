@@ -183,6 +183,7 @@ func TestCheckMalformed(t *testing.T) {
 		{[]insn.Instruction{{Code: 0x15, Off: -2}, {Code: 0x95}}, `check blinding: the jump at slot 0 goes to -1, outside.*`},
 		{[]insn.Instruction{{Code: 0x95}, {Code: 0x18}}, `check blinding: slot 1 is half of a 64-bit load`},
 		{[]insn.Instruction{{Code: 0x18}, {Code: 0x95}}, `check blinding: slot 0 is half of a 64-bit load`},
+		{[]insn.Instruction{{Code: 0x85, Src: 1, Imm: 1}, {Code: 0x18}, {}, {Code: 0x95}}, `check blinding: function 2..3 starts inside a 64-bit load`},
 	} {
 		_, err := Check(tt.prog, Kernel{})
 		qt.Check(t, qt.ErrorMatches(err, tt.want))
