@@ -51,6 +51,8 @@ var (
 	farCalls = on(fails(eNOTSUPP, load.Blinding, "BLIND002"), "hardened", Host)
 	blinded  = unjited(load.Blinding, "BLIND003")
 
+	hardened2 = map[string]string{harden: "2"}
+
 	// Where nothing but the system call's own arguments can be read, a load that the interpreter took over looks like any
 	// other.
 	invisible = map[string]string{
@@ -71,7 +73,7 @@ func patients() []Case {
 	}
 	quiet := func(c Case) Case { c.Quiet = true; return c }
 	hardened := func(name string, on map[string]Want) Case {
-		c := Case{Name: name, Loader: Patient, Args: []string{name}, Harden: 2, Want: blinded, On: on, Except: invisible}
+		c := Case{Name: name, Loader: Patient, Args: []string{name}, Sysctls: hardened2, Want: blinded, On: on, Except: invisible}
 		return c
 	}
 	works := func(name string) Case { return Case{Name: name, Loader: Patient, Args: []string{name}, Want: Loads} }
@@ -261,12 +263,13 @@ func objects(l Loader) []Case {
 
 func libbpfCases() []Case {
 	hardened := func(object, program string, on map[string]Want) Case {
-		return Case{Name: "libbpf-" + program, Loader: Libbpf, Args: []string{object, program}, Harden: 2, Want: blinded, On: on, Except: invisible}
+		return Case{Name: "libbpf-" + program, Loader: Libbpf, Args: []string{object, program}, Sysctls: hardened2, Want: blinded, On: on, Except: invisible}
 	}
 	return append(objects(Libbpf),
 		// cilium/ebpf finds out by itself that the function is not there, and calls nothing.
 		Case{Name: "libbpf-missing_function", Loader: Libbpf, Args: []string{"programs.o", "missing_function"},
 			Want: fails(eINVAL, load.Verifier, "FEAT006")},
+		Case{Name: "libbpf-probes", Loader: Libbpf, Args: []string{"probes"}, Want: Loads},
 		hardened("far_jump.o", "far_jump", farJump),
 		hardened("far_calls.o", "far_calls", farCalls),
 	)
@@ -283,6 +286,7 @@ func otherLoaders() []Case {
 		{Name: "python-no-value", Loader: Python, Want: fails(eACCES, load.Verifier, "VER002"), Says: "R0 !read_ok"},
 		{Name: "bpftrace-endless", Loader: Bpftrace, Args: []string{"-e", "BEGIN { while (1) { } }"}, Program: "BEGIN",
 			Want: fails(eINVAL, load.Verifier, "VER012"), Says: "infinite loop detected at insn 0"},
-		{Name: "bpftool-probes", Loader: Bpftool, Args: []string{"feature", "probe", "kernel"}, Want: Loads},
+		// The same library's probes as libbpf-probes, and 5,000 of them.
+		{Name: "bpftool-probes", Loader: Bpftool, Args: []string{"feature", "probe", "kernel"}, Want: Loads, HostOnly: true},
 	}
 }

@@ -32,11 +32,13 @@ type Case struct {
 	Loader Loader
 	Args   []string
 
-	// Harden is net.core.bpf_jit_harden while it runs. Sysctls are others, which can only be set in the lab.
-	Harden  int
+	// Sysctls hold while it runs. On other machines than those of the lab only net.core.bpf_jit_harden may be set.
 	Sysctls map[string]string
 	// Lockdown is the mode the machine is booted with: a machine of its own.
 	Lockdown string
+
+	// HostOnly: too much for an emulated machine.
+	HostOnly bool
 
 	// Program singles the load out by its program's name, where the loader makes others that fail by design.
 	Program string
@@ -102,7 +104,16 @@ func (c *Case) skip(kernel, backend string) string {
 }
 
 // inLab reports a case that needs a machine prepared for it.
-func (c *Case) inLab() bool { return len(c.Sysctls) > 0 || c.Lockdown != "" }
+func (c *Case) inLab() bool {
+	for name := range c.Sysctls {
+		if name != harden {
+			return true
+		}
+	}
+	return c.Lockdown != ""
+}
+
+const harden = "net.core.bpf_jit_harden"
 
 // Judgement is how an observed run compares with its case.
 type Judgement int

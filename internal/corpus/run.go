@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,95 +53,128 @@ type Watch struct {
 	Tools   Tools
 	// Followed observes our own children alone.
 	Followed bool
-	// Harden sets net.core.bpf_jit_harden and returns what puts it back.
-	Harden func(ctx context.Context, value int) (restore func() error, err error)
+	// Sysctls sets sysctls and returns what puts them back.
+	Sysctls func(ctx context.Context, values map[string]string) (restore func() error, err error)
+	Log     func(string)
+}
+
+func (w Watch) logf(format string, args ...any) {
+	if w.Log != nil {
+		w.Log(fmt.Sprintf(format, args...))
+	}
 }
 
 // patience is how long after the last case events may still be on their way, and a loader may try again.
 const patience = time.Second
 
 // Observe runs cases one after the other, each in processes of its own, and returns what was concluded of each.
-func Observe(ctx context.Context, w Watch, cases []Case) ([]Run, trace.Header, error) {
-	profile := node.Host()
-	opts := capture.Options{Backend: w.Backend, Node: *profile, Tool: "corpus"}
+func Observe(ctx context.Context, w Watch, cases []Case) (runs []Run, h trace.Header, err error) {
+	opts := capture.Options{Backend: w.Backend, Node: *node.Host(), Tool: "corpus"}
 	if w.Followed {
 		opts.OnlyFollowed, opts.PIDs = true, []int{os.Getpid()}
 	}
+	start := time.Now()
 	c, err := capture.Open(ctx, opts)
 	if err != nil {
-		return nil, trace.Header{}, err
+		return nil, h, err
 	}
-	done := make(chan concluded, 1)
-	go func() { done <- conclude(c, profile) }()
+	h = c.Header()
+	w.logf("%s: opened in %.1f s", h.Backend, time.Since(start).Seconds())
+	seen := &seen{c: c, done: make(chan error, 1)}
+	go seen.read()
 
-	type span struct{ from, to int64 }
-	var runs []Run
-	var spans []span
-	var runErr error
-	// Hardened cases come together: the sysctl belongs to the whole machine.
-	for _, harden := range []int{0, 2} {
-		of := slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return c.Harden != harden })
-		if len(of) == 0 {
-			continue
-		}
+	for _, g := range groups(cases) {
 		restore := func() error { return nil }
-		if harden != 0 {
-			if restore, runErr = w.Harden(ctx, harden); runErr != nil {
+		if len(g[0].Sysctls) > 0 {
+			if restore, err = w.Sysctls(ctx, g[0].Sysctls); err != nil {
 				break
 			}
 		}
-		for _, cs := range of {
+		// The node as somebody would find it who began to watch now.
+		profile := node.Host()
+		var spans []span
+		first := len(runs)
+		for _, cs := range g {
 			from := monotonic()
 			r := w.run(ctx, cs)
 			to := monotonic()
 			r.Seconds = float64(to-from) / 1e9
 			runs, spans = append(runs, r), append(spans, span{from, to})
 		}
-		runErr = errors.Join(runErr, restore())
-	}
-	time.Sleep(patience)
-	closeErr := c.Close()
-	got := <-done
-	header := c.Header()
-	for _, a := range got.attempts {
-		at := a.Time.UnixNano() - header.Epoch
-		i := slices.IndexFunc(spans, func(s span) bool { return s.from <= at && at <= s.to })
-		if i < 0 {
-			continue // another process, between two cases
+		err = restore()
+		time.Sleep(patience)
+		header := h
+		header.Node = *profile
+		for _, a := range conclude(header, seen.take()) {
+			at := a.Time.UnixNano() - h.Epoch
+			n := slices.IndexFunc(spans, func(s span) bool { return s.from <= at && at <= s.to })
+			if n < 0 {
+				continue // another process, between two cases
+			}
+			runs[first+n].Attempts = append(runs[first+n].Attempts, a)
 		}
-		a.Evidence = load.Evidence{}
-		runs[i].Attempts = append(runs[i].Attempts, a)
+		if err != nil {
+			break
+		}
 	}
-	return runs, header, errors.Join(runErr, closeErr, got.err)
+	start = time.Now()
+	closeErr := c.Close()
+	w.logf("%s: closed in %.1f s", h.Backend, time.Since(start).Seconds())
+	return runs, h, errors.Join(err, closeErr, <-seen.done)
 }
 
-type concluded struct {
-	attempts []*load.Attempt
-	err      error
+// span is when a case ran, in ns of the monotonic clock.
+type span struct{ from, to int64 }
+
+// seen collects records while the loaders run.
+type seen struct {
+	c    *capture.Capture
+	done chan error
+
+	mu      sync.Mutex
+	records []trace.Record
 }
 
-// conclude reads to the end and concludes as watch does.
-func conclude(c *capture.Capture, profile *node.Profile) concluded {
-	var out concluded
-	asm := assemble.New(c.Header())
+func (s *seen) read() {
+	for {
+		r, err := s.c.Read()
+		if err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			s.done <- err
+			return
+		}
+		s.mu.Lock()
+		s.records = append(s.records, r)
+		s.mu.Unlock()
+	}
+}
+
+func (s *seen) take() []trace.Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.records
+	s.records = nil
+	return r
+}
+
+// conclude concludes as watch does.
+func conclude(h trace.Header, records []trace.Record) []*load.Attempt {
+	var out []*load.Attempt
+	asm := assemble.New(h)
 	take := func(attempts []*load.Attempt) {
 		for _, a := range attempts {
-			explain.Conclude(a, profile)
+			explain.Conclude(a, &h.Node)
 			a.Evidence = load.Evidence{}
-			out.attempts = append(out.attempts, a)
+			out = append(out, a)
 		}
 	}
-	for {
-		r, err := c.Read()
-		if err != nil {
-			take(asm.Flush())
-			if err != io.EOF {
-				out.err = err
-			}
-			return out
-		}
+	for _, r := range records {
 		take(asm.Add(r))
 	}
+	take(asm.Flush())
+	return out
 }
 
 func monotonic() int64 {
@@ -214,13 +248,9 @@ func (t Tools) command(c Case) (args []string, argv0 string, err error) {
 	case C:
 		return append([]string{t.Dir + "/raw"}, c.Args...), "", nil
 	case Libbpf:
-		return append([]string{t.Dir + "/libbpf", t.Dir + "/" + c.Args[0]}, c.Args[1:]...), "", nil
+		return append([]string{t.Dir + "/libbpf"}, t.inDir(c.Args)...), "", nil
 	case Cilium:
-		args := slices.Clone(c.Args)
-		if args[0] != "features" {
-			args[0] = t.Dir + "/" + args[0]
-		}
-		return append([]string{"/proc/self/exe"}, args...), argv0Cilium, nil
+		return append([]string{"/proc/self/exe"}, t.inDir(c.Args)...), argv0Cilium, nil
 	case Python:
 		return []string{t.Python, "-I", "-S", t.Dir + "/load.py"}, "", nil
 	case Bpftrace:
@@ -231,7 +261,16 @@ func (t Tools) command(c Case) (args []string, argv0 string, err error) {
 	return nil, "", fmt.Errorf("run case %s: no loader %q", c.Name, c.Loader)
 }
 
-// groups puts cases that need the same sysctls together. The first group needs none.
+// inDir gives an object its path.
+func (t Tools) inDir(args []string) []string {
+	args = slices.Clone(args)
+	if strings.HasSuffix(args[0], ".o") {
+		args[0] = t.Dir + "/" + args[0]
+	}
+	return args
+}
+
+// groups puts cases that need the same sysctls together: these belong to the whole machine. The first group needs none.
 func groups(cases []Case) [][]Case {
 	var out [][]Case
 	for _, c := range cases {

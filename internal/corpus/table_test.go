@@ -54,6 +54,9 @@ func (rs *results) judge(t *testing.T, kernel, lockdown string, jsonl []byte) {
 	only := narrowed(t, backendsEnv)
 	counts := map[Judgement]int{}
 	for _, c := range selected(t, lockdown) {
+		if c.HostOnly {
+			continue
+		}
 		for _, backend := range backendsUnder(lockdown) {
 			if only != nil && !slices.Contains(only, backend) || c.skip(kernel, backend) != "" {
 				continue
@@ -139,8 +142,8 @@ func (rs *results) render() string {
 		switch {
 		case c.Lockdown != "":
 			name += " (lockdown=" + c.Lockdown + ")"
-		case c.Harden != 0:
-			name += fmt.Sprintf(" (harden=%d)", c.Harden)
+		case c.Sysctls[harden] != "":
+			name += " (harden=" + c.Sysctls[harden] + ")"
 		}
 		fmt.Fprintf(&b, "| %s | %s |", name, c.Loader)
 		for _, k := range kernels {

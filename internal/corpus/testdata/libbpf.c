@@ -10,10 +10,27 @@
 #include <string.h>
 #include <unistd.h>
 
+// probes asks libbpf what this kernel can do: loads that fail on purpose, without a name.
+static int probes(void)
+{
+	for (int t = BPF_PROG_TYPE_SOCKET_FILTER; t <= BPF_PROG_TYPE_SYSCALL; t++)
+		libbpf_probe_bpf_prog_type(t, NULL);
+	for (int t = BPF_MAP_TYPE_HASH; t <= BPF_MAP_TYPE_BLOOM_FILTER; t++)
+		libbpf_probe_bpf_map_type(t, NULL);
+	for (int h = BPF_FUNC_map_lookup_elem; h <= 211; h += 7) {
+		libbpf_probe_bpf_helper(BPF_PROG_TYPE_SOCKET_FILTER, h, NULL);
+		libbpf_probe_bpf_helper(BPF_PROG_TYPE_KPROBE, h, NULL);
+	}
+	printf("errno 0\n");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 2 && !strcmp(argv[1], "probes"))
+		return probes();
 	if (argc < 3 || argc > 4 || (argc == 4 && strcmp(argv[3], "nobody"))) {
-		fprintf(stderr, "usage: libbpf OBJECT PROGRAM [nobody]\n");
+		fprintf(stderr, "usage: libbpf OBJECT PROGRAM [nobody] | probes\n");
 		return 2;
 	}
 	if (argc == 4 && (setgroups(0, NULL) || setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))) {
