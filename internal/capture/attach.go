@@ -106,7 +106,7 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 		}
 		return err == nil
 	}
-	fentryOK := slices.Contains(allowed, fentry) && usable(fentry, probeFentry(kernel, "__x64_sys_bpf"))
+	fentryOK := slices.Contains(allowed, fentry) && usable(fentry, probeFentry("bpf_int_jit_compile"))
 	kprobeOK := slices.Contains(allowed, kprobe) && usable(kprobe, probeKprobe())
 	if !fentryOK && !kprobeOK {
 		return nil, errors.Join(reasons...)
@@ -136,7 +136,7 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 		}
 		via := backend("")
 		switch {
-		case fentryOK && h.programs(fentry) != nil && (!t.byValue || probeFentry(kernel, t.symbol) == nil):
+		case fentryOK && h.programs(fentry) != nil && (!t.byValue || probeFentry(t.symbol) == nil):
 			via = fentry
 		case kprobeOK && h.programs(kprobe) != nil:
 			via = kprobe
@@ -534,7 +534,7 @@ func (c *collection) Close() error {
 }
 
 // probeFentry reports whether the kernel lets a program be attached at a function's entry.
-func probeFentry(kernel *btf.Spec, symbol string) error {
+func probeFentry(symbol string) error {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: symbol, License: "Dual BSD/GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},

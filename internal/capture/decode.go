@@ -131,20 +131,20 @@ func decodeCall(r *coreCallRecord) *trace.Call {
 		}
 	}
 	for i, s := range k.Stages {
-		if s.Calls == 0 && s.Entered == 0 {
+		if s.Calls == 0 && (s.Entered == 0 || isCheck(uint32(i))) {
 			continue
 		}
 		c.Stages = append(c.Stages, trace.Stage{
 			Function: hookName(uint32(i)), Calls: s.Calls, Failed: s.Failed, First: s.First, Total: s.Total, LastRet: s.LastRet,
-			Open: s.Calls == 0 && s.Entered != 0 && !isCheck(uint32(i)),
+			Open: s.Entered != 0 && !isCheck(uint32(i)),
 		})
 	}
 	n := min(int(k.Nfailed), len(k.Failed))
 	for i := range n {
 		s := k.Failed[(int(k.Nfailed)-n+i)%len(k.Failed)]
 		span := trace.Span{Function: hookName(uint32(s.Hook)), Start: s.Start, End: s.End, Ret: s.Ret, Unjited: s.Unjited != 0}
-		if isCheck(uint32(s.Hook)) && !isKernelAddress(uint64(s.Arg)) {
-			span.Arg = s.Arg
+		if isCheck(uint32(s.Hook)) {
+			span.Arg = int64(int32(s.Arg)) // all are 32 bits wide, and fentry leaves garbage above them
 		}
 		c.Failed = append(c.Failed, span)
 	}

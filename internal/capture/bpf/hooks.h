@@ -60,10 +60,12 @@ static __always_inline void push_failed(struct call *c, u32 hook, u64 start, u64
 GLOBAL int enter_hook(u64 hook, u64 arg)
 {
 	struct call *c = current_call();
+	u64 now = bpf_ktime_get_ns();
 
-	if (!c || hook >= H_MAX) /* 64 bits wide, or the verifier loses the bound */
+	asm volatile("" : "+r"(hook));
+	if (!c || hook >= H_MAX)
 		return 0;
-	c->stages[hook].entered = bpf_ktime_get_ns();
+	c->stages[hook].entered = now;
 	c->stages[hook].arg = arg;
 	if (hook == H_LOAD)
 		c->flags |= F_LOADING;
@@ -74,8 +76,13 @@ GLOBAL int enter_hook(u64 hook, u64 arg)
 static __always_inline void leave(struct call *c, u64 hook, s32 err, bool unjited)
 {
 	u64 now = bpf_ktime_get_ns(), entered;
-	struct stage *s = &c->stages[hook];
+	struct stage *s;
 
+	/* here, and 64 bits wide: before 5.16 the verifier forgets the bounds of what visits the stack */
+	asm volatile("" : "+r"(hook));
+	if (hook >= H_MAX)
+		return;
+	s = &c->stages[hook];
 	entered = s->entered;
 	if (!entered) /* its start was missed */
 		return;
@@ -96,7 +103,7 @@ GLOBAL int exit_hook(u64 hook, u64 ret)
 {
 	struct call *c = current_call();
 
-	if (c && hook < H_MAX)
+	if (c)
 		leave(c, hook, (s32)ret, false);
 	return 0;
 }
@@ -114,7 +121,7 @@ GLOBAL int exit_jit(u64 hook, u64 ret)
 	s32 err = IS_ERR(ret) ? (s32)(s64)ret : 0;
 	bool unjited;
 
-	if (!c || hook >= H_MAX)
+	if (!c)
 		return 0;
 	unjited = !err && p && !BPF_CORE_READ_BITFIELD_PROBED(p, jited);
 	if (unjited)
@@ -130,7 +137,7 @@ GLOBAL int exit_blind(u64 hook, u64 ret)
 {
 	struct call *c = current_call();
 
-	if (!c || hook >= H_MAX)
+	if (!c)
 		return 0;
 	if (IS_ERR(ret)) {
 		struct bpf_prog *p = (void *)(unsigned long)c->stages[H_BLIND].arg;
@@ -148,7 +155,7 @@ GLOBAL int exit_docheck(u64 hook, u64 ret)
 {
 	struct call *c = current_call();
 
-	if (!c || hook >= H_MAX)
+	if (!c)
 		return 0;
 	if ((s32)ret < 0 && c->stages[H_DOCHECK].entered) {
 		struct bpf_verifier_env *env = (void *)(unsigned long)c->stages[H_DOCHECK].arg;
@@ -166,7 +173,7 @@ GLOBAL int exit_check(u64 hook, u64 ret)
 	struct call *c = current_call();
 	struct bpf_prog *p = 0;
 
-	if (!c || hook >= H_MAX)
+	if (!c)
 		return 0;
 	/* the argument is struct bpf_prog **: the verifier may have replaced the program */
 	bpf_probe_read_kernel(&p, sizeof(p), (void *)(unsigned long)c->stages[H_CHECK].arg);
@@ -185,12 +192,15 @@ GLOBAL int failed_check(u64 hook, u64 arg, u64 ret)
 
 	if (hook == H_PATCH)
 		err = IS_ERR(ret) ? (s32)(s64)ret : 0;
-	if (err >= 0 || hook >= H_MAX)
+	if (err >= 0)
 		return 0;
 	c = current_call();
 	if (!c)
 		return 0;
 	now = bpf_ktime_get_ns();
+	asm volatile("" : "+r"(hook));
+	if (hook >= H_MAX)
+		return 0;
 	c->stages[hook].calls++;
 	c->stages[hook].failed++;
 	c->stages[hook].last_ret = err;
