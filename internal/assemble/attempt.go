@@ -59,7 +59,7 @@ func (a *Assembler) attempt(f *fold) *load.Attempt {
 		at.Jump = bl.jump(at, c, ch)
 	}
 	at.VerifierLog = verifierLog(f.log, f.said, f.noSpace)
-	at.FeatureProbe = a.probe(at)
+	at.FeatureProbe = a.probe(at, c)
 	if at.Outcome != load.Loaded {
 		why = append(why, c.shortcomings()...)
 	}

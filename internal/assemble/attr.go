@@ -30,6 +30,8 @@ const (
 	progLogLevel   = 24
 	progLogSize    = 28
 	progLogBuf     = 32
+	progVersion    = 40
+	progFlags      = 44
 	progName       = 48
 	progIfindex    = 64
 	progAttachType = 68
@@ -109,13 +111,16 @@ func logFields(kind load.Kind) []field {
 	return nil
 }
 
+// version is what old kernels want of kprobe programs: bpftrace tries several ways to find it.
+var version = field{progVersion, 4}
+
 // optional are the fields that loaders drop one after the other when an old kernel may be in the way: the name, the
 // expected attach type, BTF with its func_info and line_info.
 var optional = []field{{progName, 16}, {progAttachType, 4}, {progBTFFD, 4}, {progFuncRec, 16}, {progLineRec, 16}}
 
 // dropped reports whether b is a without some of its optional fields, and else equal but for the log.
 func dropped(a, b attr) bool {
-	log := logFields(load.ProgLoad)
+	log := append(logFields(load.ProgLoad), version)
 	if a.without(append(log, optional...)...) != b.without(append(log, optional...)...) {
 		return false
 	}

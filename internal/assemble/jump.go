@@ -187,9 +187,18 @@ func (bl *blindingVerdict) translatedJump(e *load.Evidence, c *call, ch *chain) 
 	if !k.WholeProgram && len(functions) > 1 {
 		of = bl.function(functions, c)
 	}
-	from, to, exact := carryBack(e.Insns, of, unit, v.Jump)
-	j.From, j.To = from, to
-	j.Approximate = j.Approximate || !exact
+	m := blinding.NewMapping(e.Insns[of.Start:of.End], unit)
+	from, exactFrom := m.Submitted(v.Jump.From)
+	to, exactTo := m.Submitted(v.Jump.To)
+	if from < 0 || to < 0 {
+		return nil
+	}
+	j.From, j.To = of.Start+from, of.Start+to
+	// The target of a jump that came through unchanged is known from the jump itself.
+	if t, ok := e.Insns[j.From].Target(j.From); ok && exactFrom && of.Contains(t) {
+		j.To, exactTo = t, true
+	}
+	j.Approximate = j.Approximate || !exactFrom || !exactTo
 	return j
 }
 
@@ -200,32 +209,4 @@ func (bl *blindingVerdict) function(functions []insn.Function, c *call) insn.Fun
 		n = int(s.Calls) - 1
 	}
 	return functions[min(max(n, 0), len(functions)-1)]
-}
-
-// carryBack finds a jump of post-verifier code in the submitted function. The verifier adds and removes code but keeps its
-// order: when both have the same 16-bit jumps, the n-th is the n-th. Otherwise the place is estimated.
-func carryBack(submitted []insn.Instruction, f insn.Function, unit []insn.Instruction, j blinding.Jump) (from, to int, exact bool) {
-	before, after := jumpsIn(submitted, f), jumpsIn(unit, insn.Function{Start: 0, End: len(unit)})
-	n := 0
-	for n < len(after) && after[n] != j.From {
-		n++
-	}
-	same := len(before) == len(after) && n < len(after)
-	for i := 0; same && i < len(after); i++ {
-		same = submitted[before[i]].Code == unit[after[i]].Code && submitted[before[i]].Imm == unit[after[i]].Imm
-	}
-	if same {
-		to, _ = submitted[before[n]].Target(before[n])
-		return before[n], to, true
-	}
-	return 0, 0, false
-}
-
-func jumpsIn(prog []insn.Instruction, f insn.Function) (at []int) {
-	for i := f.Start; i < f.End; i++ {
-		if prog[i].IsJump16() && !insn.IsSecondHalf(prog, i) {
-			at = append(at, i)
-		}
-	}
-	return at
 }

@@ -2,6 +2,296 @@
 
 package assemble
 
-import "github.com/bpfwhy/bpfwhy/load"
+import (
+	"slices"
 
-func (a *Assembler) probe(at *load.Attempt) string { return "" }
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// Loaders find out what a kernel can do by loads that fail on purpose. They are recognised by what they submit, to the
+// last instruction; anything that is not in these tables is somebody's program. What a probe looks like was read off system
+// calls and sources: cilium/ebpf v0.11 to v0.22, libbpf 0.5 to 1.7 with the bpftool and bpftrace of its time, Aya.
+
+// Numbers of include/uapi/linux/bpf.h.
+const (
+	typeSocketFilter = 1
+	typeKprobe       = 2
+	typeSchedCLS     = 3
+	typeTracepoint   = 5
+	typeCgroupSKB    = 8
+	typeCgroupSock   = 9
+
+	helperProbeReadKernel = 113
+	helperCoarseNS        = 160
+	helperFuncIP          = 173
+	helperCookie          = 174
+)
+
+var (
+	exit = insn.Instruction{Code: insn.OpcodeExit}
+	// anyCall stands for the call of whichever helper is asked for.
+	anyCall = insn.Instruction{Code: insn.OpcodeCall, Imm: -1}
+)
+
+func mov(dst uint8, imm int32) insn.Instruction {
+	return insn.Instruction{Code: insn.ClassALU64 | insn.OpMOV, Dst: dst, Imm: imm}
+}
+
+func callHelper(helper int32) insn.Instruction {
+	return insn.Instruction{Code: insn.OpcodeCall, Imm: helper}
+}
+
+func callFunction(off int32) insn.Instruction {
+	return insn.Instruction{Code: insn.OpcodeCall, Src: insn.PseudoCall, Imm: off}
+}
+
+// wideZero is r0 = 0 as cilium/ebpf writes it.
+func wideZero() []insn.Instruction {
+	return []insn.Instruction{{Code: insn.OpcodeLoadImm64}, {}}
+}
+
+// mapValue is the address of a place in a map's value. The map's descriptor is taken out of what is compared.
+func mapValue(off int32) []insn.Instruction {
+	return []insn.Instruction{{Code: insn.OpcodeLoadImm64, Dst: 1, Src: insn.PseudoMapValue}, {Imm: off}}
+}
+
+func join(parts ...[]insn.Instruction) []insn.Instruction { return slices.Concat(parts...) }
+
+func code(in ...insn.Instruction) []insn.Instruction { return in }
+
+// programProbe is one row of the table.
+type programProbe struct {
+	by, what string
+	types    []uint32 // nil: any
+	name     string
+	insns    []insn.Instruction
+	// failing rows are told from ordinary programs by their failure alone, and only count with it.
+	failing bool
+	only    func(c *probed) bool // what else must hold
+}
+
+// probed is what is known of the call that may be a probe.
+type probed struct {
+	attr    attr
+	errno   int
+	license string
+	known   bool // the licence was read
+}
+
+// trivial is the program that every loader uses for questions that do not need a program.
+var trivial = code(mov(0, 0), exit)
+
+// unknownType reports what a kernel answers that does not have a program type, or not for a program so small. A trivial program
+// that is not permitted is no probe: it is how a loader learns that it may load nothing. Nor is one that nothing is wrong
+// with: its loader had no descriptors left, or the JIT no memory.
+func unknownType(p *probed) bool {
+	const cgroupSockAddr, cgroupSockopt, structOps, skLookup, syscall, netfilter = 18, 25, 27, 30, 31, 32
+	const sleepable = 1 << 4
+	typ := p.attr.u32(progType)
+	attach := map[uint32]uint32{cgroupSockAddr: 10, cgroupSockopt: 21, skLookup: 36, netfilter: 45}[typ]
+	flags := map[uint32]uint32{syscall: sleepable}[typ]
+	return (p.errno == eINVAL || p.errno == e2BIG || p.errno == eNOTSUPP && typ == structOps) && typ < uint32(len(programTypes)) &&
+		p.attr.u32(progAttachType) == attach && p.attr.u32(progFlags) == flags && p.attr.u32(progAttachBTF) == 0 && p.attr.u32(progBTFFD) == 0
+}
+
+// byCilium recognises the record sizes that cilium/ebpf gives without records.
+func byCilium(p *probed) bool {
+	return p.attr.u32(progFuncRec) == 8 && p.attr.u32(progLineRec) == 16 && p.attr.u32(progLineCnt) == 0
+}
+
+var programProbes = []programProbe{
+	{by: "libbpf", what: "program name", types: []uint32{typeSocketFilter}, name: "libbpf_nametest", insns: trivial},
+	{by: "libbpf", what: "program name", types: []uint32{typeSocketFilter}, name: "test", insns: trivial, failing: true,
+		only: func(p *probed) bool { return p.errno == eINVAL || p.errno == e2BIG }},
+	{by: "Aya", what: "program name", name: "aya_name_check", insns: trivial},
+	{by: "libbpf", what: "memory accounting", types: []uint32{typeSocketFilter}, insns: code(callHelper(helperCoarseNS), exit)},
+	{by: "libbpf", what: "attach cookie", types: []uint32{typeKprobe, typeTracepoint}, insns: code(callHelper(helperCookie), exit)},
+	{by: "libbpf", what: "expected_attach_type", types: []uint32{typeCgroupSock}, insns: trivial, failing: true,
+		only: func(p *probed) bool { return p.attr.u32(progAttachType) == 2 }},
+	{by: "libbpf", what: "uprobe.multi link", types: []uint32{typeKprobe}, insns: trivial, failing: true,
+		only: func(p *probed) bool { return p.attr.u32(progAttachType) == 48 }},
+	{by: "libbpf", what: "global data", types: []uint32{typeSocketFilter},
+		insns: join(mapValue(16), code(insn.Instruction{Code: insn.ClassST | insn.ModeMEM | insn.SizeDW, Dst: 1, Imm: 42}, mov(0, 0), exit))},
+	{by: "libbpf", what: "full range of map value offsets", types: []uint32{typeSocketFilter}, insns: join(mapValue(1<<30), code(exit))},
+	{by: "libbpf", what: "context argument tag", types: []uint32{typeKprobe}, name: "det_arg_ctx",
+		insns: code(callFunction(1), exit, callHelper(helperFuncIP), exit)},
+	{by: "libbpf or cilium/ebpf", what: "bpf_probe_read_kernel", types: []uint32{typeKprobe, typeTracepoint}, insns: code(
+		insn.Instruction{Code: insn.ClassALU64 | insn.OpMOV | insn.SourceX, Dst: 1, Src: insn.RegFP},
+		insn.Instruction{Code: insn.ClassALU64 | insn.OpADD, Dst: 1, Imm: -8},
+		mov(2, 8), mov(3, 0), callHelper(helperProbeReadKernel), exit)},
+	{by: "libbpf", what: "helper", insns: code(anyCall, exit), failing: true,
+		// libbpf_probe_bpf_helper: bpftool asks some 5,000 times.
+		only: func(p *probed) bool { return p.attr.u32(progLogLevel) == 1 && p.attr.u32(progLogSize) == 4096 }},
+	{by: "libbpf", what: "program type", insns: trivial, failing: true,
+		// libbpf_probe_bpf_prog_type gives tracing, lsm and ext programs the first BTF id there is.
+		only: func(p *probed) bool {
+			return p.attr.u32(progAttachBTF) == 1 && p.attr.u32(progLogLevel) == 1 && p.attr.u32(progLogSize) == 4096
+		}},
+	{by: "libbpf", what: "program type", insns: trivial, failing: true,
+		only: func(p *probed) bool {
+			typ := p.attr.u32(progType)
+			return unknownType(p) && typ != typeSocketFilter && typ != typeTracepoint
+		}},
+	{by: "bpftool", what: "bpf(2)", types: []uint32{0}, failing: true,
+		only: func(p *probed) bool { return p.attr.without() == "" }},
+
+	{by: "cilium/ebpf", what: "func_info and line_info", types: []uint32{typeSocketFilter}, insns: trivial,
+		only: func(p *probed) bool { return p.attr.u32(progBTFFD) == 1<<32-1 && p.attr.u32(progFuncRec+12) == 1 }},
+	{by: "cilium/ebpf", what: "BPF_PROG_ATTACH, tcx, netkit", types: []uint32{typeCgroupSKB, typeSchedCLS}, insns: trivial, failing: true, only: byCilium},
+	{by: "cilium/ebpf", what: "uprobe.multi link", types: []uint32{typeKprobe}, name: "probe_upm_link", insns: trivial},
+	{by: "cilium/ebpf", what: "kprobe.multi link", types: []uint32{typeKprobe}, name: "probe_kpm_link", insns: trivial},
+	{by: "cilium/ebpf", what: "kprobe.session link", types: []uint32{typeKprobe}, name: "probe_kps_link", insns: trivial},
+	{by: "cilium/ebpf", what: "perf_event link", types: []uint32{typeKprobe}, name: "probe_bpf_perf_", insns: trivial},
+	{by: "cilium/ebpf", what: "bpf-to-bpf calls", types: []uint32{typeSocketFilter}, insns: code(callFunction(1), exit, mov(0, 0), exit)},
+	{by: "cilium/ebpf", what: "program type", insns: join(wideZero(), code(exit)), failing: true,
+		only: func(p *probed) bool { return unknownType(p) || p.known && p.license == "" }},
+	{by: "cilium/ebpf", what: "helper", insns: join(code(anyCall), wideZero(), code(exit))},
+	{by: "cilium/ebpf or bpftool", what: "more than 4096 instructions", types: []uint32{typeSocketFilter, typeSchedCLS},
+		insns: join(slices.Repeat(code(mov(0, 1)), 4096), code(exit))},
+	{by: "cilium/ebpf or bpftool", what: "bounded loops", types: []uint32{typeSocketFilter, typeSchedCLS}, insns: code(mov(0, 10),
+		insn.Instruction{Code: insn.ClassALU64 | insn.OpSUB, Imm: 1}, insn.Instruction{Code: insn.ClassJMP | insn.OpJNE, Off: -2}, exit)},
+	{by: "cilium/ebpf or bpftool", what: "ISA v2", types: []uint32{typeSocketFilter, typeSchedCLS}, insns: code(mov(0, 0),
+		insn.Instruction{Code: insn.ClassJMP | insn.OpJLT, Off: 1}, mov(0, 1), exit)},
+	{by: "cilium/ebpf or bpftool", what: "ISA v3", types: []uint32{typeSocketFilter, typeSchedCLS}, insns: code(mov(0, 0),
+		insn.Instruction{Code: insn.ClassJMP32 | insn.OpJLT, Off: 1}, mov(0, 1), exit)},
+	{by: "cilium/ebpf or bpftool", what: "ISA v4", types: []uint32{typeSocketFilter, typeSchedCLS}, insns: code(mov(0, 0),
+		insn.Instruction{Code: insn.ClassJMP | insn.OpJEQ, Off: 1, Imm: 1}, insn.Instruction{Code: insn.OpcodeGotol, Imm: 1}, mov(0, 1), exit)},
+}
+
+func (p *programProbe) matches(at *load.Attempt, c *probed) bool {
+	if p.failing && at.Outcome == load.Loaded || p.name != at.Program.Name {
+		return false
+	}
+	if p.types != nil && !slices.Contains(p.types, c.attr.u32(progType)) || p.only != nil && !p.only(c) {
+		return false
+	}
+	got := at.Evidence.Insns
+	if int(c.attr.u32(progInsnCnt)) != len(p.insns) {
+		return false
+	}
+	if len(got) == 0 && len(p.insns) > 0 {
+		// Nothing was copied, as of a load that worked: a name of the loader's own choice is enough.
+		return p.name != "" && !p.failing
+	}
+	return slices.EqualFunc(p.insns, got, func(want, in insn.Instruction) bool {
+		switch {
+		case want == anyCall:
+			in.Imm = want.Imm
+		case in.IsMapLoad():
+			in.Imm = 0
+		}
+		return want == in
+	})
+}
+
+// btfProbes are the sizes of BTF that loaders ask with: types that say nothing, and names of a letter or two.
+var btfProbes = map[uint32]string{
+	45: "libbpf: BTF", 81: "libbpf: BTF functions", 89: "libbpf: BTF data section", 90: "libbpf: BTF data section with ?",
+	43: "libbpf: BTF float", 77: "libbpf: BTF declaration tag", 69: "libbpf: BTF type tag", 56: "libbpf: BTF enum64",
+	146: "libbpf: context argument tag",
+	41:  "cilium/ebpf: BTF", 55: "cilium/ebpf: BTF variable", 51: "cilium/ebpf: BTF functions",
+	71: "cilium/ebpf: BTF declaration tag", 54: "cilium/ebpf: BTF enum64",
+}
+
+// mapNames are names that only probes give.
+var mapNames = map[string]string{
+	"feature_test": "cilium/ebpf: object names", ".test": "cilium/ebpf: dots in object names",
+	"libbpf_global": "libbpf: global data", "libbpf_mmap": "libbpf: array mmap", "libbpf_det_bind": "libbpf: BPF_PROG_BIND_MAP",
+	"aya_name_check": "Aya: object names",
+}
+
+// probe names the feature probe that an attempt is, "" for anything else.
+func (a *Assembler) probe(at *load.Attempt, c *call) string {
+	switch c.kind {
+	case load.ProgLoad:
+		return programProbeOf(at, c)
+	case load.MapCreate:
+		return mapProbe(at, c.attr, c.errno())
+	case load.BTFLoad:
+		const btfSize = 16
+		if level, _ := c.attr.logSettings(c.kind); level == 0 {
+			return btfProbes[c.attr.u32(btfSize)]
+		}
+	case load.LinkCreate:
+		return linkProbe(at, c.attr, c.errno())
+	case load.ProgAttach:
+		const target, flags, replace = 0, 12, 4
+		if c.errno() == eBADF && c.attr.u32(target) == 1<<32-1 && c.attr.u32(flags) == replace {
+			return "cilium/ebpf: BPF_PROG_ATTACH with replacement"
+		}
+	case load.TokenCreate:
+		// Both ask every bpffs for a token, and go on without.
+		switch c.errno() {
+		case 2, eINVAL, 95, eBADF:
+			return "libbpf or cilium/ebpf: BPF token"
+		}
+	}
+	return ""
+}
+
+func programProbeOf(at *load.Attempt, c *call) string {
+	p := &probed{attr: c.attr, errno: c.errno()}
+	if r := c.ranges[trace.License]; r != nil {
+		p.license, p.known = at.Program.License, true
+	}
+	for i := range programProbes {
+		if row := &programProbes[i]; row.matches(at, p) {
+			return row.by + ": " + row.what
+		}
+	}
+	return ""
+}
+
+// mapProbe recognises the maps of one entry that ask for a type or a flag.
+func mapProbe(at *load.Attempt, m attr, errno int) string {
+	if name, ok := mapNames[at.Map.Name]; ok {
+		return name
+	}
+	const invalid = 1<<32 - 1
+	const innerFD, btfFD, btfKey, btfValue, vmlinuxValue = 20, 48, 52, 56, 60
+	const arrayOfMaps, hashOfMaps, structOps = 12, 13, 26
+	typ := m.u32(mapType)
+	small := at.Map.KeySize == 4 && at.Map.ValueSize == 4 && at.Map.MaxEntries == 1
+	switch {
+	case at.Map.Name != "" || errno == 0:
+	case errno == eBADF && (typ == arrayOfMaps || typ == hashOfMaps) && small && m.u32(innerFD) == invalid:
+		return "cilium/ebpf: nested maps"
+	case errno == eBADF && m.u32(btfFD) == invalid && m.u32(btfKey) == 1 && m.u32(btfValue) == 1 && at.Map.MaxEntries == 0:
+		return "cilium/ebpf: map type"
+	case errno == eNOTSUPP && typ == structOps && small && m.u32(vmlinuxValue) == 1:
+		return "libbpf or cilium/ebpf: map type"
+	case errno == eINVAL && small && m.without(field{mapType, 4}, field{mapFlags, 4}) == smallMap:
+		return "libbpf or cilium/ebpf: map type or flag"
+	case errno == ePERM && small && at.Map.Flags != 0 && typeName(mapTypes[:], typ) == "array" && m.without(field{mapType, 4}, field{mapFlags, 4}) == smallMap:
+		return "cilium/ebpf: map flag"
+	}
+	return ""
+}
+
+// smallMap is a map of one entry of four bytes, of no type and without flags.
+var smallMap = string([]byte{4: 4, 8: 4, 12: 1})
+
+// linkProbe recognises links to nothing.
+func linkProbe(at *load.Attempt, l attr, errno int) string {
+	const prog, target, attachType, kprobeCount, uprobePID = 0, 4, 8, 20, 56
+	const invalid = 1<<32 - 1
+	const perfEvent, uprobeMulti, kprobeMulti, tcx, netkit, kprobeSession = 41, 48, 42, 46, 54, 56
+	typ := l.u32(attachType)
+	switch {
+	case errno == 0:
+	case l.u32(prog) == invalid && l.u32(target) == invalid:
+		return "cilium/ebpf: bpf_link"
+	case typ == perfEvent && (errno == eBADF || errno == eINVAL) && (l.u32(target) == invalid || l.u32(target) == 0):
+		return "libbpf or cilium/ebpf: perf_event link"
+	case typ == uprobeMulti && errno == eBADF, typ == uprobeMulti && errno == eINVAL && l.u32(uprobePID) == invalid:
+		return "libbpf or cilium/ebpf: uprobe.multi link"
+	case (typ == tcx || typ == netkit) && l.u32(target) == invalid:
+		return "cilium/ebpf: tcx or netkit"
+	case (typ == kprobeMulti || typ == kprobeSession) && errno == 95 && l.u32(kprobeCount) == 1:
+		// One symbol, on a kernel without fprobe: bpftrace and cilium/ebpf ask so, and fall back.
+		return "bpftrace or cilium/ebpf: kprobe.multi link"
+	}
+	return ""
+}
