@@ -11,6 +11,9 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // Needs says where a patient can run.
@@ -38,6 +41,10 @@ type Patient struct {
 func (p Patient) Run() (Result, error) {
 	// Capabilities, and what a patient takes away, belong to a thread.
 	runtime.LockOSThread()
+	// Else every patient is called "exe", after /proc/self/exe.
+	if name, err := unix.BytePtrFromString(p.Name); err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
+	}
 	res, err := p.run(p.Program)
 	if err != nil {
 		return res, fmt.Errorf("prepare %s: %w", p.Name, err)

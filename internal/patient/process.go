@@ -23,18 +23,20 @@ func Main() {
 	if len(os.Args) == 0 || os.Args[0] != Argv0 {
 		return
 	}
-	if err := child(os.Args[1:]); err != nil {
+	if err := runChild(os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", Argv0, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-func child(args []string) error {
+func runChild(args []string) error {
 	switch {
 	case len(args) == 2 && args[0] == "in-user-namespace":
 		res := program{name: args[1], typ: typeKprobe, insns: small()}.load()
 		return json.NewEncoder(os.Stdout).Encode(res)
+	case len(args) == 1 && args[0] == stormArg:
+		return stormChild()
 	case len(args) != 1:
 		return errors.New("want one patient")
 	}
@@ -42,9 +44,8 @@ func child(args []string) error {
 	if err != nil {
 		return err
 	}
-	// The parent may want to watch this process: it sends a line when it does.
-	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
-		return fmt.Errorf("wait for the start: %w", err)
+	if err := awaitStart(); err != nil {
+		return err
 	}
 	res, err := p.Run()
 	if err != nil {
@@ -53,18 +54,25 @@ func child(args []string) error {
 	return json.NewEncoder(os.Stdout).Encode(res)
 }
 
-// Process is a patient in a process of its own, which waits for Go.
-type Process struct {
+// awaitStart waits for a line from the parent, which may want to watch this process first.
+func awaitStart() error {
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return fmt.Errorf("wait for the start: %w", err)
+	}
+	return nil
+}
+
+// child is this executable once more, waiting to be let go.
+type child struct {
 	cmd    *exec.Cmd
 	start  io.WriteCloser
 	result *bufio.Reader
 	stderr limitedBuffer
 }
 
-// Start starts the process. It makes no bpf(2) before Go. It dies with ctx, and with the thread's process.
-func Start(ctx context.Context, p Patient) (*Process, error) {
-	c := &Process{cmd: exec.CommandContext(ctx, "/proc/self/exe")}
-	c.cmd.Args = []string{Argv0, p.Name}
+func startChild(ctx context.Context, arg string) (*child, error) {
+	c := &child{cmd: exec.CommandContext(ctx, "/proc/self/exe")}
+	c.cmd.Args = []string{Argv0, arg}
 	c.cmd.Stderr = &c.stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var err error
@@ -83,27 +91,46 @@ func Start(ctx context.Context, p Patient) (*Process, error) {
 }
 
 // PID is the process to watch.
-func (c *Process) PID() int { return c.cmd.Process.Pid }
+func (c *child) PID() int { return c.cmd.Process.Pid }
 
-// Go lets the process make its load, waits for its end, and returns what the loader saw.
-func (c *Process) Go() (Result, error) {
-	var res Result
+// finish lets the process go, reads what it says, and waits for its end.
+func (c *child) finish(read func(*json.Decoder) error) error {
 	_, werr := io.WriteString(c.start, "\n")
-	rerr := json.NewDecoder(c.result).Decode(&res)
+	rerr := read(json.NewDecoder(c.result))
 	c.start.Close()
 	if err := c.cmd.Wait(); err != nil {
-		return res, fmt.Errorf("run patient: %w: %s", err, c.stderr.String())
+		return fmt.Errorf("run patient: %w: %s", err, c.stderr.String())
 	}
 	if err := errors.Join(werr, rerr); err != nil {
-		return res, fmt.Errorf("talk to patient: %w", err)
+		return fmt.Errorf("talk to patient: %w", err)
 	}
-	return res, nil
+	return nil
 }
 
 // Kill ends a process that was not let go.
-func (c *Process) Kill() {
+func (c *child) Kill() {
 	c.cmd.Process.Kill()
 	c.cmd.Wait()
+}
+
+// Process is a patient in a process of its own, which waits for Go.
+type Process struct{ *child }
+
+// Start starts the process. It makes no bpf(2) before Go, but for the check for memory accounting that cilium/ebpf makes when it
+// is linked in. It dies with ctx.
+func Start(ctx context.Context, p Patient) (*Process, error) {
+	c, err := startChild(ctx, p.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{c}, nil
+}
+
+// Go lets the process make its load, waits for its end, and returns what the loader saw.
+func (p *Process) Go() (Result, error) {
+	var res Result
+	err := p.finish(func(d *json.Decoder) error { return d.Decode(&res) })
+	return res, err
 }
 
 // limitedBuffer keeps the first 4 KiB of what a child says.
