@@ -162,15 +162,9 @@ func (bl *blindingVerdict) translatedJump(e *load.Evidence, c *call, ch *chain) 
 	if len(unit) == 0 {
 		return nil
 	}
-	k := bl.kernel
-	functions := insn.Functions(e.Insns)
-	var v blinding.Verdict
-	var err error
-	if k.WholeProgram && len(functions) != 1 {
-		v, err = blinding.Check(unit, k)
-	} else {
-		v, err = blinding.CheckFunctions(unit, []insn.Function{{Start: 0, End: len(unit)}}, k)
-	}
+	// Jumps stay inside functions, so that all of a program can be taken for one. Where its functions start can no longer
+	// be seen: the kernel rewrites the calls before this.
+	v, err := blinding.CheckFunctions(unit, []insn.Function{{Start: 0, End: len(unit)}}, bl.kernel)
 	if err != nil || v.Fits {
 		return nil
 	}
@@ -178,35 +172,59 @@ func (bl *blindingVerdict) translatedJump(e *load.Evidence, c *call, ch *chain) 
 	if p := ch.has(load.FnPatch); p != nil && v.FailOff >= 0 && p.Arg != int64(v.FailOff) {
 		j.Approximate = true // another slot than the one that the kernel stumbled over
 	}
-	if len(e.Insns) == 0 {
-		// Nothing to carry it back to: the numbers are those of the post-verifier code.
-		j.From, j.To, j.Approximate = v.Jump.From, v.Jump.To, true
-		return j
-	}
-	of := insn.Function{Start: 0, End: len(e.Insns)}
-	if !k.WholeProgram && len(functions) > 1 {
-		of = bl.function(functions, c)
-	}
-	m := blinding.NewMapping(e.Insns[of.Start:of.End], unit)
-	from, exactFrom := m.Submitted(v.Jump.From)
-	to, exactTo := m.Submitted(v.Jump.To)
+	from, to, exact := carryBack(e.Insns, bl.candidates(e.Insns, c), unit, v.Jump)
 	if from < 0 || to < 0 {
 		return nil
 	}
-	j.From, j.To = of.Start+from, of.Start+to
-	// The target of a jump that came through unchanged is known from the jump itself.
-	if t, ok := e.Insns[j.From].Target(j.From); ok && exactFrom && of.Contains(t) {
-		j.To, exactTo = t, true
-	}
-	j.Approximate = j.Approximate || !exactFrom || !exactTo
+	j.From, j.To = from, to
+	j.Approximate = j.Approximate || !exact
 	return j
 }
 
-// function is the one whose blinding failed: the functions are blinded in their order, one call of the pass each.
-func (bl *blindingVerdict) function(functions []insn.Function, c *call) insn.Function {
+// candidates are the functions of the submitted program that the unit can be, the likeliest first. The kernel calls the pass
+// for one function after the other, in their order, and stops at the one that fails; it has removed dead ones before.
+func (bl *blindingVerdict) candidates(prog []insn.Instruction, c *call) []insn.Function {
+	functions := insn.Functions(prog)
+	if len(functions) < 2 || bl.kernel.WholeProgram {
+		return []insn.Function{{Start: 0, End: len(prog)}}
+	}
 	n := 0
 	if s := c.sum(load.FnBlind); s != nil {
-		n = int(s.Calls) - 1
+		n = min(max(int(s.Calls)-1, 0), len(functions)-1)
 	}
-	return functions[min(max(n, 0), len(functions)-1)]
+	list := []insn.Function{functions[n]}
+	for d := 1; d < len(functions) && len(list) < 16; d++ {
+		if n+d < len(functions) {
+			list = append(list, functions[n+d])
+		}
+		if n >= d {
+			list = append(list, functions[n-d])
+		}
+	}
+	return list
+}
+
+// carryBack finds the place of a jump in the submitted program, in the first candidate where it is certain, else in the
+// likeliest one. The places are negative when there is none.
+func carryBack(prog []insn.Instruction, candidates []insn.Function, unit []insn.Instruction, j blinding.Jump) (from, to int, exact bool) {
+	from, to = -1, -1
+	for i, f := range candidates {
+		m := blinding.NewMapping(prog[f.Start:f.End], unit)
+		jf, exactFrom := m.Submitted(j.From)
+		jt, exactTo := m.Submitted(j.To)
+		if jf < 0 || jt < 0 {
+			continue
+		}
+		jf, jt = jf+f.Start, jt+f.Start
+		if t, ok := prog[jf].Target(jf); ok && exactFrom && f.Contains(t) {
+			jt, exactTo = t, true // the jump itself says so
+		}
+		if exactFrom && exactTo {
+			return jf, jt, true
+		}
+		if i == 0 {
+			from, to = jf, jt
+		}
+	}
+	return from, to, false
 }
