@@ -16,10 +16,10 @@ import (
 
 // Bounds of what is read of a pasted text. What is left out lies in its middle.
 const (
-	maxText      = 1 << 20
-	maxTextLines = 4096
+	maxText      = 256 << 10
+	maxTextLines = 2048
 	maxTextLine  = 2048
-	maxFindings  = 16
+	maxFindings  = 8
 )
 
 // Text explains error text as cilium/ebpf, libbpf, bpftrace, container
@@ -33,7 +33,7 @@ func Text(s string) []load.Diagnosis {
 	var out []load.Diagnosis
 	logs, rest := splitLogs(lines)
 	for _, l := range logs {
-		if d := textDiagnosis(append(slices.Clone(rest), l...), l); d != nil {
+		if d := textDiagnosis(append(slices.Clone(rest[max(0, len(rest)-64):]), l...), l); d != nil {
 			out = append(out, *d)
 		}
 	}
@@ -216,6 +216,9 @@ func textDiagnosis(lines, log []string) *load.Diagnosis {
 
 	found := matches(f)
 	for _, s := range signatures {
+		if log != nil && !f.words.empty() {
+			break // the verifier's word counts for more
+		}
 		i := slices.IndexFunc(lines, s.says.MatchString)
 		if i < 0 {
 			continue
@@ -338,7 +341,9 @@ func textWords(lines, log []string) words {
 	} else if instruction.MatchString(text) && w.finished {
 		return w
 	}
-	for i := len(lines) - 1; i >= 0; i-- {
+	budget := 64 << 10 // bytes; each is compared with every wording
+	for i := len(lines) - 1; i >= 0 && budget > 0; i-- {
+		budget -= len(lines[i])
 		if m := verifierlog.Classify(lines[i]); m.Kind != verifierlog.Unknown {
 			msg := printable(strings.TrimSpace(lines[i]), 300)
 			return words{match: m, message: msg, complaint: []string{msg}, insn: -1}
