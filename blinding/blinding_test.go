@@ -201,3 +201,19 @@ func TestForVersion(t *testing.T) {
 	qt.Check(t, qt.Equals(ForVersion(7, 2), Kernel{WholeProgram: true, RangeCheck: true, StoreProbeMem32: true}))
 	qt.Check(t, qt.Equals(ForVersion(8, 0), Kernel{WholeProgram: true, RangeCheck: true, StoreProbeMem32: true}))
 }
+
+// A program of the largest size that the kernel takes, a third of it jumps.
+func BenchmarkCheckMillion(b *testing.B) {
+	prog := make([]insn.Instruction, 0, 1_000_000)
+	for len(prog) < 999_990 {
+		prog = append(prog, move, load, insn.Instruction{Code: 0x15, Dst: 1, Off: 9, Imm: 1})
+	}
+	for len(prog) < 1_000_000 {
+		prog = append(prog, insn.Instruction{Code: 0x95})
+	}
+	for b.Loop() {
+		if _, err := Check(prog, Kernel{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -53,33 +53,51 @@ func MapIndex(submitted, translated []insn.Instruction, i int) (j int, exact boo
 }
 
 // Submitted returns the submitted slot that slot i of the translated code comes
-// from. The answer is exact when the instruction came through unchanged and no
-// other alignment is as good; otherwise it is the nearest guess. It is -1 when i
+// from. The answer is exact when the instruction came through unchanged and
+// nothing else fits as well; otherwise it is the nearest guess. It is -1 when i
 // is outside the code or nothing was submitted.
 func (m *Mapping) Submitted(i int) (j int, exact bool) {
 	if i < 0 || i >= len(m.translated) || len(m.submitted) == 0 {
 		return -1, false
 	}
 	j = m.nearest(m.forward, i)
-	if m.forward[i] < 0 || m.forward[i] != m.backward[i] || m.guess[i] || m.shiftable(i) {
+	if m.guess[i] {
 		return j, false
 	}
-	// A jump must also go to the same place.
-	if t, ok := m.translated[i].Target(i); ok {
-		want, ok := m.submitted[j].Target(j)
-		if !ok || !m.leadsTo(t, want) {
-			return j, false
-		}
+	f, b := int(m.forward[i]), int(m.backward[i])
+	target, ok := m.translated[i].Target(i)
+	if !ok {
+		return j, f >= 0 && f == b && !m.shiftable(m.forward, i)
 	}
-	return j, true
+	// A jump must go to the same place as well, which also decides between two
+	// that look alike.
+	goesThere := func(to []int32) bool {
+		if to[i] < 0 || m.shiftable(to, i) {
+			return false
+		}
+		want, ok := m.submitted[to[i]].Target(int(to[i]))
+		return ok && m.leadsTo(target, want)
+	}
+	// Both alignments must mean about the same place, though, and not different
+	// rounds of a loop.
+	const close = 8
+	if d := j - m.nearest(m.backward, i); d > close || d < -close {
+		return j, false
+	}
+	switch first, second := goesThere(m.forward), goesThere(m.backward); {
+	case first && (f == b || !second):
+		return f, true
+	case second && !first:
+		return b, true
+	}
+	return j, false
 }
 
 // shiftable reports whether the run of matches around slot i might as well
 // belong to code that was removed next to it: an unrolled loop whose middle is
 // dead looks the same whichever rounds of it are gone.
-func (m *Mapping) shiftable(i int) bool {
+func (m *Mapping) shiftable(to []int32, i int) bool {
 	const longest = 512 // of a run that can be found twice, and still be the same by chance
-	to := m.forward
 	first := i
 	for first > 0 && i-first < longest && to[first-1] >= 0 && to[first-1] == to[first]-1 {
 		first--

@@ -204,7 +204,7 @@ var wordings = []Info{
 	wording(KfuncUnknown, `kfunc offset > 0 without fd_array is invalid|negative offset disallowed for kernel module function call|invalid module BTF fd`, "kfunc offset > 0 without fd_array is invalid", "5.15 and newer"),
 	wording(ArgumentType, `(?P<reg>R\d+) type=(?P<type>\S+) expected=(?P<want>.*)`, "R2 type=scalar expected=fp, pkt, pkt_meta, map_key, map_value", "before 5.18: type=inv"),
 	wording(ArgumentType, `kernel function (?P<name>\S+) args?#(?P<arg>\d+) (?P<why>.*)`, "kernel function bpf_kfunc args#0 expected pointer to ctx, but got scalar", "5.13 and newer"),
-	wording(ArgumentType, `arg#(?P<arg>\d+) (?P<why>(?:expected|pointer type|is |must |reference|arg ).*)`, "arg#0 expected pointer to stack or dynptr_ptr", ""),
+	wording(ArgumentType, `arg#(?P<arg>\d+) (?P<why>(?:expected|pointer type|is |must |arg ).*)`, "arg#0 expected pointer to stack or dynptr_ptr", ""),
 	wording(ArgumentType, `(?P<reg>R\d+) (?:must be a known constant|is not a known constant|doesn't have constant offset|must be referenced|must have zero offset|is not pointing to).*`, "R3 must be a known constant", ""),
 
 	wording(BadMapFD, `fd (?P<fd>-?\d+) is not pointing to (?:a )?valid bpf_map`, "fd 999 is not pointing to valid bpf_map", ""),

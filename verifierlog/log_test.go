@@ -180,6 +180,13 @@ func TestParseLibbpf(t *testing.T) {
 	}))
 }
 
+// A note that every program with BTF may draw is no complaint.
+func TestParseNote(t *testing.T) {
+	l := Parse("arg#0 reference type('UNKNOWN ') size cannot be determined: -22\nfd 3 is not pointing to valid bpf_map\nprocessed 0 insns\n", Options{})
+	qt.Check(t, qt.DeepEquals(l.Messages, []string{"fd 3 is not pointing to valid bpf_map"}))
+	qt.Check(t, qt.Equals(l.Match.Kind, BadMapFD))
+}
+
 // Source lines before 6.9 come without a file name.
 func TestParseOldSource(t *testing.T) {
 	l := Parse("; return *p;\n3: (61) r0 = *(u32 *)(r0 +0)\nR0 invalid mem access 'map_value_or_null'\n", Options{})
