@@ -125,8 +125,9 @@ func mirrorsOf(suite string, configured []source) []source {
 	security := strings.HasSuffix(suite, "-security")
 	var mirrors []source
 	add := func(s source) {
-		if !slices.ContainsFunc(mirrors, func(m source) bool { return m.uri == s.uri }) {
-			mirrors = append(mirrors, source{s.uri, suite, s.signedBy})
+		s = source{s.uri, suite, cmp.Or(s.signedBy, debianKeyring)}
+		if !slices.Contains(mirrors, s) {
+			mirrors = append(mirrors, s)
 		}
 	}
 	for _, s := range configured {
@@ -393,11 +394,7 @@ type apt struct {
 
 // update fetches the suite's index.
 func (a apt) update(ctx context.Context) error {
-	keyring := a.source.signedBy
-	if keyring == "" {
-		keyring = debianKeyring
-	}
-	for file := range strings.SplitSeq(keyring, ",") {
+	for file := range strings.SplitSeq(a.source.signedBy, ",") {
 		if _, err := os.Stat(file); err != nil {
 			return fmt.Errorf("read suite %s of %s: no keyring to check its signature (install debian-archive-keyring): %w", a.source.suite, a.source.uri, err)
 		}
@@ -407,7 +404,7 @@ func (a apt) update(ctx context.Context) error {
 			return fmt.Errorf("prepare apt: %w", err)
 		}
 	}
-	options := "arch=amd64 signed-by=" + keyring
+	options := "arch=amd64 signed-by=" + a.source.signedBy
 	if strings.HasPrefix(a.source.uri, defaultArchive) {
 		// Signed as ever, but nobody renews the date.
 		options += " check-valid-until=no"

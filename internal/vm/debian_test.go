@@ -111,20 +111,21 @@ func TestMirrorsOf(t *testing.T) {
 		{"http://security.example/debian-security", "bookworm-security", ""},
 	}
 	equals := func(got, want []source) qt.Checker { return qt.CmpEquals(got, want, cmp.AllowUnexported(source{})) }
+	const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 	qt.Check(t, equals(mirrorsOf("sid", configured), []source{
 		{"http://mirror.example/debian", "sid", "/k.gpg"},
-		{defaultMirror, "sid", ""},
-		{"http://archive.debian.org/debian", "sid", ""},
+		{defaultMirror, "sid", keyring},
+		{defaultArchive + "debian", "sid", keyring},
 	}))
 	qt.Check(t, equals(mirrorsOf("bullseye-security", configured), []source{
-		{"http://security.example/debian-security", "bullseye-security", ""},
-		{defaultSecurityMirror, "bullseye-security", ""},
-		{"http://archive.debian.org/debian-security", "bullseye-security", ""},
+		{"http://security.example/debian-security", "bullseye-security", keyring},
+		{defaultSecurityMirror, "bullseye-security", keyring},
+		{defaultArchive + "debian-security", "bullseye-security", keyring},
 	}))
 	// Debian's own mirror, where it is the configured one, comes once.
-	qt.Check(t, equals(mirrorsOf("sid", []source{{defaultMirror, "bookworm", "/k.gpg"}}), []source{
-		{defaultMirror, "sid", "/k.gpg"},
-		{"http://archive.debian.org/debian", "sid", ""},
+	qt.Check(t, equals(mirrorsOf("sid", []source{{defaultMirror, "bookworm", keyring}}), []source{
+		{defaultMirror, "sid", keyring},
+		{defaultArchive + "debian", "sid", keyring},
 	}))
 }
 
