@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/capture"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
@@ -27,8 +29,6 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"bpfwhy": func() { os.Exit(Main(os.Args)) },
 		"load":   func() { os.Exit(loadPatient(os.Args[1:])) },
-		// Another name, for scripts that watch the whole machine while others run.
-		"watched": func() { os.Exit(loadPatient(os.Args[1:])) },
 	})
 }
 
@@ -78,6 +78,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits,
 			"lines": lines,
+			"await": await,
 		},
 	})
 }
@@ -110,6 +111,24 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("standard error is not one clear line: %q", stderr)
 		}
 	}
+}
+
+// await waits until a file holds a match: "await FILE REGEXP". Machines are slow and shared.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await FILE REGEXP")
+	}
+	re, err := regexp.Compile(`(?m)` + args[1])
+	ts.Check(err)
+	var b []byte
+	for range 600 {
+		b, _ = os.ReadFile(ts.MkAbs(args[0]))
+		if re.Match(b) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Fatalf("no match for %q in %s: %s", args[1], args[0], b)
 }
 
 // lines checks the number of lines of a file, or of stdout or stderr.

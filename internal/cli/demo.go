@@ -48,7 +48,7 @@ the stage in question, an answer that leaves the cause open and names the true o
 	f.BoolVar(&o.list, "list", false, "list the cases and leave")
 	f.BoolVar(&o.allow, "allow-sysctl", false, "allow net.core.bpf_jit_harden to be raised and put back")
 	f.BoolVar(&o.json, "json", false, "JSON Lines, one case a line")
-	f.StringVar(&o.backend, "backend", "", "force one kind of hook: "+strings.Join(backends, ", "))
+	backendFlag(c, &o.backend)
 	return c
 }
 

@@ -272,7 +272,7 @@ func (r *report) print(t *render.Text) error {
 	sections = append(sections, render.Section{Label: "rights", Items: caps}, render.Section{Label: "node", Items: r.nodeLines()})
 	if len(r.Node.Unknown) > 0 {
 		var lines []string
-		for _, k := range slices.Sorted(maps.Keys(r.Node.Unknown)) {
+		for _, k := range sorted(r.Node.Unknown) {
 			lines = append(lines, k+": "+r.Node.Unknown[k])
 		}
 		sections = append(sections, render.Section{Label: "not read", Items: lines})
@@ -311,7 +311,7 @@ func hookLines(hooks []trace.Hook) []string {
 func (r *report) nodeLines() []string {
 	n := &r.Node
 	var out []string
-	for _, k := range slices.Sorted(maps.Keys(n.Sysctls)) {
+	for _, k := range sorted(n.Sysctls) {
 		out = append(out, k+" = "+n.Sysctls[k])
 	}
 	value := func(name, v string) {
@@ -350,6 +350,8 @@ func (r *report) nodeLines() []string {
 	value("cgroups", orElse(strings.Join(groups, ", "), "none mounted"))
 	return out
 }
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 func orElse(s, other string) string {
 	if s == "" {

@@ -97,17 +97,16 @@ func explainInput(name string, in io.Reader, o explainOptions) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	if len(text) > maxText {
+	switch {
+	case len(bytes.TrimSpace(text)) == 0:
+		return fmt.Errorf("explain %s: it is empty", name)
+	case bytes.IndexByte(text, 0) >= 0:
+		return fmt.Errorf("explain %s: neither a trace nor text", name)
+	case len(text) > maxText:
 		say("%s: only its first %d MiB are read", name, maxText>>20)
 		text = text[:maxText]
 	}
-	if len(bytes.TrimSpace(text)) == 0 {
-		return fmt.Errorf("explain %s: it is empty", name)
-	}
-	if bytes.IndexByte(text, 0) >= 0 {
-		return fmt.Errorf("explain %s: neither a trace nor text", name)
-	}
-	return explainText(string(text), o)
+	return explainText(name, string(text), o.json)
 }
 
 func explainTrace(in io.Reader, o explainOptions) error {

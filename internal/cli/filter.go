@@ -15,7 +15,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/capture"
 	"github.com/bpfwhy/bpfwhy/load"
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 )
 
 // selection is what watch and run have in common: which attempts, by which hooks, and in what form.
@@ -32,21 +32,28 @@ type selection struct {
 // backends in the order in which capture tries them.
 var backends = []string{"fentry", "kprobe", "tracepoint", "tp_btf"}
 
-func (s *selection) flags(f *pflag.FlagSet) {
+func (s *selection) flags(c *cobra.Command) {
+	f := c.Flags()
 	f.StringVar(&s.comm, "comm", "", "only threads of this name (as in /proc/PID/comm, at most 15 bytes)")
 	f.StringVar(&s.cgroup, "cgroup", "", "only this cgroup v2 and those below it: a path, or an id (its inode number)")
 	f.BoolVar(&s.failed, "failed", false, "only loads that fail or end up not jited")
 	f.BoolVar(&s.all, "all", false, "also feature probes, and healthy map, BTF, link and other calls")
 	f.BoolVar(&s.json, "json", false, "JSON Lines, one attempt a line (docs/schema/load-v1.schema.json)")
 	f.StringVar(&s.record, "record", "", "write what was captured to this file, for 'bpfwhy explain FILE' (mode 0600)")
-	f.StringVar(&s.backend, "backend", "", "force one kind of hook: "+strings.Join(backends, ", "))
+	backendFlag(c, &s.backend)
+}
+
+func backendFlag(c *cobra.Command, name *string) {
+	c.Flags().StringVar(name, "backend", "", "force one kind of hook: "+strings.Join(backends, ", "))
+	// The error is for a flag that does not exist.
+	_ = c.RegisterFlagCompletionFunc("backend", cobra.FixedCompletions(backends, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // options translates the selection for the kernel side.
 func (s *selection) options() (capture.Options, error) {
 	o := capture.Options{Backend: s.backend, Comm: s.comm, FailedOnly: s.failed, All: s.all}
-	if s.backend != "" && !slices.Contains(backends, s.backend) {
-		return o, fmt.Errorf("--backend %q: choose one of %s", s.backend, strings.Join(backends, ", "))
+	if err := checkBackend(s.backend); err != nil {
+		return o, err
 	}
 	if len(s.comm) > 15 {
 		return o, fmt.Errorf("--comm %q: the kernel keeps 15 bytes of a name, and these are %d", s.comm, len(s.comm))
@@ -66,6 +73,13 @@ func (s *selection) options() (capture.Options, error) {
 		o.CgroupID, o.CgroupLevel = g.id, g.level
 	}
 	return o, nil
+}
+
+func checkBackend(name string) error {
+	if name == "" || slices.Contains(backends, name) {
+		return nil
+	}
+	return fmt.Errorf("--backend %q: choose one of %s", name, strings.Join(backends, ", "))
 }
 
 // shows reports whether an attempt is one to show.

@@ -42,7 +42,7 @@ started and the status is 2.`,
 			return run(o)
 		},
 	}
-	o.flags(c.Flags())
+	o.flags(c)
 	c.Flags().StringVar(&o.user, "user", "", "run the command as this user (name or uid), with the user's groups")
 	c.Flags().StringVar(&o.output, "output", "", "write the explanations to this file instead, as they come (mode 0600)")
 	c.Flags().SetInterspersed(false) // what follows the command's name is the command's

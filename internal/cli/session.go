@@ -210,16 +210,23 @@ func monotonic() uint64 {
 	return uint64(ts.Nano())
 }
 
-// interrupts returns a channel that is closed by the first SIGINT, SIGTERM or SIGHUP (unless ignored, as under nohup);
-// the second ends the process.
+// interrupts returns a channel that is closed by the first SIGINT, SIGTERM or SIGHUP (unless ignored, as under nohup). One
+// more, a second later or after, ends the process: until then it is the same one, which timeout(1) and terminals send
+// to the process and to its group.
 func interrupts() <-chan struct{} {
 	stop := make(chan struct{})
 	c := make(chan os.Signal, 1)
 	notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		<-c
-		signal.Stop(c)
 		close(stop)
+		first := time.Now()
+		for s := range c {
+			if time.Since(first) > time.Second {
+				signal.Reset(s)
+				unix.Kill(os.Getpid(), s.(syscall.Signal))
+			}
+		}
 	}()
 	return stop
 }

@@ -2,8 +2,31 @@
 
 package cli
 
-import "errors"
+import (
+	"fmt"
+	"os"
 
-func explainText(text string, o explainOptions) error {
-	return errors.New("explain text: not there yet")
+	"github.com/bpfwhy/bpfwhy/explain"
+	"github.com/bpfwhy/bpfwhy/internal/render"
+)
+
+// explainText explains error text. Nothing recognised is a negative answer, not bad input.
+func explainText(name, text string, asJSON bool) error {
+	found := explain.Text(text)
+	if len(found) == 0 {
+		return &status{negative, fmt.Errorf("explain %s: nothing in it is known to be about loading BPF", name)}
+	}
+	t := newText(os.Stdout)
+	for i := range found {
+		var err error
+		if asJSON {
+			err = render.JSON(os.Stdout, &found[i])
+		} else {
+			err = t.Diagnosis(&found[i])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -4,13 +4,16 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/internal/capture"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/internal/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -33,7 +36,7 @@ beneath each that failed or was not compiled, and a summary at the end.
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return watch(o) },
 	}
-	o.flags(c.Flags())
+	o.flags(c)
 	c.Flags().IntSliceVar(&o.pids, "pid", nil, "only these processes and their children")
 	return c
 }
@@ -49,6 +52,10 @@ func watch(o watchOptions) error {
 		}
 	}
 	opts.PIDs = o.pids
+	// A demo that was killed with its guardian may have left a sysctl raised.
+	if r, err := guardian.Recover(); err == nil && r != (guardian.Report{}) {
+		say("left behind by an earlier run: %s", r)
+	}
 	stop := interrupts()
 	c, err := openCapture(opts)
 	if err != nil {
@@ -68,12 +75,7 @@ func watch(o watchOptions) error {
 	if err != nil {
 		return err
 	}
-	by, missing := coverage(c.Header())
-	if len(missing) == 0 {
-		say("watching %s by %s; every stage is observed", o.words(), by)
-	} else {
-		say("watching %s by %s; not observed but concluded: %s ('bpfwhy doctor' says why)", o.words(), by, strings.Join(missing, ", "))
-	}
+	announce(o.words(), c.Header())
 	if err := s.live(c, stop); err != nil {
 		return err
 	}
@@ -83,8 +85,31 @@ func watch(o watchOptions) error {
 	return newText(os.Stdout).Summary(&s.summary)
 }
 
+// announce is the line that says what is watched by what, and that we are ready.
+func announce(what string, h trace.Header) {
+	by, missing := coverage(h)
+	if len(missing) == 0 {
+		say("watching %s by %s; every stage is observed", what, by)
+		return
+	}
+	say("watching %s by %s; not observed but concluded: %s ('bpfwhy doctor' says why)", what, by, strings.Join(missing, ", "))
+}
+
+// canAttach is a clear answer to the most frequent reason for which nothing can be watched.
+func canAttach() error {
+	have, err := privilege.Effective()
+	const admin, bpf, perfmon = 1 << unix.CAP_SYS_ADMIN, 1 << unix.CAP_BPF, 1 << unix.CAP_PERFMON
+	if err != nil || have&admin != 0 || have&(bpf|perfmon) == bpf|perfmon {
+		return nil
+	}
+	return errors.New("watching loads needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN")
+}
+
 // openCapture attaches.
 func openCapture(opts capture.Options) (*capture.Capture, error) {
+	if err := canAttach(); err != nil {
+		return nil, err
+	}
 	opts.Node, opts.Tool = *node.Host(), buildInfo().Version
 	return capture.Open(context.Background(), opts)
 }

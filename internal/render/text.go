@@ -178,27 +178,35 @@ func (t *Text) headline(p *page, a *load.Attempt) {
 }
 
 func stages(p *page, a *load.Attempt) {
-	var parts []string
+	var seen, unseen []string
 	for _, r := range a.Stages {
-		s := string(r.Stage) + " "
+		s := string(r.Stage)
 		switch r.Result {
 		case load.OK:
-			s += "ok"
+			s += " ok"
 			if r.DurationNS > 0 {
 				s += " " + duration(r.DurationNS)
 			}
+			seen = append(seen, s)
 		case load.StageFailed:
-			s += "FAILED"
+			s += " FAILED"
 			if r.Errno != 0 {
 				s += " " + errnoCell(r.Errno, "")
 			}
+			seen = append(seen, s)
 		default:
-			s += "not observed"
+			unseen = append(unseen, s)
 		}
-		parts = append(parts, s)
 	}
-	if len(parts) > 0 {
-		p.print("stages", strings.Join(parts, ", "))
+	line := strings.Join(seen, ", ")
+	if len(unseen) > 0 {
+		if line != "" {
+			line += "; "
+		}
+		line += "not observed: " + strings.Join(unseen, ", ")
+	}
+	if line != "" {
+		p.print("stages", line)
 	}
 	if a.FailedStage != "" {
 		s := string(a.FailedStage)
@@ -239,6 +247,11 @@ func diagnosis(p *page, d *load.Diagnosis) {
 		return
 	}
 	p.print("rule", d.Rule+", "+d.Title)
+	p.why(d)
+}
+
+// why is a diagnosis below its title and above what to do.
+func (p *page) why(d *load.Diagnosis) {
 	if d.Cause != "" {
 		p.print("cause", d.Cause)
 	}
@@ -260,6 +273,17 @@ var howKnown = map[load.HowKnown]string{
 	load.Reproduced: ": the captured program was loaded again",
 	load.Inferred:   ": no hook saw it; it follows from what was captured and from this kernel's settings",
 	load.Predicted:  ": from the object file alone",
+}
+
+// Diagnosis writes a diagnosis that belongs to no attempt, as of error text.
+func (t *Text) Diagnosis(d *load.Diagnosis) error {
+	p := page{t: t}
+	p.b.WriteString(t.bold(Clean(d.Rule+"  "+d.Title)) + "\n")
+	p.why(d)
+	p.remedies(d.Remedies)
+	p.b.WriteByte('\n')
+	_, err := t.w.Write(p.b.Bytes())
+	return err
 }
 
 // Lines of the verifier's log that are worth a screen; JSON has all of them.
