@@ -24,6 +24,7 @@ import (
 type collection struct {
 	backend  backend
 	hooks    []trace.Hook
+	locked   bool // lockdown=confidentiality
 	programs map[string]*ebpf.Program
 	records  *ebpf.Map
 	asked    *ebpf.Map
@@ -49,14 +50,20 @@ func attach(opts Options, nonce uint64) (*collection, error) {
 		{tracepoint, attachTracepoints},
 		{tpBTF, attachBTFTracepoints},
 	}
+	locked := probeKernelReads()
 	var tried []error
 	for _, a := range all {
 		if opts.Backend == "" && a.name == kprobe || opts.Backend != "" && backend(opts.Backend) != a.name {
 			continue
 		}
+		if locked != nil && a.name != tpBTF {
+			tried = []error{locked}
+			continue
+		}
 		c, err := a.try(opts, nonce)
 		if err == nil {
 			c.explainMissing(tried)
+			c.locked = locked != nil
 			return c, nil
 		}
 		tried = append(tried, fmt.Errorf("%s: %w", a.name, err))
@@ -83,6 +90,7 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 var (
 	errFentry = errors.New("the kernel refuses fentry")
 	errKprobe = errors.New("no kprobes (CONFIG_KPROBES is off)")
+	errLocked = errors.New("the kernel is locked down (confidentiality): BPF may not read its memory, and tracing is closed")
 )
 
 // attachFunctions watches the kernel's own functions by fentry and kprobe.
@@ -531,6 +539,22 @@ func (c *collection) Close() error {
 	}
 	c.closers = nil
 	return errors.Join(errs...)
+}
+
+// probeKernelReads reports whether lockdown keeps BPF from reading the kernel's memory: everything but tp_btf needs that. The verifier then takes
+// the helper for unknown.
+func probeKernelReads() error {
+	p, err := loadRaw(&ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "Dual BSD/GPL", Name: "bpfwhy_read"}, asm.Instructions{
+		asm.Mov.Reg(asm.R1, asm.R10), asm.Add.Imm(asm.R1, -8), asm.Mov.Imm(asm.R2, 8), asm.Mov.Imm(asm.R3, 0),
+		asm.FnProbeReadKernel.Call(), asm.Mov.Imm(asm.R0, 0), asm.Return(),
+	}, 0)
+	if errors.Is(err, unix.EINVAL) {
+		return errLocked
+	}
+	if err == nil {
+		p.Close()
+	}
+	return nil // what else is wrong, the loads themselves say
 }
 
 // probeFentry reports whether the kernel lets a program be attached at a function's entry.

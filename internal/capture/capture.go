@@ -117,6 +117,9 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 	c.header = trace.Header{
 		Schema: trace.Schema, Tool: opts.Tool, Node: opts.Node, Backend: string(coll.backend), Hooks: coll.hooks, Epoch: epoch(),
 	}
+	if coll.locked && c.header.Node.Lockdown == "" { // securityfs is often not mounted; the refusal is as good
+		c.header.Node.Lockdown = "confidentiality"
+	}
 	c.losses.coll = coll
 	c.polled = time.Now()
 	return c, nil

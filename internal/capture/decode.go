@@ -174,8 +174,9 @@ func decodeCall(r *coreCallRecord) *trace.Call {
 	return c
 }
 
-// isKernelAddress reports whether a number would tell where the kernel is: traces are handed around. An error pointer is no address.
-func isKernelAddress(v uint64) bool { return v>>47 == 1<<17-1 && v < 1<<64-4095 }
+// isKernelAddress reports whether a number would tell where the kernel is: traces are handed around. The upper half begins with eight
+// bits set, with five-level paging too; small negative numbers do as well, and are none.
+func isKernelAddress(v uint64) bool { return v>>56 == 0xff && v < 1<<64-1<<16 }
 
 // isCheck reports whether a hook keeps only failures: then nothing is said by an entry without an exit.
 func isCheck(id uint32) bool {

@@ -33,9 +33,9 @@ func (l *lossMeter) counters() map[string]uint64 {
 			now[name] = n
 		}
 	}
-	for _, p := range l.coll.programs {
+	for name, p := range l.coll.programs {
 		if s, err := p.Stats(); err == nil { // 5.12+
-			now["program recursion"] += s.RecursionMisses
+			now["recursion in "+name] = s.RecursionMisses
 		}
 	}
 	for _, lk := range l.coll.links {

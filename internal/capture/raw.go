@@ -53,18 +53,22 @@ func loadRaw(spec *ebpf.ProgramSpec, insns asm.Instructions, attachBTF uint32) (
 	if err != nil {
 		return nil, fmt.Errorf("encode function info: %w", err)
 	}
-	handle, err := btf.NewHandle(&types)
-	if err != nil {
-		return nil, fmt.Errorf("load BTF: %w", err)
+	btfFD := uint32(0)
+	if len(functions) > 0 {
+		handle, err := btf.NewHandle(&types)
+		if err != nil {
+			return nil, fmt.Errorf("load BTF: %w", err)
+		}
+		defer handle.Close()
+		btfFD = uint32(handle.FD())
 	}
-	defer handle.Close()
 	license := append([]byte(spec.License), 0)
 	code := buf.Bytes()
 	log := make([]byte, 64<<10)
 	attr := rawAttr{
 		progType: uint32(spec.Type), insnCnt: uint32(len(code) / 8), insns: addr(code), license: addr(license),
 		expectedAttachType: uint32(spec.AttachType), attachBTFID: attachBTF,
-		btfFD: uint32(handle.FD()), funcInfo: addr(functions), funcInfoCnt: uint32(len(functions)) / btf.FuncInfoSize, funcInfoRecSize: btf.FuncInfoSize,
+		btfFD: btfFD, funcInfo: addr(functions), funcInfoCnt: uint32(len(functions)) / btf.FuncInfoSize, funcInfoRecSize: btf.FuncInfoSize,
 	}
 	copy(attr.name[:15], spec.Name)
 	load := func() (uintptr, unix.Errno) {
