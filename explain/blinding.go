@@ -11,8 +11,7 @@ import (
 )
 
 const blindText = `With net.core.bpf_jit_harden in force the kernel blinds constants before it compiles a program: an instruction that carries
-an immediate value becomes two or three more instructions that compute the value from two random-looking halves, so that nobody can plant
-machine code of his choice in kernel memory. The program grows, and so does every distance inside it. A conditional jump, and a plain goto,
+an immediate value becomes three that compute the value from a random number, so that nobody can plant machine code of his choice in kernel memory. The program grows, and so does every distance inside it. A conditional jump, and a plain goto,
 hold their distance in 16 bits, from -32768 to 32767. When one of them no longer reaches its target the kernel gives up: the verifier has
 long accepted the program, and its log is clean.`
 
