@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+
+GO ?= go
+# Static, so that a test binary runs in the lab's guests, which hold nothing else.
+export CGO_ENABLED = 0
+
+.PHONY: build demo check test test-long bench generate generated deps fuzz
+
+build:
+	$(GO) build -o bin/ ./cmd/...
+
+# The main job on real loads: needs Go and root.
+demo:
+	$(GO) run ./cmd/bpfwhy demo --allow-sysctl
+
+# Quick: no kernel, no root. Under two minutes.
+check:
+	@test -z "$$(gofmt -l .)" || { echo "gofmt: these files are not formatted:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) test ./...
+	GOOS=darwin $(GO) build ./insn ./load ./verifierlog ./blinding ./node ./explain ./internal/assemble ./internal/render ./internal/trace
+	GOOS=js GOARCH=wasm $(GO) build ./insn ./load ./verifierlog ./blinding ./node ./explain ./internal/assemble ./internal/render ./internal/trace
+
+# Everything: installs what it needs on Debian or Ubuntu, then unit, host and kernel-matrix tests. Needs root.
+test: deps generated
+	@test -z "$$(gofmt -l .)" || { echo "gofmt: these files are not formatted:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	BPFWHY_LAB=1 BPFWHY_HOST_SYSCTL=1 $(GO) test -p 2 -timeout 25m ./...
+
+deps:
+	./scripts/install-deps.sh
+
+generate:
+	$(GO) generate ./...
+
+# The committed BPF objects are what the sources give.
+generated:
+	./scripts/check-generated.sh
+
+# Longer corpora; their results are committed.
+test-long: deps
+	BPFWHY_LAB=1 BPFWHY_HOST_SYSCTL=1 BPFWHY_LONG=1 $(GO) test -timeout 6h ./...
+
+# The figures of docs/benchmarks.md.
+bench: deps
+	BPFWHY_LAB=1 $(GO) test -timeout 2h -run TestBench -bench . -v ./internal/bench
