@@ -163,8 +163,10 @@ func (a *Assembler) evidence(at *load.Attempt, f *fold) (why []string) {
 	if c.rec.Flags.AttrFault && c.errno() != eFAULT {
 		why = append(why, "the attr could not be read")
 	}
-	if c.rec.Folded > 0 {
-		why = append(why, fmt.Sprintf("%d failing executions of watched functions not recorded", c.rec.Folded))
+	for _, s := range c.rec.Stages {
+		if s.Open {
+			why = append(why, fmt.Sprintf("the return of %s was not seen", clip(visible(string(s.Function)), 64)))
+		}
 	}
 	return why
 }
@@ -202,7 +204,7 @@ func (c *call) tag() (tag [8]byte) {
 	return tag
 }
 
-// sysctl returns a sysctl as it was read closest to a time, else from the profile of the node.
+// sysctl returns a sysctl as it was read closest to a time, else as the profile of the node has it.
 func (a *Assembler) sysctl(name string, at uint64) (string, bool) {
 	var best *trace.Sysctl
 	distance := func(s *trace.Sysctl) uint64 { return max(s.At, at) - min(s.At, at) }
@@ -218,13 +220,27 @@ func (a *Assembler) sysctl(name string, at uint64) (string, bool) {
 	return v, ok
 }
 
-// harden is net.core.bpf_jit_harden, -1 when it is not known.
+// harden is net.core.bpf_jit_harden around a time, -1 when it is not known. It is read again behind a failed load, and may have
+// been changed in between by whoever made the experiment: where the values before and after differ, the greater one is taken
+// for the one that had consequences.
 func (a *Assembler) harden(at uint64) int {
-	v, ok := a.sysctl("net.core.bpf_jit_harden", at)
-	if !ok {
-		return -1
+	const name = "net.core.bpf_jit_harden"
+	before, known := a.header.Node.Sysctls[name]
+	n := -1
+	if known {
+		n = hardenValue(before)
 	}
-	n, err := strconv.Atoi(v)
+	for _, s := range a.sysctls[name] {
+		if s.At > at {
+			return max(n, hardenValue(s.Value))
+		}
+		n = hardenValue(s.Value)
+	}
+	return n
+}
+
+func hardenValue(s string) int {
+	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 {
 		return -1
 	}

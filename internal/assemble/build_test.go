@@ -56,13 +56,13 @@ func header(release string, hooks []load.Function, sysctls ...string) trace.Head
 	return h
 }
 
-// watched keeps the executions that hooks see.
+// filter keeps the executions that hooks see. Capture takes the system call for the call itself and not for a span.
 func filter(list []ex, hooks []load.Function) (out []ex) {
 	for _, e := range list {
 		e.in = filter(e.in, hooks)
 		keep := false
 		for _, h := range hooks {
-			keep = keep || h == e.fn
+			keep = keep || h == e.fn && h != load.FnSyscall
 		}
 		if keep {
 			out = append(out, e)
@@ -148,7 +148,7 @@ func loadCall(r req, ret int64, executions ...ex) *trace.Call {
 		Flags: trace.CallFlags{EnterSeen: true, ExitSeen: true}, Attr: r.attr(), Comm: "loader",
 		Creds: &trace.Creds{CapEffective: 1<<41 - 1},
 	}
-	play(c, executions)
+	play(c, filter(executions, allHooks))
 	return c
 }
 

@@ -49,7 +49,11 @@ func (p *pieces) add(c *trace.Chunk) {
 		r = new(bytesOf)
 		p.ranges[c.What] = r
 	}
-	r.total = max(r.total, c.Total)
+	if c.What == trace.Log || c.What == trace.BTFLog || c.What == trace.License {
+		r.total = c.Total // of text, the end is known when it has been reached
+	} else {
+		r.total = max(r.total, c.Total)
+	}
 	if c.Errno != 0 {
 		r.errno = c.Errno
 	}

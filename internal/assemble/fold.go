@@ -48,13 +48,22 @@ func (c *call) errno() int {
 // duration is in ns.
 func (c *call) duration() uint64 { return uint64(since(c.rec.ID.Start, c.rec.End)) }
 
-// unjited reports a program that was loaded without being compiled. Offloaded programs are compiled elsewhere.
+// unjited reports a program or filter that was loaded without being compiled. Offloaded programs are compiled elsewhere.
 func (c *call) unjited() bool {
-	if c.kind != load.ProgLoad || c.rec.Ret < 0 || c.attr.u32(progIfindex) != 0 {
+	if c.rec.Ret < 0 {
 		return false
 	}
-	if c.rec.Prog != nil {
-		return !c.rec.Prog.JITed
+	switch c.kind {
+	case load.ProgLoad:
+		if c.attr.u32(progIfindex) != 0 {
+			return false
+		}
+		if c.rec.Prog != nil {
+			return !c.rec.Prog.JITed
+		}
+	case load.Seccomp, load.SocketFilter:
+	default:
+		return false
 	}
 	for _, s := range c.rec.Failed {
 		switch {

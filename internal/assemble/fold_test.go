@@ -312,7 +312,7 @@ func TestLosses(t *testing.T) {
 	}
 }
 
-// The value of a sysctl that counts is the one that was read closest to the attempt.
+// The hardening that counts is the one before the attempt, unless what was read right after it is stricter.
 func TestSysctlInTime(t *testing.T) {
 	set := func(v string, at uint64) trace.Record {
 		return trace.Record{Sysctl: &trace.Sysctl{Name: "net.core.bpf_jit_harden", Value: v, At: at * ms}}
@@ -323,5 +323,7 @@ func TestSysctlInTime(t *testing.T) {
 	qt.Check(t, qt.Equals(harden(y.records()...), 1))
 	qt.Check(t, qt.Equals(harden(append([]trace.Record{set("0", 10), set("2", 99)}, y.records()...)...), 2))
 	qt.Check(t, qt.Equals(harden(append(append([]trace.Record{set("0", 10)}, y.records()...), set("2", 102))...), 2))
+	qt.Check(t, qt.Equals(harden(append(append([]trace.Record{set("2", 10)}, y.records()...), set("0", 102))...), 2))
+	qt.Check(t, qt.Equals(harden(append([]trace.Record{set("2", 10), set("0", 99)}, y.records()...)...), 0))
 	qt.Check(t, qt.Equals(harden(append([]trace.Record{set("nonsense", 99)}, y.records()...)...), -1))
 }

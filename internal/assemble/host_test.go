@@ -164,7 +164,7 @@ func TestOtherKinds(t *testing.T) {
 	call := func(k load.Kind, cmd uint32, ret int64, attr []byte, ex ...ex) *trace.Call {
 		c := &trace.Call{ID: trace.CallID{TID: 9, Start: 1000}, TGID: 9, Kind: k, Cmd: cmd, Ret: ret, Attr: attr, FailedInsn: -1,
 			Flags: trace.CallFlags{EnterSeen: true, ExitSeen: true}}
-		play(c, ex)
+		play(c, filter(ex, allHooks))
 		return c
 	}
 	lru := map[int]uint32{0: 9, 4: 4, 8: 8, 12: 16, 16: 1}

@@ -76,17 +76,17 @@ func TestRows(t *testing.T) {
 		name: "verifier", kernels: all, ret: -13,
 		run:     call(-13, run(fnC, -13, run(fnD, -13))),
 		outcome: load.Failed, stage: load.Verifier, stages: before + " verifier-13",
-		cause: "bpf > bpf_prog_load > bpf_check > do_check_common",
+		cause: "bpf_prog_load > bpf_check > do_check_common",
 	}, {
 		name: "bad opcode", kernels: all, ret: -22, log: "unknown opcode ff\n",
 		run:     call(-22, run(fnC, -22)),
 		outcome: load.Failed, stage: load.Verifier, stages: "request+ permission+ resources+ btf? verifier-22",
-		cause: "bpf > bpf_prog_load > bpf_check",
+		cause: "bpf_prog_load > bpf_check",
 	}, {
 		name: "func_info", kernels: all, ret: -22, log: "number of funcs in func_info doesn't match number of subprogs\n",
 		run:     call(-22, run(fnC, -22)),
 		outcome: load.Failed, stage: load.BTF, stages: "request+ permission+ resources+ btf-22",
-		cause: "bpf > bpf_prog_load > bpf_check",
+		cause: "bpf_prog_load > bpf_check",
 	}, {
 		name: "blinding, one function, interpreter takes over", kernels: []string{"5.10.0", "6.12.117"}, ret: 3, prog: slow, sysctls: []string{harden2},
 		run:     call(3, run(fnC, 0, run(fnD, 0)), run(fnS, 0, unjited(run(fnB, -34, patch(40))))),
@@ -94,9 +94,9 @@ func TestRows(t *testing.T) {
 		cause: "bpf_int_jit_compile > bpf_jit_blind_constants > bpf_patch_insn_single",
 	}, {
 		name: "blinding, one function, no interpreter", kernels: []string{"6.1.192"}, ret: -524, sysctls: []string{harden2},
-		run:     call(-524, run(fnC, 0, run(fnD, 0)), run(fnS, -524, unjited(run(fnB, -34, patch(40))))),
+		run:     call(-524, run(fnC, 0, run(fnD, 0)), run(fnS, 0, unjited(run(fnB, -34, patch(40))))),
 		outcome: load.Failed, stage: load.Blinding, stages: ok + " blinding-34",
-		cause: "bpf > bpf_prog_load > bpf_prog_select_runtime > bpf_int_jit_compile > bpf_jit_blind_constants > bpf_patch_insn_single",
+		cause: "bpf_prog_load > bpf_int_jit_compile > bpf_jit_blind_constants > bpf_patch_insn_single",
 	}, {
 		name: "blinding on 7.2", kernels: []string{"7.2.13"}, ret: 3, prog: slow, sysctls: []string{harden2},
 		run:     call(3, run(fnC, 0, run(fnD, 0), run(fnS, 0, run(fnB, -12, patch(40))))),
@@ -104,9 +104,9 @@ func TestRows(t *testing.T) {
 		cause: "bpf_jit_blind_constants > bpf_patch_insn_single",
 	}, {
 		name: "blinding on 7.2, JIT required", kernels: []string{"7.2.13"}, ret: -524, sysctls: []string{harden2},
-		run:     call(-524, run(fnC, -524, run(fnD, 0), run(fnS, -524, run(fnB, -12, patch(40))))),
+		run:     call(-524, run(fnC, -524, run(fnD, 0), run(fnS, 0, run(fnB, -12, patch(40))))),
 		outcome: load.Failed, stage: load.Blinding, stages: ok + " blinding-34",
-		cause: "bpf > bpf_prog_load > bpf_check > bpf_prog_select_runtime > bpf_jit_blind_constants > bpf_patch_insn_single",
+		cause: "bpf_prog_load > bpf_check > bpf_jit_blind_constants > bpf_patch_insn_single",
 	}, {
 		name: "blinding on 7.2, range check of the kernel", kernels: []string{"7.2.13"}, ret: 3, prog: slow, sysctls: []string{harden2},
 		run:     call(3, run(fnC, 0, run(fnD, 0), run(fnS, 0, run(fnB, -12)))),
@@ -134,19 +134,19 @@ func TestRows(t *testing.T) {
 		run: call(-524, run(fnC, -524, run(fnD, 0), run(fnJS, -524, run(fnJ, 0, run(fnB, 0)), unjited(run(fnB, -34, patch(40)))))),
 
 		outcome: load.Failed, stage: load.Blinding, stages: ok + " blinding-34",
-		cause: "bpf > bpf_prog_load > bpf_check > jit_subprogs > bpf_int_jit_compile > bpf_jit_blind_constants > bpf_patch_insn_single",
+		cause: "bpf_prog_load > bpf_check > jit_subprogs > bpf_int_jit_compile > bpf_jit_blind_constants > bpf_patch_insn_single",
 	}, {
 		// The interpreter cannot run kfunc calls, callbacks, or tail calls below bpf-to-bpf calls.
 		name: "blinding with calls that an interpreter cannot run", kernels: all, ret: -22, sysctls: []string{harden2},
 		log:     "callbacks are not allowed in non-JITed programs\n",
 		run:     call(-22, run(fnC, -22, run(fnD, 0), run(fnJS, -524, unjited(run(fnB, -34, patch(40)))))),
 		outcome: load.Failed, stage: load.Blinding, stages: ok + " blinding-34",
-		cause: "bpf > bpf_prog_load > bpf_check > jit_subprogs > bpf_int_jit_compile > bpf_jit_blind_constants > bpf_patch_insn_single",
+		cause: "bpf_prog_load > bpf_check > jit_subprogs > bpf_int_jit_compile > bpf_jit_blind_constants > bpf_patch_insn_single",
 	}, {
 		name: "the verifier's own patch runs out of range", kernels: all, ret: -12, log: "insn 7 cannot be patched due to 16-bit range\n",
 		run:     call(-12, run(fnC, -12, run(fnD, 0), patch(7))),
 		outcome: load.Failed, stage: load.Verifier, stages: before + " verifier-34",
-		cause: "bpf > bpf_prog_load > bpf_check > bpf_patch_insn_single",
+		cause: "bpf_prog_load > bpf_check > bpf_patch_insn_single",
 	}, {
 		name: "JIT memory limit", kernels: []string{"5.10.0", "6.12.117"}, ret: 3, prog: slow,
 		change:  func(c *trace.Call) { c.Creds.CapEffective = 0 },
@@ -155,9 +155,9 @@ func TestRows(t *testing.T) {
 		cause: "bpf_int_jit_compile > bpf_jit_charge_modmem",
 	}, {
 		name: "JIT memory limit, no interpreter", kernels: []string{"6.1.192"}, ret: -524,
-		run:     call(-524, run(fnC, 0, run(fnD, 0)), run(fnS, -524, unjited(run(fnB, 0), run(load.FnModmem, -1)))),
+		run:     call(-524, run(fnC, 0, run(fnD, 0)), run(fnS, 0, unjited(run(fnB, 0), run(load.FnModmem, -1)))),
 		outcome: load.Failed, stage: load.JIT, stages: ok + " blinding+ jit-1",
-		cause: "bpf > bpf_prog_load > bpf_prog_select_runtime > bpf_int_jit_compile > bpf_jit_charge_modmem",
+		cause: "bpf_prog_load > bpf_int_jit_compile > bpf_jit_charge_modmem",
 	}, {
 		name: "JIT memory limit on 7.2", kernels: []string{"7.2.13"}, ret: 3, prog: slow, sysctls: []string{"net.core.bpf_jit_harden=0"},
 		run:     call(3, run(fnC, 0, run(fnD, 0), run(fnS, 0, unjited(run(load.FnModmem, -1))))),
@@ -165,113 +165,113 @@ func TestRows(t *testing.T) {
 		cause: "bpf_int_jit_compile > bpf_jit_charge_modmem",
 	}, {
 		name: "JIT refuses", kernels: []string{"6.1.192"}, ret: -524, sysctls: []string{"net.core.bpf_jit_harden=0"},
-		run:     call(-524, run(fnC, 0, run(fnD, 0)), run(fnS, -524, unjited(run(fnB, 0)))),
+		run:     call(-524, run(fnC, 0, run(fnD, 0)), run(fnS, 0, unjited(run(fnB, 0)))),
 		outcome: load.Failed, stage: load.JIT, stages: ok + " jit-524",
-		cause: "bpf > bpf_prog_load > bpf_prog_select_runtime > bpf_int_jit_compile",
+		cause: "bpf_prog_load > bpf_int_jit_compile",
 	}, {
 		name: "no capability", kernels: all, ret: -1,
 		run:     call(-1, capable(39), capable(21)),
 		outcome: load.Failed, stage: load.Permission, stages: "request+ permission-1",
-		cause: "bpf > bpf_prog_load > security_capable",
+		cause: "bpf_prog_load > security_capable",
 	}, {
 		name: "unprivileged_bpf_disabled before 6.12", kernels: []string{"5.10.0", "6.1.192"}, ret: -1,
 		run:     run(sys, -1, capable(39), capable(21)),
 		outcome: load.Failed, stage: load.Permission, stages: "request? permission-1",
-		cause: "bpf > security_capable",
+		cause: "security_capable",
 	}, {
 		name: "LSM", kernels: all, ret: -13,
 		run:     run(sys, -13, capable(39), run(load.FnLSM, -13)),
 		outcome: load.Failed, stage: load.Permission, stages: "request? permission-13",
-		cause: "bpf > security_bpf",
+		cause: "security_bpf",
 	}, {
 		name: "LSM after allocation", kernels: []string{"6.12.117", "7.2.13"}, ret: -13,
 		run:     call(-13, capable(38), run(load.FnLSMLoad, -13)),
 		outcome: load.Failed, stage: load.Permission, stages: "request+ permission-13",
-		cause: "bpf > bpf_prog_load > security_bpf_prog_load",
+		cause: "bpf_prog_load > security_bpf_prog_load",
 	}, {
 		name: "a capability that was refused on the way does no harm", kernels: all, ret: -13,
 		run:     call(-13, capable(39), run(fnC, -13, capable(38), run(fnD, -13))),
 		outcome: load.Failed, stage: load.Verifier, stages: before + " verifier-13",
-		cause: "bpf > bpf_prog_load > bpf_check > do_check_common",
+		cause: "bpf_prog_load > bpf_check > do_check_common",
 	}, {
 		name: "lockdown", kernels: all, ret: -22, log: "unknown func bpf_probe_read_kernel#113\n",
 		run:     call(-22, run(fnC, -22, run(fnD, -22, run(load.FnLockdown, -1)))),
 		outcome: load.Failed, stage: load.Verifier, stages: before + " verifier-22",
-		cause: "bpf > bpf_prog_load > bpf_check > do_check_common",
+		cause: "bpf_prog_load > bpf_check > do_check_common",
 	}, {
 		name: "memlock", kernels: []string{"5.10.223"}, ret: -1,
 		run:     call(-1),
 		outcome: load.Failed, stage: load.Permission, stages: "request+ permission-1",
-		cause: "bpf > bpf_prog_load",
+		cause: "bpf_prog_load",
 	}, {
 		// An unprivileged socket filter is asked for CAP_BPF too, and may load without it.
 		name: "memlock of an unprivileged loader", kernels: []string{"5.10.223"}, ret: -1, sysctls: []string{"kernel.unprivileged_bpf_disabled=0"},
 		run:     call(-1, capable(39), capable(21)),
 		outcome: load.Failed, stage: load.Permission, stages: "request+ permission-1",
-		cause: "bpf > bpf_prog_load",
+		cause: "bpf_prog_load",
 	}, {
 		name: "too many instructions", kernels: all, ret: -7,
 		run:     call(-7),
 		outcome: load.Failed, stage: load.Request, stages: "request-7",
-		cause: "bpf > bpf_prog_load",
+		cause: "bpf_prog_load",
 	}, {
 		name: "attr too large", kernels: all, ret: -7,
 		run:     run(sys, -7),
 		outcome: load.Failed, stage: load.Request, stages: "request-7",
-		cause: "bpf",
+		cause: "",
 	}, {
 		name: "no memory for the program", kernels: all, ret: -12,
 		run:     call(-12),
 		outcome: load.Failed, stage: load.Resources, stages: "request+ permission? resources-12",
-		cause: "bpf > bpf_prog_load",
+		cause: "bpf_prog_load",
 	}, {
 		name: "too many files", kernels: []string{"6.12.117"}, ret: -24, sysctls: []string{harden2},
 		run:     call(-24, run(fnC, 0, run(fnD, 0)), run(fnS, 0, run(fnJ, 0, run(fnB, 0))), run(load.FnNewFD, -24)),
 		outcome: load.Failed, stage: load.Install, stages: ok + " blinding+ jit+ install-24",
-		cause: "bpf > bpf_prog_load > bpf_prog_new_fd",
+		cause: "bpf_prog_load > bpf_prog_new_fd",
 	}, {
 		name: "too many files on 7.2", kernels: []string{"7.2.13"}, ret: -24, sysctls: []string{harden2},
 		run:     call(-24, run(fnC, 0, run(fnD, 0), run(fnS, 0, run(fnB, 0), run(fnJ, 0))), run(load.FnNewFD, -24)),
 		outcome: load.Failed, stage: load.Install, stages: ok + " blinding+ jit+ install-24",
-		cause: "bpf > bpf_prog_load > bpf_prog_new_fd",
+		cause: "bpf_prog_load > bpf_prog_new_fd",
 	}, {
 		name: "too many files, bpf_prog_new_fd inlined", kernels: []string{"5.10.0", "6.1.192"}, ret: -24, sysctls: []string{harden2},
 		hooks:   []load.Function{load.FnNewFD},
 		run:     call(-24, run(fnC, 0, run(fnD, 0)), run(fnS, 0, run(fnJ, 0, run(fnB, 0)))),
 		outcome: load.Failed, stage: load.Install, stages: ok + " blinding+ jit+ install-24",
-		cause: "bpf > bpf_prog_load",
+		cause: "bpf_prog_load",
 	}, {
 		// The last failing child is the blinding pass, but the interpreter took over and nothing came of it.
 		name: "too many files after a failed blinding", kernels: []string{"5.10.0"}, ret: -24, sysctls: []string{harden2},
 		hooks:   []load.Function{load.FnNewFD},
 		run:     call(-24, run(fnC, 0, run(fnD, 0)), run(fnS, 0, unjited(run(fnB, -34, patch(40))))),
 		outcome: load.Failed, stage: load.Install, stages: ok + " blinding? jit? install-24",
-		cause: "bpf > bpf_prog_load",
+		cause: "bpf_prog_load",
 	}, {
 		name: "log buffer too small", kernels: all, ret: -28, log: "processed 9 insns",
 		run:     call(-28, run(fnC, -28, run(fnD, 0))),
 		outcome: load.Failed, stage: load.Verifier, stages: before + " verifier-28",
-		cause: "bpf > bpf_prog_load > bpf_check",
+		cause: "bpf_prog_load > bpf_check",
 	}, {
 		name: "log buffer too small for a refusal", kernels: all, ret: -28, log: "0: R1=ctx",
 		run:     call(-28, run(fnC, -28, run(fnD, -13))),
 		outcome: load.Failed, stage: load.Verifier, stages: before + " verifier-13",
-		cause: "bpf > bpf_prog_load > bpf_check > do_check_common",
+		cause: "bpf_prog_load > bpf_check > do_check_common",
 	}, {
 		name: "log buffer too small after a blinding that did no harm", kernels: []string{"6.12.117"}, ret: -28, sysctls: []string{harden2},
 		run:     call(-28, run(fnC, -28, run(fnD, 0), run(fnJS, -524, unjited(run(fnB, -34, patch(40)))))),
 		outcome: load.Failed, stage: load.Verifier, stages: before + " verifier-28",
-		cause: "bpf > bpf_prog_load > bpf_check",
+		cause: "bpf_prog_load > bpf_check",
 	}, {
 		name: "signal", kernels: all, ret: -11,
 		run:     call(-11, run(fnC, -11, run(fnD, -11))),
 		outcome: load.Failed, stage: load.Verifier, stages: before + " verifier-11",
-		cause: "bpf > bpf_prog_load > bpf_check > do_check_common",
+		cause: "bpf_prog_load > bpf_check > do_check_common",
 	}, {
 		name: "mcpu v4", kernels: []string{"5.10.0", "6.1.192"}, ret: -22, log: "BPF_MOV uses reserved fields\n",
 		run:     call(-22, run(fnC, -22, run(fnD, -22))),
 		outcome: load.Failed, stage: load.Verifier, stages: before + " verifier-22",
-		cause: "bpf > bpf_prog_load > bpf_check > do_check_common",
+		cause: "bpf_prog_load > bpf_check > do_check_common",
 	}} {
 		for _, kernel := range test.kernels {
 			t.Run(test.name+"/"+kernel, func(t *testing.T) {

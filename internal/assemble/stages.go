@@ -198,9 +198,22 @@ func (a *Assembler) checkFollows(c *call, p end, check trace.Span) bool {
 	return !c.ran(load.FnCheck) && p.ret < 0 && p.ret == int(check.Ret)
 }
 
+// ran reports that an execution of fn was seen to begin.
 func (c *call) ran(fn load.Function) bool {
 	s := c.sum(fn)
-	return s != nil && s.Calls > 0
+	return s != nil && (s.Calls > 0 || s.Open)
+}
+
+// ended reports that every execution of fn that began was seen to end.
+func (c *call) ended(fn load.Function) bool {
+	s := c.sum(fn)
+	return s == nil || !s.Open
+}
+
+// worked reports that fn ran and never failed.
+func (c *call) worked(fn load.Function) bool {
+	s := c.sum(fn)
+	return s != nil && s.Calls > 0 && s.Failed == 0 && !s.Open
 }
 
 func (c *call) sum(fn load.Function) *trace.Stage {
@@ -231,7 +244,7 @@ func (a *Assembler) conclude(f *fold, ch *chain, bl *blindingVerdict) conclusion
 	}
 	cause := ch.deepest()
 	if cause == nil {
-		return conclusion{stage: a.infer(f, bl), seen: a.sawRequest(c)}
+		return conclusion{stage: a.infer(f, bl), seen: a.sawRequest(c) || a.sawDenial(c)}
 	}
 	seen := func(s load.Stage) conclusion {
 		errno := -cause.Ret
@@ -270,7 +283,7 @@ func (a *Assembler) conclude(f *fold, ch *chain, bl *blindingVerdict) conclusion
 		if a.watched[load.FnCheck] && !c.ran(load.FnCheck) {
 			return seen(beforeCheck(-cause.Ret))
 		}
-		if a.watched[load.FnCheck] && c.ran(load.FnCheck) {
+		if a.watched[load.FnCheck] && c.worked(load.FnCheck) {
 			return a.afterCheck(c, bl)
 		}
 	case load.FnSyscall:
@@ -297,8 +310,13 @@ func (ch *chain) parentOf(s *load.Span) load.Function {
 
 // sawRequest reports a load that is known to have ended before bpf_prog_load began.
 func (a *Assembler) sawRequest(c *call) bool {
-	return c.kind == load.ProgLoad && a.watched[load.FnSyscall] && a.watched[load.FnLoad] && c.rec.Flags.EnterSeen &&
+	return c.kind == load.ProgLoad && c.ended(load.FnLoad) && a.watched[load.FnSyscall] && a.watched[load.FnLoad] && c.rec.Flags.EnterSeen &&
 		!c.rec.Flags.FromKernel && !c.ran(load.FnLoad) && c.rec.Ret < 0
+}
+
+// sawDenial reports a call that a seccomp policy was seen to answer.
+func (a *Assembler) sawDenial(c *call) bool {
+	return a.watched[load.FnDenied] && !c.rec.Flags.EnterSeen && !c.rec.Flags.FromKernel && len(c.attr) == 0
 }
 
 // beforeCheck is the stage of an error of bpf_prog_load itself.
@@ -416,9 +434,13 @@ func (a *Assembler) infer(f *fold, bl *blindingVerdict) load.Stage {
 	return ""
 }
 
-// blocked judges an end without a beginning: a seccomp policy in front of bpf(2), unless the beginning was just missed.
+// blocked judges an end without a beginning: a seccomp policy in front of bpf(2), unless the beginning was just missed. The
+// policy itself may have been watched.
 func (a *Assembler) blocked(f *fold) load.Stage {
 	c := f.last
+	if a.watched[load.FnDenied] {
+		return load.Request
+	}
 	if c.rec.Creds != nil && c.rec.Creds.SeccompMode == 2 && !a.lossy(f) {
 		return load.Request
 	}
@@ -540,8 +562,7 @@ func (a *Assembler) passed(f *fold) map[load.Stage]bool {
 	if c.ran(load.FnDoCheck) {
 		upTo(load.BTF)
 	}
-	check := c.sum(load.FnCheck)
-	if check != nil && check.Calls > 0 && check.Failed == 0 || c.ran(load.FnSelect) || c.ran(load.FnJIT) || c.ran(load.FnBlind) ||
+	if c.worked(load.FnCheck) || c.ran(load.FnSelect) || c.ran(load.FnJIT) || c.ran(load.FnBlind) ||
 		c.ran(load.FnJITSubprogs) || c.kind == load.ProgLoad && judge(f.words()) == logAccepted {
 		upTo(load.Verifier)
 	}
@@ -552,13 +573,11 @@ func (a *Assembler) passed(f *fold) map[load.Stage]bool {
 			upTo(load.Install)
 		}
 	}
-	if blind := c.sum(load.FnBlind); blind != nil && blind.Calls > 0 && blind.Failed == 0 {
-		p[load.Blinding] = true
-	}
+	p[load.Blinding] = c.worked(load.FnBlind)
 	if c.rec.Prog != nil {
 		p[load.Blinding] = p[load.Blinding] || c.rec.Prog.Blinded
 		p[load.JIT] = c.rec.Prog.JITed
-	} else if jit := c.sum(load.FnJIT); jit != nil && jit.Calls > 0 && jit.Failed == 0 {
+	} else if c.worked(load.FnJIT) {
 		p[load.JIT] = true
 	}
 	return p
