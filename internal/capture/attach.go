@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -182,18 +183,27 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 		c.closers = append(c.closers, tracefs)
 		removeDeadProbes(tracefs)
 	}
-	// the system call comes first in the list, and is attached last
-	slices.Reverse(list)
-	for _, t := range list {
-		if err := c.attachTarget(t.target, t.via, tracefs); err != nil {
-			if t.function == load.FnSyscall {
-				c.Close()
-				return nil, fmt.Errorf("attach %s to %s: %w", t.via, t.symbol, err)
-			}
-			c.missing(t.function, err)
+	// The system call comes first in the list, and is attached last. The others wait for grace periods of the kernel, so they
+	// wait together.
+	errs := make([]error, len(list))
+	links := make([][]io.Closer, len(list))
+	var all sync.WaitGroup
+	for i, t := range list[1:] {
+		all.Go(func() { links[i+1], errs[i+1] = c.attachTarget(t.target, t.via, tracefs) })
+	}
+	all.Wait()
+	links[0], errs[0] = c.attachTarget(list[0].target, list[0].via, tracefs)
+	for i, t := range list {
+		c.links = append(c.links, links[i]...)
+		if errs[i] != nil {
+			c.missing(t.function, errs[i])
 			continue
 		}
 		c.watched(t.function, t.symbol, t.via)
+	}
+	if errs[0] != nil {
+		c.Close()
+		return nil, fmt.Errorf("attach %s to %s: %w", list[0].via, list[0].symbol, errs[0])
 	}
 	if err := c.attachLife(opts, tracefs); err != nil {
 		c.Close()
@@ -202,18 +212,19 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 	return c, nil
 }
 
-func (c *collection) attachTarget(t *target, via backend, tracefs *os.Root) error {
-	// the end first: a start without an end is worse than an end without a start
+// attachTarget attaches a hook's programs, the one at the end first: a start without an end is worse than an end without a start.
+func (c *collection) attachTarget(t *target, via backend, tracefs *os.Root) ([]io.Closer, error) {
 	names := t.programs(via)
 	slices.Reverse(names)
+	var links []io.Closer
 	for _, name := range names {
 		l, err := c.attachProgram(name, t.symbol, via, tracefs)
 		if err != nil {
-			return err
+			return links, err
 		}
-		c.links = append(c.links, l)
+		links = append(links, l)
 	}
-	return nil
+	return links, nil
 }
 
 func (c *collection) attachProgram(name, symbol string, via backend, tracefs *os.Root) (io.Closer, error) {
@@ -522,12 +533,14 @@ func (c *collection) watched(f load.Function, symbol string, via backend) {
 	c.hooks = append(c.hooks, trace.Hook{Function: f, Symbol: symbol, Via: string(via)})
 }
 
-// detach stops the observation and leaves the ring readable. The system call was attached last and goes first.
+// detach stops the observation and leaves the ring readable.
 func (c *collection) detach() error {
-	var errs []error
-	for i := len(c.links) - 1; i >= 0; i-- {
-		errs = append(errs, c.links[i].Close())
+	errs := make([]error, len(c.links))
+	var all sync.WaitGroup
+	for i, l := range c.links {
+		all.Go(func() { errs[i] = l.Close() })
 	}
+	all.Wait()
 	c.links = nil
 	return errors.Join(errs...)
 }
