@@ -15,7 +15,6 @@ package explain
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -189,19 +188,21 @@ func unknown(f *Facts, found []finding) *load.Diagnosis {
 	for _, o := range found {
 		d.Alternatives = append(d.Alternatives, o.alternative())
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s.", upperFirst(f.result()))
-	if len(found) == 0 {
-		b.WriteString(" No rule fits what was seen.")
-	} else {
-		fmt.Fprintf(&b, " This fits %s, and nothing that was seen decides between them.", countOf(len(found), "cause"))
-		if len(found) == 1 {
-			b.Reset()
-			fmt.Fprintf(&b, "%s. This fits one known cause, but nothing that was seen speaks for it in particular.", upperFirst(f.result()))
-		}
+	what := errnoName(f.errno())
+	if f.unjited() {
+		what = "Being interpreted"
+	} else if f.errno() == 0 {
+		what = "This"
 	}
-	d.Cause = b.String()
-	if f.kind() == load.ProgLoad && f.words.empty() && !f.verifierOK() {
+	switch len(found) {
+	case 0:
+		d.Cause = fmt.Sprintf("No rule fits what was seen of this %s.", what)
+	case 1:
+		d.Cause = fmt.Sprintf("%s fits one known cause here, but nothing that was seen speaks for it in particular.", what)
+	default:
+		d.Cause = fmt.Sprintf("%s fits %s here, and nothing that was seen decides between them.", what, countOf(len(found), "cause"))
+	}
+	if slices.ContainsFunc(found, func(o finding) bool { return o.rule.Stage == load.Verifier }) {
 		d.Remedies = append(d.Remedies, askForLog)
 	}
 	if len(f.notObserved()) > 0 {

@@ -372,6 +372,10 @@ func matchCapability(f *Facts) *Match {
 		if len(missing) == 0 {
 			missing = []int{capBPF}
 		}
+		if !f.ev.CapsKnown && f.Attempt.Process.UID > 0 {
+			m.Strength = Likely
+			m.Evidence = append(m.Evidence, "the loader's capabilities are not known; it is not root")
+		}
 		m.Why = fmt.Sprintf("the loader's capabilities are not known; it needs %s", capList(missing))
 	}
 	if t := f.capsText(); t != "" {
@@ -574,7 +578,9 @@ func (f *Facts) signatureOfSeccomp() Strength {
 		return Certain
 	case f.ev.SeccompMode == 2:
 		return Likely
-	case f.ev.SeccompMode < 0 && (f.errno() == errEPERM || f.errno() == errENOSYS):
+	case f.ev.SeccompMode < 0 && (f.errno() == errEPERM || f.errno() == errENOSYS) && !f.Attempt.Incomplete:
+		return Likely
+	case f.ev.SeccompMode < 0:
 		return Possible
 	}
 	return 0
@@ -593,8 +599,10 @@ func matchSeccompPolicy(f *Facts) *Match {
 	m.Evidence = append(m.Evidence, "the end of the system call was seen, and no beginning")
 	if f.ev.SeccompMode == 2 {
 		m.Evidence = append(m.Evidence, "the thread runs under a seccomp filter (mode 2)")
+	} else {
+		m.Evidence = append(m.Evidence, "whether the thread runs under a seccomp filter is not known")
 	}
-	m.Why = "the beginning of the call was not seen, and the events that would tell are incomplete"
+	m.Why = "the beginning of the call was not seen, which may also be because it was missed"
 	return m
 }
 
