@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Kernel is one of the lab's kernels.
@@ -245,6 +246,9 @@ func buildHardened(ctx context.Context, dir, output string, log io.Writer) (orig
 	fmt.Fprintln(log, "building, which takes about ten minutes on two processors")
 	build := exec.CommandContext(ctx, filepath.Join(sourceDir(), "../../scripts/build-hardened-kernel.sh"), output, source)
 	build.Stdout, build.Stderr = log, log
+	// Stopping has to reach the compilers, not the script alone.
+	build.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	build.Cancel = func() error { return syscall.Kill(-build.Process.Pid, syscall.SIGTERM) }
 	if err := build.Run(); err != nil {
 		return "", fmt.Errorf("build hardened kernel: %w", err)
 	}
