@@ -36,6 +36,8 @@ const window = 300e6
 type Assembler struct {
 	header  trace.Header
 	watched map[load.Function]bool
+	// denials is set where the seccomp policy in front of bpf(2) is watched itself, and not only the end of a call without a start.
+	denials bool
 	pending map[trace.CallID]*pieces
 	oldest  []trace.CallID // of pending, by arrival
 	folds   map[uint32][]*fold
@@ -62,6 +64,7 @@ func New(h trace.Header) *Assembler {
 	for _, hook := range h.Hooks {
 		if hook.Via != "" {
 			a.watched[hook.Function] = true
+			a.denials = a.denials || hook.Function == load.FnDenied && (hook.Via == "fentry" || hook.Via == "kprobe")
 		}
 	}
 	return a

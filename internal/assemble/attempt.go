@@ -131,6 +131,12 @@ func (a *Assembler) evidence(at *load.Attempt, f *fold) (why []string) {
 	e.Messages = f.said
 	e.FailedInsn = f.insn
 	e.Harden = a.harden(c.rec.ID.Start)
+	for name := range a.sysctls {
+		if e.Sysctls == nil {
+			e.Sysctls = make(map[string]string)
+		}
+		e.Sysctls[name], _ = a.sysctl(name, c.rec.ID.Start)
+	}
 	e.Observed = a.observed(c)
 	e.UserNSLevel, e.SeccompMode = -1, -1
 	if cr := c.rec.Creds; cr != nil {

@@ -40,6 +40,7 @@ const (
 	progLineRec    = 92
 	progLineCnt    = 104
 	progAttachBTF  = 108
+	progAttachFD   = 112
 	progLogTrue    = 140
 )
 

@@ -22,6 +22,8 @@ const (
 	typeTracepoint   = 5
 	typeCgroupSKB    = 8
 	typeCgroupSock   = 9
+	typeExt          = 28
+	typeLSM          = 29
 
 	helperProbeReadKernel = 113
 	helperCoarseNS        = 160
@@ -77,7 +79,8 @@ type probed struct {
 	attr    attr
 	errno   int
 	license string
-	known   bool // the licence was read
+	known   bool    // the licence was read
+	tag     [8]byte // the kernel's, zero when it was not read
 }
 
 // trivial is the program that every loader uses for questions that do not need a program.
@@ -87,10 +90,10 @@ var trivial = code(mov(0, 0), exit)
 // that is not permitted is no probe: it is how a loader learns that it may load nothing. Nor is one that nothing is wrong
 // with: its loader had no descriptors left, or the JIT no memory.
 func unknownType(p *probed) bool {
-	const cgroupSockAddr, cgroupSockopt, structOps, skLookup, syscall, netfilter = 18, 25, 27, 30, 31, 32
+	const cgroupSockAddr, lircMode2, cgroupSockopt, structOps, skLookup, syscall, netfilter = 18, 20, 25, 27, 30, 31, 32
 	const sleepable = 1 << 4
 	typ := p.attr.u32(progType)
-	attach := map[uint32]uint32{cgroupSockAddr: 10, cgroupSockopt: 21, skLookup: 36, netfilter: 45}[typ]
+	attach := map[uint32]uint32{cgroupSockAddr: 10, lircMode2: 16, cgroupSockopt: 21, skLookup: 36, netfilter: 45}[typ]
 	flags := map[uint32]uint32{syscall: sleepable}[typ]
 	return (p.errno == eINVAL || p.errno == e2BIG || p.errno == eNOTSUPP && typ == structOps) && typ < uint32(len(programTypes)) &&
 		p.attr.u32(progAttachType) == attach && p.attr.u32(progFlags) == flags && p.attr.u32(progAttachBTF) == 0 && p.attr.u32(progBTFFD) == 0
@@ -147,6 +150,14 @@ var programProbes = []programProbe{
 	{by: "cilium/ebpf", what: "bpf-to-bpf calls", types: []uint32{typeSocketFilter}, insns: code(callFunction(1), exit, mov(0, 0), exit)},
 	{by: "cilium/ebpf", what: "program type", insns: join(wideZero(), code(exit)), failing: true,
 		only: func(p *probed) bool { return unknownType(p) || p.known && p.license == "" }},
+	{by: "cilium/ebpf", what: "program type", types: []uint32{typeLSM}, insns: join(wideZero(), code(exit)), failing: true,
+		only: func(p *probed) bool {
+			return byCilium(p) && p.attr.u32(progAttachBTF) != 0 && p.attr.u32(progAttachType) == 27
+		}},
+	{by: "cilium/ebpf", what: "program type", types: []uint32{typeExt}, insns: trivial, failing: true,
+		only: func(p *probed) bool {
+			return byCilium(p) && p.known && p.license == "" && p.attr.u32(progFuncRec+12) == 1 && p.attr.u32(progAttachFD) != 0
+		}},
 	{by: "cilium/ebpf", what: "helper", insns: join(code(anyCall), wideZero(), code(exit))},
 	{by: "cilium/ebpf or bpftool", what: "more than 4096 instructions", types: []uint32{typeSocketFilter, typeSchedCLS},
 		insns: join(slices.Repeat(code(mov(0, 1)), 4096), code(exit))},
@@ -172,8 +183,14 @@ func (p *programProbe) matches(at *load.Attempt, c *probed) bool {
 		return false
 	}
 	if len(got) == 0 && len(p.insns) > 0 {
-		// Nothing was copied, as of a load that worked: a name of the loader's own choice is enough.
-		return p.name != "" && !p.failing
+		// Nothing was copied, as of a load that worked: then its tag tells, or a name of the loader's own choice.
+		switch {
+		case p.failing:
+			return false
+		case c.tag != [8]byte{}:
+			return insn.MatchesTag(p.insns, c.tag)
+		}
+		return p.name != ""
 	}
 	return slices.EqualFunc(p.insns, got, func(want, in insn.Instruction) bool {
 		switch {
@@ -232,7 +249,7 @@ func (a *Assembler) probe(at *load.Attempt, c *call) string {
 }
 
 func programProbeOf(at *load.Attempt, c *call) string {
-	p := &probed{attr: c.attr, errno: c.errno()}
+	p := &probed{attr: c.attr, errno: c.errno(), tag: c.tag()}
 	if r := c.ranges[trace.License]; r != nil {
 		p.license, p.known = at.Program.License, true
 	}

@@ -65,10 +65,13 @@ func TestProgramProbes(t *testing.T) {
 		{"cilium loops", 1, "", raw([4]int64{0xb7, 0, 0, 10}, [4]int64{0x17, 0, 0, 1}, [4]int64{0x55, 0, -2}, ret), cilium, 0, 0, -22, "", "cilium/ebpf or bpftool: bounded loops"},
 		{"cilium uprobe.multi", 2, "probe_upm_link", raw(zero, ret), with(map[int]uint32{progAttachType: 48}), 0, 0, -22, "MIT", "cilium/ebpf: uprobe.multi link"},
 		{"cilium cgroup without rights", 8, "", raw(zero, ret), cilium, 1, 65536, -1, "MIT", "cilium/ebpf: BPF_PROG_ATTACH, tcx, netkit"},
+		{"cilium lsm", 29, "", raw(append(ld, ret)...), with(map[int]uint32{progAttachBTF: 77, progAttachType: 27}), 0, 0, -1, "GPL", "cilium/ebpf: program type"},
+		{"cilium ext", 28, "", raw(zero, ret), with(map[int]uint32{progFuncRec + 12: 1, progBTFFD: 7, progAttachFD: 8, progAttachBTF: 2}), 0, 0, -1, "", "cilium/ebpf: program type"},
 		{"bpftool helper", 6, "", raw(call(0x8a), ret), nil, 1, 4096, -13, "GPL", "libbpf: helper"},
 		{"bpftrace helper", 2, "", raw(call(4), ret), map[int]uint32{progVersion: 0x061229}, 1, 4096, -22, "GPL", "libbpf: helper"},
 		{"bpftool ext", 28, "", raw(zero, ret), map[int]uint32{progAttachBTF: 1}, 1, 4096, -1, "GPL", "libbpf: program type"},
 		{"bpftool struct_ops", 27, "", raw(zero, ret), nil, 0, 0, -524, "GPL", "libbpf: program type"},
+		{"bpftool lirc_mode2 where it is not built in", 20, "", raw(zero, ret), map[int]uint32{progAttachType: 16}, 0, 0, -22, "GPL", "libbpf: program type"},
 		{"bpftool netfilter on an old kernel", 32, "", raw(zero, ret), map[int]uint32{progAttachType: 45}, 0, 0, -22, "GPL", "libbpf: program type"},
 		{"bpftool empty", 0, "", nil, nil, 0, 0, -7, "", "bpftool: bpf(2)"},
 		{"libbpf memory accounting on 5.10", 1, "", raw(call(160), ret), nil, 0, 0, -22, "GPL", "libbpf: memory accounting"},
@@ -106,6 +109,28 @@ func TestProgramProbes(t *testing.T) {
 			qt.Check(t, qt.Equals(got[0].FeatureProbe, test.want))
 			qt.Check(t, qt.Equals(got[0].Finding(), test.want == "" && test.ret < 0))
 		})
+	}
+}
+
+// Of a load that works only the tag is known.
+func TestProbesThatWork(t *testing.T) {
+	probeRead := raw([4]int64{0xbf, 0xa1}, [4]int64{0x07, 1, 0, -8}, [4]int64{0xb7, 2, 0, 8}, [4]int64{0xb7, 3}, [4]int64{0x85, 0, 0, 113}, [4]int64{0x95})
+	own := raw([4]int64{0xbf, 0xa1}, [4]int64{0x07, 1, 0, -8}, [4]int64{0xb7, 2, 0, 8}, [4]int64{0xb7, 3}, [4]int64{0x85, 0, 0, 112}, [4]int64{0x95})
+	sha1, sha256, other := insn.TagSHA1(probeRead), insn.TagSHA256(probeRead), insn.TagSHA1(own)
+	for _, test := range []struct {
+		tag  []byte
+		want string
+	}{
+		{sha1[:], "libbpf or cilium/ebpf: bpf_probe_read_kernel"},
+		{sha256[:], "libbpf or cilium/ebpf: bpf_probe_read_kernel"},
+		{other[:], ""},
+		{nil, ""},
+	} {
+		c := loadCall(req{typ: 2, insnCnt: 6}, 3)
+		c.Prog = &trace.Prog{JITed: true, Tag: test.tag}
+		got := attempts(header("6.18", classicHooks), trace.Record{Call: c})
+		qt.Assert(t, qt.HasLen(got, 1))
+		qt.Check(t, qt.Equals(got[0].FeatureProbe, test.want))
 	}
 }
 

@@ -316,7 +316,7 @@ func (a *Assembler) sawRequest(c *call) bool {
 
 // sawDenial reports a call that a seccomp policy was seen to answer.
 func (a *Assembler) sawDenial(c *call) bool {
-	return a.watched[load.FnDenied] && !c.rec.Flags.EnterSeen && !c.rec.Flags.FromKernel && len(c.attr) == 0
+	return a.denials && !c.rec.Flags.EnterSeen && !c.rec.Flags.FromKernel && len(c.attr) == 0
 }
 
 // beforeCheck is the stage of an error of bpf_prog_load itself.
@@ -438,7 +438,7 @@ func (a *Assembler) infer(f *fold, bl *blindingVerdict) load.Stage {
 // policy itself may have been watched.
 func (a *Assembler) blocked(f *fold) load.Stage {
 	c := f.last
-	if a.watched[load.FnDenied] {
+	if a.denials {
 		return load.Request
 	}
 	if c.rec.Creds != nil && c.rec.Creds.SeccompMode == 2 && !a.lossy(f) {
