@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"strconv"
 	"strings"
 	"time"
 
@@ -198,12 +199,22 @@ func (f *Facts) capsText() string {
 	return s
 }
 
+// sysctl returns a value as it was near the attempt, or else when the node was
+// looked at.
+func (f *Facts) sysctl(name string) (int64, bool) {
+	if v, ok := f.ev.Sysctls[name]; ok {
+		n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+		return n, err == nil
+	}
+	return f.Node.Sysctl(name)
+}
+
 // harden returns net.core.bpf_jit_harden as it was near the attempt.
 func (f *Facts) harden() (int, bool) {
 	if f.ev.Harden >= 0 {
 		return f.ev.Harden, true
 	}
-	if v, ok := f.Node.Sysctl("net.core.bpf_jit_harden"); ok {
+	if v, ok := f.sysctl("net.core.bpf_jit_harden"); ok {
 		return int(v), true
 	}
 	return 0, false

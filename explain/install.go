@@ -53,7 +53,7 @@ newer kernels.`,
 					return nil
 				}
 				m := &Match{Strength: Likely, How: load.Inferred, Cause: "The filter does not fit into what the socket may take for its options."}
-				if v, ok := f.Node.Sysctl("net.core.optmem_max"); ok {
+				if v, ok := f.sysctl("net.core.optmem_max"); ok {
 					m.Evidence = append(m.Evidence, fmt.Sprintf("net.core.optmem_max was %d bytes", v))
 				}
 				if n := len(f.ev.Filter) / 8; n > 0 {

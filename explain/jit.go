@@ -236,7 +236,7 @@ func matchJITLimit(f *Facts) *Match {
 func (f *Facts) exemptFromJITLimit() bool { return f.holds(capBPF) }
 
 func (f *Facts) jitMemory() (used, limit uint64, known bool) {
-	l, ok := f.Node.Sysctl("net.core.bpf_jit_limit")
+	l, ok := f.sysctl("net.core.bpf_jit_limit")
 	if !ok || l <= 0 || f.Node.JITUsed == nil {
 		return 0, 0, false
 	}
@@ -246,13 +246,13 @@ func (f *Facts) jitMemory() (used, limit uint64, known bool) {
 func (f *Facts) addJITMemory(m *Match) {
 	if used, limit, known := f.jitMemory(); known {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("compiled programs took %d of %d bytes of net.core.bpf_jit_limit", used, limit))
-	} else if l, ok := f.Node.Sysctl("net.core.bpf_jit_limit"); ok {
+	} else if l, ok := f.sysctl("net.core.bpf_jit_limit"); ok {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("net.core.bpf_jit_limit was %d bytes; how much was in use is not known", l))
 	}
 }
 
 func (f *Facts) jitIsOff() bool {
-	if v, ok := f.Node.Sysctl("net.core.bpf_jit_enable"); ok && v == 0 {
+	if v, ok := f.sysctl("net.core.bpf_jit_enable"); ok && v == 0 {
 		return true
 	}
 	return f.Node.Config["CONFIG_BPF_JIT"] == "n"
@@ -303,7 +303,7 @@ func matchJITOff(f *Facts) *Match {
 		return nil
 	}
 	m := &Match{Strength: Strong, How: load.Inferred, Cause: "The kernel compiles no program at all, and runs all of them in its interpreter."}
-	if v, ok := f.Node.Sysctl("net.core.bpf_jit_enable"); ok && v == 0 {
+	if v, ok := f.sysctl("net.core.bpf_jit_enable"); ok && v == 0 {
 		m.Evidence = append(m.Evidence, "net.core.bpf_jit_enable was 0")
 	}
 	if f.Node.Config["CONFIG_BPF_JIT"] == "n" {

@@ -319,7 +319,7 @@ func (f *Facts) deniedElsewhere() bool {
 }
 
 func (f *Facts) unprivilegedDisabled() (int, bool) {
-	v, ok := f.Node.Sysctl("kernel.unprivileged_bpf_disabled")
+	v, ok := f.sysctl("kernel.unprivileged_bpf_disabled")
 	return int(v), ok
 }
 

@@ -43,7 +43,8 @@ type Evidence struct {
 	EnterSeen     bool // the start of the call was seen (a seccomp denial shows only its end)
 	Harden        int  // net.core.bpf_jit_harden near the time of the attempt, -1 unknown
 	BlindingAsked *bool
-	Observed      map[Stage]bool // stages that the hooks in place could see
+	Sysctls       map[string]string // as read near the time of the attempt, where that was later than the profile
+	Observed      map[Stage]bool    // stages that the hooks in place could see
 }
 
 // InsnsState says how far Evidence.Insns can be trusted.

@@ -217,20 +217,24 @@ func (c *Capture) poll() {
 	c.pending = append(c.pending, c.losses.read()...)
 }
 
-// refresh puts the hardening that was in force before a failed load: it can have been changed since we started.
+// decisive are the sysctls that decide loads and can have been changed since we started.
+var decisive = []string{"net.core.bpf_jit_harden", "net.core.bpf_jit_enable", "net.core.bpf_jit_limit", "kernel.unprivileged_bpf_disabled"}
+
+// refresh puts the values of the decisive sysctls, as they are now, before a failed load.
 func (c *Capture) refresh(from int) {
 	for i := from; i < len(c.pending); i++ {
 		call := c.pending[i].Call
 		if call == nil || call.Ret >= 0 && (call.Prog == nil || call.Prog.JITed) {
 			continue
 		}
-		const name = "net.core.bpf_jit_harden"
-		b, err := os.ReadFile("/proc/sys/net/core/bpf_jit_harden")
-		if err != nil {
-			return // the header's profile says why
+		for _, name := range decisive {
+			b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+			if err != nil {
+				continue // the header's profile says why
+			}
+			s := trace.Record{Sysctl: &trace.Sysctl{Name: name, Value: strings.TrimSpace(string(b)), At: call.End}}
+			c.pending = slices.Insert(c.pending, i, s)
 		}
-		s := trace.Record{Sysctl: &trace.Sysctl{Name: name, Value: strings.TrimSpace(string(b)), At: call.End}}
-		c.pending = slices.Insert(c.pending, i, s)
 		return
 	}
 }
