@@ -483,6 +483,40 @@ var nearMisses = []fixture{
 		rule:    "REQ006", how: load.Observed, stage: load.Verifier,
 	},
 
+	{
+		name:    "a call of a kernel function on a kernel from before there were any",
+		attempt: progLoad(22, with(rejected(22), insns(kfunc, exit), failedInsn(0), said("BPF_CALL uses reserved fields"))...),
+		node:    lab("5.10.0-30-cloud-amd64"),
+		rule:    "FEAT006", how: load.Observed, stage: load.Verifier,
+	},
+	{
+		name: "the address of a function on 5.10, in a program that has older new instructions too",
+		attempt: progLoad(22, with(early(22), said("unrecognized bpf_ld_imm64 insn"),
+			insns(insn.Instruction{Code: insn.ClassJMP32 | insn.OpJEQ}, insn.Instruction{Code: insn.OpcodeLoadImm64, Src: insn.PseudoFunc, Imm: 2}, insn.Instruction{}, exit))...),
+		node: lab("5.10.0-30-cloud-amd64"),
+		rule: "FEAT008", how: load.Observed, stage: load.Verifier,
+		evidence: []string{"the address of a function (a callback, 5.13) at instruction 1"},
+	},
+	{
+		name:    "a damaged 64-bit load is not a new instruction",
+		attempt: progLoad(22, with(early(22), said("invalid bpf_ld_imm64 insn"), insns(gotol, insn.Instruction{Code: insn.OpcodeLoadImm64}, exit))...),
+		node:    lab("6.1.0-49-cloud-amd64"),
+		rule:    "REQ006", how: load.Observed, stage: load.Verifier,
+	},
+	{
+		name:    "a BTF descriptor that is not open",
+		attempt: progLoad(9, with(early(9), insns(movR0, exit), attr(72, 99), attr(88, 1))...),
+		node:    lab("6.1.0-49-cloud-amd64"),
+		rule:    "BTF004", how: load.Observed, stage: load.BTF,
+	},
+	{
+		name:    "a descriptor that is not open: of BTF, or of a map",
+		attempt: progLoad(9, unhooked(), insns(mapFD(7), insn.Instruction{}, exit), attr(72, 99), attr(88, 1)),
+		node:    hardenedHost(),
+		rule:    "REQ002", how: load.Inferred, stage: load.Verifier,
+		others: []string{"REQ007", "BTF004"},
+	},
+
 	// Maps, BTF, links, classic filters.
 	{
 		name:    "ring buffer on 5.4",

@@ -4,8 +4,10 @@ package explain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
@@ -84,12 +86,12 @@ the loader brings BTF along. The kernel was built without CONFIG_DEBUG_INFO_BTF,
 		},
 		{
 			ID:    "BTF004",
-			Title: "func_info, line_info or CO-RE records do not fit the program",
+			Title: "The program's BTF, func_info or line_info does not fit the program",
 			Class: "R2",
 			Stage: load.BTF,
 			Text: `Beside its instructions a program may carry records that give types to its functions and source lines to its instructions. They must be
 sorted, start at the beginning of each function, and point to types and strings that exist. Tools that change instructions and not the records break
-that; so do objects linked from parts.`,
+that; so do objects linked from parts. The BTF itself is named by a descriptor, which must be open (EBADF).`,
 			Kernels: "func_info and line_info since 5.0.",
 			Remedies: []load.Remedy{
 				{
@@ -220,11 +222,38 @@ func matchNoBTF(f *Facts) *Match {
 }
 
 func matchBTFInfo(f *Facts) *Match {
-	if !f.verifierReject() || !f.words.is(verifierlog.BTFInfo) || globalFunction.MatchString(f.words.message) {
+	if !f.verifierReject() {
+		return nil
+	}
+	if f.words.empty() {
+		return matchBTFDescriptor(f)
+	}
+	if !f.words.is(verifierlog.BTFInfo) || globalFunction.MatchString(f.words.message) {
 		return nil
 	}
 	m := f.verifierMatch()
 	m.Cause = fmt.Sprintf("The program's BTF records do not fit its instructions: %s.", f.words.message)
+	return m
+}
+
+// matchBTFDescriptor judges EBADF of a program that comes with records: their
+// BTF is named by a descriptor, as maps are.
+func matchBTFDescriptor(f *Facts) *Match {
+	const progBTFFD, funcInfoCnt, lineInfoCnt = 72, 88, 104
+	if f.errno() != errEBADF || f.attrU32(funcInfoCnt) == 0 && f.attrU32(lineInfoCnt) == 0 && f.attrU32(progBTFFD) == 0 {
+		return nil
+	}
+	m := &Match{Strength: Possible, How: load.Inferred}
+	m.Evidence = append(m.Evidence, fmt.Sprintf("prog_btf_fd was %d, with %d records of functions and %d of lines", int32(f.attrU32(progBTFFD)), f.attrU32(funcInfoCnt), f.attrU32(lineInfoCnt)))
+	m.Cause = "The descriptor of the program's BTF is not open in the loader, or is no BTF."
+	m.Why = "prog_btf_fd may not be open"
+	if f.wholeProgram() && !slices.ContainsFunc(f.ev.Insns, insn.Instruction.IsMapLoad) {
+		m.Strength = Likely
+		if s := f.cause(load.FnCheck); s != nil {
+			m.Strength, m.How = Strong, load.Observed
+			m.Evidence = append(m.Evidence, fmt.Sprintf("bpf_check returned %d (%s), and the program names no maps", s.Ret, errnoName(-s.Ret)))
+		}
+	}
 	return m
 }
 

@@ -367,6 +367,11 @@ func matchKfunc(f *Facts) *Match {
 	if f.words.arg("config") == "CONFIG_DEBUG_INFO_BTF" {
 		return nil // BTF003
 	}
+	if f.refusesKfuncCall() {
+		m := f.verifierMatch()
+		m.Cause = "The program calls a kernel function, and this kernel is from before there were such calls (5.13)."
+		return m
+	}
 	if f.poison() != poisonKfunc && !f.words.is(verifierlog.KfuncUnavailable, verifierlog.KfuncUnknown) {
 		return matchBareKfunc(f)
 	}
@@ -376,6 +381,14 @@ func matchKfunc(f *Facts) *Match {
 		m.Cause = fmt.Sprintf("The program calls the kernel function %s, which this kernel does not have, or not for this program.", printable(n, 80))
 	}
 	return m
+}
+
+// refusesKfuncCall reports a kernel that takes the mark of a kernel function in
+// a call for a field that must be zero.
+func (f *Facts) refusesKfuncCall() bool {
+	i := f.failedInsn()
+	return f.words.is(verifierlog.ReservedField) && strings.Contains(f.words.message, "BPF_CALL") &&
+		(i >= 0 && i < len(f.ev.Insns) && f.ev.Insns[i].IsKfuncCall() || i < 0 && f.hasKfuncCalls())
 }
 
 // matchBareKfunc judges a load that the verifier refused without a word before
@@ -433,58 +446,69 @@ func matchKfuncJIT(f *Facts) *Match {
 }
 
 // newerInsn names the instruction on which the verifier stopped, if it is one
-// of a newer instruction set.
+// of a newer instruction set. Where the log names no place it is the youngest
+// one of the program that is newer than the kernel.
 func (f *Facts) newerInsn() (name string, slot int) {
-	i := f.failedInsn()
-	if i >= 0 && i < len(f.ev.Insns) {
-		if n := newerName(f.ev.Insns[i]); n != "" {
+	if i := f.failedInsn(); i >= 0 && i < len(f.ev.Insns) {
+		if n, _ := newerName(f.ev.Insns[i]); n != "" {
 			return n, i
 		}
 		return "", -1
 	}
-	// Rejected before the walk: the log names no place, the program may.
-	if len(f.ev.Insns) > 0 {
-		for i, in := range f.ev.Insns {
-			if n := newerName(in); n != "" && !insn.IsSecondHalf(f.ev.Insns, i) {
-				return n, i
-			}
+	var youngest insn.Version
+	slot = -1
+	for i := 0; i < len(f.ev.Insns); i++ {
+		in := f.ev.Insns[i]
+		n, since := newerName(in)
+		wide := in.IsWide()
+		if n != "" && youngest.Before(since) && !f.since(since.Major, since.Minor) && wide == f.words.is(verifierlog.BadLoadImm64) {
+			name, slot, youngest = n, i, since
 		}
-		return "", -1
+		if wide {
+			i++
+		}
 	}
-	return "", -1
+	return name, slot
 }
 
-func newerName(in insn.Instruction) string {
+// newerName names an instruction that not all kernels know, and the release
+// that brought it.
+func newerName(in insn.Instruction) (string, insn.Version) {
+	v := func(major, minor int) insn.Version { return insn.Version{Major: major, Minor: minor} }
 	switch {
 	case in.Code == insn.OpcodeGotol:
-		return "gotol (-mcpu=v4, 6.6)"
+		return "gotol (-mcpu=v4, 6.6)", v(6, 6)
 	case in.IsMovSX():
-		return "a sign-extending move (-mcpu=v4, 6.6)"
+		return "a sign-extending move (-mcpu=v4, 6.6)", v(6, 6)
 	case in.IsSignedDiv():
-		return "a signed division (-mcpu=v4, 6.6)"
+		return "a signed division (-mcpu=v4, 6.6)", v(6, 6)
 	case in.Class() == insn.ClassALU64 && in.Op() == insn.OpEND:
-		return "bswap (-mcpu=v4, 6.6)"
+		return "bswap (-mcpu=v4, 6.6)", v(6, 6)
 	case in.Class() == insn.ClassLDX && in.Mode() == insn.ModeMEMSX:
-		return "a sign-extending load (-mcpu=v4, 6.6)"
+		return "a sign-extending load (-mcpu=v4, 6.6)", v(6, 6)
 	case in.IsAtomic() && (in.Imm == insn.AtomicLoadAcq || in.Imm == insn.AtomicStRel):
-		return "a load-acquire or store-release (6.15)"
+		return "a load-acquire or store-release (6.15)", v(6, 15)
 	case in.IsAtomic() && in.Imm != insn.OpADD:
-		return "an atomic operation of -mcpu=v3 (5.12)"
+		return "an atomic operation of -mcpu=v3 (5.12)", v(5, 12)
 	case in.IsMayGoto():
-		return "may_goto (6.9)"
+		return "may_goto (6.9)", v(6, 9)
 	case in.IsAddrSpaceCast():
-		return "an addr_space_cast (6.9)"
+		return "an addr_space_cast (6.9)", v(6, 9)
+	case in.IsFuncLoad():
+		return "the address of a function (a callback, 5.13)", v(5, 13)
+	case in.IsWide() && (in.Src == insn.PseudoMapIdx || in.Src == insn.PseudoMapIdxValue):
+		return "a map by its index (5.14)", v(5, 14)
 	case in.Class() == insn.ClassJMP32:
-		return "a 32-bit jump (-mcpu=v3, 5.1)"
+		return "a 32-bit jump (-mcpu=v3, 5.1)", v(5, 1)
 	}
-	return ""
+	return "", insn.Version{}
 }
 
 func matchNewerInsn(f *Facts) *Match {
 	if !f.verifierReject() {
 		return nil
 	}
-	said := f.words.is(verifierlog.BadOpcode, verifierlog.ReservedField)
+	said := f.words.is(verifierlog.BadOpcode, verifierlog.ReservedField, verifierlog.BadLoadImm64)
 	if !said && !f.words.empty() {
 		return nil
 	}

@@ -436,8 +436,8 @@ func matchBadOpcode(f *Facts) *Match {
 	if !f.words.is(verifierlog.BadOpcode, verifierlog.ReservedField, verifierlog.BadRegister, verifierlog.BadLoadImm64) {
 		return nil
 	}
-	if name, _ := f.newerInsn(); name != "" {
-		return nil // FEAT008
+	if name, _ := f.newerInsn(); name != "" || f.refusesKfuncCall() {
+		return nil // FEAT008, FEAT006
 	}
 	m := f.verifierMatch()
 	m.Cause = fmt.Sprintf("The program has an instruction that is not valid: %s.", f.words.message)
