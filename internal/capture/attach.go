@@ -26,6 +26,7 @@ type collection struct {
 	backend  backend
 	hooks    []trace.Hook
 	locked   bool // lockdown=confidentiality
+	objects  bool // new maps and BTF are reported
 	programs map[string]*ebpf.Program
 	records  *ebpf.Map
 	asked    *ebpf.Map
@@ -297,6 +298,7 @@ func attachTracepoints(opts Options, nonce uint64) (*collection, error) {
 		err := c.loadTracepoints(l, opts, nonce)
 		if err == nil {
 			errs = nil
+			c.objects = true
 			break
 		}
 		errs = append(errs, err)
@@ -333,7 +335,7 @@ func (c *collection) loadTracepoints(loader func() (*ebpf.CollectionSpec, error)
 	if err != nil {
 		return err
 	}
-	if err := spec.Variables["cfg_map_creates"].Set(uint8(1)); err != nil {
+	if err := spec.Variables["cfg_objects"].Set(uint8(1)); err != nil {
 		return err
 	}
 	keep := []string{"task_exit"}
@@ -370,7 +372,7 @@ func attachBTFTracepoints(opts Options, nonce uint64) (*collection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := spec.Variables["cfg_map_creates"].Set(uint8(1)); err != nil {
+	if err := spec.Variables["cfg_objects"].Set(uint8(1)); err != nil {
 		return nil, err
 	}
 	if err := spec.Variables["cfg_task_pid"].Set(offsetOf(kernel, "task_struct", "pid")); err != nil {
@@ -384,7 +386,7 @@ func attachBTFTracepoints(opts Options, nonce uint64) (*collection, error) {
 	for _, name := range names {
 		programs[name] = spec.Programs[name]
 	}
-	c := &collection{backend: tpBTF}
+	c := &collection{backend: tpBTF, objects: true}
 	if err := c.load(spec, nil); err != nil {
 		return nil, err
 	}

@@ -338,10 +338,10 @@ const (
 	coreVarCfgFilterComm                   = "cfg_filter_comm"
 	coreVarCfgFilterPid                    = "cfg_filter_pid"
 	coreVarCfgLogMax                       = "cfg_log_max"
-	coreVarCfgMapCreates                   = "cfg_map_creates"
 	coreVarCfgNonce                        = "cfg_nonce"
 	coreVarCfgNsDev                        = "cfg_ns_dev"
 	coreVarCfgNsIno                        = "cfg_ns_ino"
+	coreVarCfgObjects                      = "cfg_objects"
 	coreVarCfgRet                          = "cfg_ret"
 	coreVarCfgSeccompRet                   = "cfg_seccomp_ret"
 	coreVarCfgSizeSlot                     = "cfg_size_slot"
@@ -516,10 +516,10 @@ type coreVariableSpecs struct {
 	CfgFilterComm   *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
 	CfgFilterPid    *ebpf.VariableSpec `ebpf:"cfg_filter_pid"`
 	CfgLogMax       *ebpf.VariableSpec `ebpf:"cfg_log_max"`
-	CfgMapCreates   *ebpf.VariableSpec `ebpf:"cfg_map_creates"`
 	CfgNonce        *ebpf.VariableSpec `ebpf:"cfg_nonce"`
 	CfgNsDev        *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
 	CfgNsIno        *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
+	CfgObjects      *ebpf.VariableSpec `ebpf:"cfg_objects"`
 	CfgRet          *ebpf.VariableSpec `ebpf:"cfg_ret"`
 	CfgSeccompRet   *ebpf.VariableSpec `ebpf:"cfg_seccomp_ret"`
 	CfgSizeSlot     *ebpf.VariableSpec `ebpf:"cfg_size_slot"`
@@ -599,10 +599,10 @@ type coreVariables struct {
 	CfgFilterComm   *ebpf.Variable `ebpf:"cfg_filter_comm"`
 	CfgFilterPid    *ebpf.Variable `ebpf:"cfg_filter_pid"`
 	CfgLogMax       *ebpf.Variable `ebpf:"cfg_log_max"`
-	CfgMapCreates   *ebpf.Variable `ebpf:"cfg_map_creates"`
 	CfgNonce        *ebpf.Variable `ebpf:"cfg_nonce"`
 	CfgNsDev        *ebpf.Variable `ebpf:"cfg_ns_dev"`
 	CfgNsIno        *ebpf.Variable `ebpf:"cfg_ns_ino"`
+	CfgObjects      *ebpf.Variable `ebpf:"cfg_objects"`
 	CfgRet          *ebpf.Variable `ebpf:"cfg_ret"`
 	CfgSeccompRet   *ebpf.Variable `ebpf:"cfg_seccomp_ret"`
 	CfgSizeSlot     *ebpf.Variable `ebpf:"cfg_size_slot"`

@@ -16,7 +16,39 @@ import (
 // decoder turns ring buffer samples into records. The samples come from our own programs, but the bytes in them do not: every length is
 // checked, and names are cleaned where they are shown.
 type decoder struct {
-	maps map[trace.CallID][]trace.Map // seen before their call ended
+	keep    bool // remember objects: the backend does not read the kernel
+	all     bool // successful maps and BTF are asked for
+	pieces  map[trace.CallID]*pieces
+	objects objects
+}
+
+// pieces are what was seen of a call before its end.
+type pieces struct {
+	maps       []trace.Map
+	insns, btf []byte
+}
+
+func (d *decoder) piecesOf(id trace.CallID) *pieces {
+	if p, ok := d.pieces[id]; ok {
+		return p
+	}
+	if d.pieces == nil || len(d.pieces) > 1024 { // calls whose end was lost leave theirs behind
+		d.pieces = map[trace.CallID]*pieces{}
+	}
+	d.pieces[id] = &pieces{}
+	return d.pieces[id]
+}
+
+// take remembers a chunk and reports whether it is to be shown too: new BTF is only remembered.
+func (p *pieces) take(c *trace.Chunk) bool {
+	switch c.What {
+	case trace.Insns:
+		p.insns = append(p.insns, c.Data...)
+	case trace.BTF:
+		p.btf = append(p.btf, c.Data...)
+		return false
+	}
+	return true
 }
 
 // view looks at a sample as one of the wire structs. Samples are 8-byte aligned copies.
@@ -41,8 +73,16 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 			return fmt.Errorf("decode call: %d bytes are too few", len(sample))
 		}
 		call := decodeCall(r)
-		call.Maps = d.maps[id]
-		delete(d.maps, id)
+		p := d.pieces[id]
+		delete(d.pieces, id)
+		if p == nil {
+			p = &pieces{}
+		}
+		call.Maps = p.maps
+		d.objects.complete(call, p, to)
+		if call.Ret >= 0 && call.Kind != load.ProgLoad && !d.all {
+			return nil // only of use to others
+		}
 		*to = append(*to, trace.Record{Call: call})
 	case coreRecordTypeR_SMALL, coreRecordTypeR_MEDIUM, coreRecordTypeR_BIG:
 		c, ok := view[coreChunk](sample)
@@ -50,10 +90,14 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 			return fmt.Errorf("decode chunk: %d bytes are too few", len(sample))
 		}
 		data := sample[unsafe.Sizeof(*c):]
-		*to = append(*to, trace.Record{Chunk: &trace.Chunk{
+		chunk := &trace.Chunk{
 			ID: id, What: whatNames[coreWhat(c.What)], Offset: c.Offset, Total: c.Total, Errno: int(-c.Err),
 			Data: append([]byte(nil), data[:min(int(c.Len), len(data))]...),
-		}})
+		}
+		if d.keep && !d.piecesOf(id).take(chunk) {
+			return nil
+		}
+		*to = append(*to, trace.Record{Chunk: chunk})
 	case coreRecordTypeR_SAY:
 		s, ok := view[coreSay](sample)
 		if !ok {
@@ -72,9 +116,6 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		if !ok {
 			return fmt.Errorf("decode maps: %d bytes are too few", len(sample))
 		}
-		if d.maps == nil || len(d.maps) > 1024 { // calls whose end was lost leave theirs behind
-			d.maps = map[trace.CallID][]trace.Map{}
-		}
 		n := min(int(m.Count), len(m.Maps))
 		list := make([]trace.Map, n)
 		for i, r := range m.Maps[:n] {
@@ -83,7 +124,7 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 				Name: text(r.Name[:]),
 			}
 		}
-		d.maps[id] = list
+		d.piecesOf(id).maps = list
 	case coreRecordTypeR_HELLO:
 	default:
 		return fmt.Errorf("decode sample: unknown type %d", t)

@@ -45,10 +45,10 @@ const (
 	plainVarCfgFilterComm    = "cfg_filter_comm"
 	plainVarCfgFilterPid     = "cfg_filter_pid"
 	plainVarCfgLogMax        = "cfg_log_max"
-	plainVarCfgMapCreates    = "cfg_map_creates"
 	plainVarCfgNonce         = "cfg_nonce"
 	plainVarCfgNsDev         = "cfg_ns_dev"
 	plainVarCfgNsIno         = "cfg_ns_ino"
+	plainVarCfgObjects       = "cfg_objects"
 	plainVarCfgRet           = "cfg_ret"
 	plainVarCfgSeccompRet    = "cfg_seccomp_ret"
 	plainVarCfgSizeSlot      = "cfg_size_slot"
@@ -139,10 +139,10 @@ type plainVariableSpecs struct {
 	CfgFilterComm  *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
 	CfgFilterPid   *ebpf.VariableSpec `ebpf:"cfg_filter_pid"`
 	CfgLogMax      *ebpf.VariableSpec `ebpf:"cfg_log_max"`
-	CfgMapCreates  *ebpf.VariableSpec `ebpf:"cfg_map_creates"`
 	CfgNonce       *ebpf.VariableSpec `ebpf:"cfg_nonce"`
 	CfgNsDev       *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
 	CfgNsIno       *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
+	CfgObjects     *ebpf.VariableSpec `ebpf:"cfg_objects"`
 	CfgRet         *ebpf.VariableSpec `ebpf:"cfg_ret"`
 	CfgSeccompRet  *ebpf.VariableSpec `ebpf:"cfg_seccomp_ret"`
 	CfgSizeSlot    *ebpf.VariableSpec `ebpf:"cfg_size_slot"`
@@ -204,10 +204,10 @@ type plainVariables struct {
 	CfgFilterComm  *ebpf.Variable `ebpf:"cfg_filter_comm"`
 	CfgFilterPid   *ebpf.Variable `ebpf:"cfg_filter_pid"`
 	CfgLogMax      *ebpf.Variable `ebpf:"cfg_log_max"`
-	CfgMapCreates  *ebpf.Variable `ebpf:"cfg_map_creates"`
 	CfgNonce       *ebpf.Variable `ebpf:"cfg_nonce"`
 	CfgNsDev       *ebpf.Variable `ebpf:"cfg_ns_dev"`
 	CfgNsIno       *ebpf.Variable `ebpf:"cfg_ns_ino"`
+	CfgObjects     *ebpf.Variable `ebpf:"cfg_objects"`
 	CfgRet         *ebpf.Variable `ebpf:"cfg_ret"`
 	CfgSeccompRet  *ebpf.Variable `ebpf:"cfg_seccomp_ret"`
 	CfgSizeSlot    *ebpf.Variable `ebpf:"cfg_size_slot"`

@@ -245,6 +245,12 @@ GLOBAL int send_call(void)
 	return 0;
 }
 
+/* A map or BTF that a program may refer to by its descriptor. */
+static __always_inline bool is_object(struct call *c)
+{
+	return cfg_objects && c->kind == K_BPF && c->ret >= 0 && (c->cmd == CMD_MAP_CREATE || c->cmd == CMD_BTF_LOAD);
+}
+
 /* The call returned. What is sent, and how much, depends on how it ended. */
 GLOBAL int end_call(u64 ret, u32 flags)
 {
@@ -270,8 +276,10 @@ GLOBAL int end_call(u64 ret, u32 flags)
 		bad = true;
 	if (bad)
 		send_evidence(c);
+	else if (is_object(c) && c->cmd == CMD_BTF_LOAD)
+		send_capped(W_BTF, ((struct btf_attr *)c->attr)->btf, ((struct btf_attr *)c->attr)->btf_size, cfg_copy_max);
 	if (bad || cfg_all || (!cfg_failed_only && c->kind == K_BPF && c->cmd == CMD_PROG_LOAD) ||
-	    (cfg_map_creates && c->kind == K_BPF && c->cmd == CMD_MAP_CREATE))
+	    is_object(c))
 		send_call();
 	bpf_map_delete_elem(&calls, &tid);
 	return 0;

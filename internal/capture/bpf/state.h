@@ -19,7 +19,7 @@ const volatile u8 cfg_filter_pid = 0;
 const volatile u8 cfg_filter_comm = 0;
 const volatile u8 cfg_failed_only = 0;
 const volatile u8 cfg_all = 0;
-const volatile u8 cfg_map_creates = 0;    /* report successful map creations: nothing else gives the maps' attributes */
+const volatile u8 cfg_objects = 0;        /* report new maps and BTF: where the kernel is not read, nothing else tells of them */
 const volatile char cfg_comm[16] = {};
 
 struct {
