@@ -225,6 +225,9 @@ func (a *Assembler) probe(at *load.Attempt, c *call) string {
 	case load.ProgLoad:
 		return programProbeOf(at, c)
 	case load.MapCreate:
+		if a.accountingProbe(at, c.attr, c.errno()) {
+			return "cilium/ebpf: memory accounting"
+		}
 		return mapProbe(at, c.attr, c.errno())
 	case load.BTFLoad:
 		const btfSize = 16
@@ -285,6 +288,20 @@ func mapProbe(at *load.Attempt, m attr, errno int) string {
 		return "cilium/ebpf: map flag"
 	}
 	return ""
+}
+
+// accountingProbe recognises the map by which cilium/ebpf's package rlimit asks, at every start, whether RLIMIT_MEMLOCK counts: it has
+// set the limit to 0. Where the limit could not be read, the kernel must be one on which it counts.
+func (a *Assembler) accountingProbe(at *load.Attempt, m attr, errno int) bool {
+	const array = 2
+	if errno != ePERM || at.Map.Name != "" || m.u32(mapType) != array || m.without(field{mapType, 4}) != smallMap {
+		return false
+	}
+	if at.Evidence.LimitsKnown {
+		return at.Evidence.MemlockLimit == 0
+	}
+	v, ok := a.header.Node.Kernel()
+	return ok && v.Before(5, 11)
 }
 
 // smallMap is a map of one entry of four bytes, of no type and without flags.

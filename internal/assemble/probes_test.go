@@ -4,6 +4,7 @@ package assemble
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -131,6 +132,36 @@ func TestProbesThatWork(t *testing.T) {
 		got := attempts(header("6.18", classicHooks), trace.Record{Call: c})
 		qt.Assert(t, qt.HasLen(got, 1))
 		qt.Check(t, qt.Equals(got[0].FeatureProbe, test.want))
+	}
+}
+
+// cilium/ebpf asks at every start whether RLIMIT_MEMLOCK counts, with a limit of 0.
+func TestAccountingProbe(t *testing.T) {
+	small := make([]byte, 72)
+	for off, v := range map[int]byte{0: 2, 4: 4, 8: 4, 12: 1} {
+		small[off] = v
+	}
+	for _, test := range []struct {
+		name, release string
+		creds         *trace.Creds
+		errno         int64
+		probe         bool
+	}{
+		{"limit 0", "5.10.0", &trace.Creds{}, -1, true},
+		{"limit of a page", "5.10.0", &trace.Creds{Memlock: 4096}, -1, false},
+		{"limit unknown", "5.10.0", nil, -1, true},
+		{"limit unknown, and does not count", "6.1.0", nil, -1, false},
+		{"no memory", "5.10.0", &trace.Creds{}, -12, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := header(test.release, classicHooks)
+			h.Node.Release = test.release
+			c := &trace.Call{ID: trace.CallID{TID: 1, Start: 1}, End: 2, TGID: 1, Kind: load.MapCreate, Ret: test.errno, Attr: slices.Clone(small),
+				Flags: trace.CallFlags{EnterSeen: true}, Creds: test.creds, FailedInsn: -1}
+			got := attempts(h, trace.Record{Call: c})
+			qt.Assert(t, qt.HasLen(got, 1))
+			qt.Check(t, qt.Equals(got[0].FeatureProbe != "", test.probe), qt.Commentf("%q", got[0].FeatureProbe))
+		})
 	}
 }
 
