@@ -31,6 +31,9 @@ const (
 // added twice: a slow machine is slow between the calls too, and the retry is only seen when it ends.
 const window = 300e6
 
+// maxWait bounds how long a retry that is under way is waited for, in ns: its end may be lost.
+const maxWait = 120e9
+
 // Assembler makes attempts of records. It is not safe for concurrent use. It takes ownership of the records, and of the
 // bytes in them.
 type Assembler struct {
@@ -43,6 +46,8 @@ type Assembler struct {
 	folds   map[uint32][]*fold
 	open    int // folds
 	due     dueHeap
+	// running are the loads that began and have not ended, by thread group: while there is one, it may be the retry that a fold waits for.
+	running map[uint32][]trace.CallID
 	bytes   int // held by pending and folds
 	clock   uint64
 	losses  []trace.Loss
@@ -58,6 +63,7 @@ func New(h trace.Header) *Assembler {
 		watched: make(map[load.Function]bool),
 		pending: make(map[trace.CallID]*pieces),
 		folds:   make(map[uint32][]*fold),
+		running: make(map[uint32][]trace.CallID),
 		sysctls: make(map[string][]trace.Sysctl),
 		seed:    maphash.MakeSeed(),
 	}
@@ -78,6 +84,8 @@ func (a *Assembler) Add(r trace.Record) []*load.Attempt {
 		a.addChunk(r.Chunk)
 	case r.Say != nil:
 		a.addSay(r.Say)
+	case r.Begin != nil:
+		a.addBegin(r.Begin)
 	case r.Call != nil:
 		a.addCall(r.Call)
 		a.tick(r.Call.End)
@@ -209,6 +217,32 @@ func (a *Assembler) addLoss(l trace.Loss) {
 	a.losses = append(a.losses, l)
 }
 
+func (a *Assembler) addBegin(b *trace.Begin) {
+	list := a.running[b.TGID]
+	if list == nil && len(a.running) >= maxPending || len(list) >= maxPending {
+		return // the window alone decides
+	}
+	a.running[b.TGID] = append(list, b.ID)
+}
+
+func (a *Assembler) ended(c *trace.Call) {
+	list := slices.DeleteFunc(a.running[c.TGID], func(id trace.CallID) bool {
+		return id == c.ID || id.TID == c.ID.TID && id.Start < c.ID.Start // its end was lost
+	})
+	if len(list) == 0 {
+		delete(a.running, c.TGID)
+	} else {
+		a.running[c.TGID] = list
+	}
+}
+
+// awaited reports whether a load that may be the fold's retry began in time and has not ended.
+func (a *Assembler) awaited(f *fold) bool {
+	return a.clock < f.last.rec.End+maxWait && slices.ContainsFunc(a.running[f.tgid], func(id trace.CallID) bool {
+		return id.Start >= f.last.rec.End && id.Start <= f.until
+	})
+}
+
 func (a *Assembler) addSysctl(s trace.Sysctl) {
 	if len(s.Name) > 128 || len(s.Value) > 128 || len(a.sysctls) >= 32 && a.sysctls[s.Name] == nil {
 		return
@@ -227,6 +261,7 @@ func (a *Assembler) addCall(c *trace.Call) {
 		p = new(pieces)
 	}
 	delete(a.pending, c.ID)
+	a.ended(c)
 	call := &call{rec: c, pieces: *p, attr: attr(c.Attr), kind: kindOf(c)}
 	call.key = call.attr.without(logFields(call.kind)...)
 	if b, whole := p.ranges[trace.Insns].prefix(); whole && len(b) > 0 {
@@ -325,6 +360,8 @@ func (a *Assembler) tick(now uint64) {
 		case !f.open:
 		case f.until >= a.clock:
 			heap.Push(&a.due, due{f, f.until})
+		case a.awaited(f):
+			heap.Push(&a.due, due{f, a.clock + window})
 		default:
 			a.finish(f)
 		}

@@ -102,10 +102,13 @@ func (f *fold) add(c *call, at time.Time) int {
 	} else {
 		c.inherit(f.last)
 	}
-	if t := readLog(c.ranges[trace.Log]); t.better(f.log) {
-		f.log, f.noSpace = t, c.errno() == eNOSPC
-	} else if t := readLog(c.ranges[trace.BTFLog]); t.better(f.log) {
-		f.log, f.noSpace = t, c.errno() == eNOSPC
+	for _, what := range []trace.What{trace.Log, trace.BTFLog} {
+		t, noSpace := readLog(c.ranges[what]), c.errno() == eNOSPC
+		t.whole = t.whole && !noSpace
+		if t.better(f.log) {
+			f.log, f.noSpace = t, noSpace
+			break
+		}
 	}
 	f.logRead = f.logRead || c.ranges[trace.Log] != nil
 	c.drop(trace.Log)

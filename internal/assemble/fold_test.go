@@ -327,3 +327,51 @@ func TestSysctlInTime(t *testing.T) {
 	qt.Check(t, qt.Equals(harden(append([]trace.Record{set("2", 10), set("0", 99)}, y.records()...)...), 0))
 	qt.Check(t, qt.Equals(harden(append([]trace.Record{set("nonsense", 99)}, y.records()...)...), -1))
 }
+
+// A retry is only seen when it ends, which can be long after the window of the call before it. Its beginning keeps the fold open.
+func TestFoldWaitsForTheRetryUnderWay(t *testing.T) {
+	first := try{from: 0, to: 10, ret: -524, req: req{typ: 1, name: "p", insnCnt: 3}}
+	second := try{from: 20, to: 6000, ret: -524, req: req{typ: 1, name: "p", insnCnt: 3, logLevel: 1, logSize: 65536}}
+	recs := second.records()
+	begin := trace.Record{Begin: &trace.Begin{ID: recs[0].Call.ID, TGID: recs[0].Call.TGID}}
+
+	a := New(header("6.12", classicHooks))
+	var got []*load.Attempt
+	add := func(recs ...trace.Record) {
+		for _, r := range recs {
+			got = append(got, a.Add(r)...)
+		}
+	}
+	add(first.records()...)
+	add(begin)
+	got = append(got, a.Tick(5000*ms)...)
+	qt.Assert(t, qt.HasLen(got, 0))
+	add(recs...)
+	got = append(got, a.Tick(20000*ms)...)
+	qt.Assert(t, qt.DeepEquals(story(got), []string{"p failed 524 1"}))
+
+	t.Run("its end is lost", func(t *testing.T) {
+		a := New(header("6.12", classicHooks))
+		var got []*load.Attempt
+		for _, r := range append(first.records(), begin) {
+			got = append(got, a.Add(r)...)
+		}
+		got = append(got, a.Tick(60000*ms)...)
+		qt.Assert(t, qt.HasLen(got, 0))
+		got = append(got, a.Tick(200000*ms)...)
+		qt.Assert(t, qt.DeepEquals(story(got), []string{"p failed 524 0"}))
+	})
+}
+
+// The kernel's refusal of a small buffer cuts the log: a short one that is whole says more.
+func TestFoldKeepsTheWholeLog(t *testing.T) {
+	long := try{from: 0, to: 10, ret: -28, req: req{typ: 1, name: "p", insnCnt: 3, logLevel: 1, logSize: 64}, log: "0: (b7) r0 = 0\n1: (95) exit\nprocessed 2 in"}
+	short := try{from: 20, to: 30, ret: -524, req: req{typ: 1, name: "p", insnCnt: 3, logLevel: 4, logSize: 128}, log: "processed 2 insns\n"}
+	a := New(header("6.12", classicHooks))
+	for _, r := range append(long.records(), short.records()...) {
+		qt.Assert(t, qt.HasLen(a.Add(r), 0))
+	}
+	got := a.Flush()
+	qt.Assert(t, qt.DeepEquals(story(got), []string{"p failed 524 1"}))
+	qt.Assert(t, qt.Equals(got[0].Evidence.Log, "processed 2 insns\n"))
+}

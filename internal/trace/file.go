@@ -216,7 +216,7 @@ func parse(line []byte) (Record, error) {
 	}
 	set := 0
 	for _, on := range []bool{rec.Header != nil, rec.Call != nil, rec.Chunk != nil, rec.Say != nil,
-		rec.Loss != nil, rec.Sysctl != nil, rec.End != nil} {
+		rec.Loss != nil, rec.Sysctl != nil, rec.Begin != nil, rec.End != nil} {
 		if on {
 			set++
 		}

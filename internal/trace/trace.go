@@ -15,6 +15,7 @@ const Schema = "bpfwhy.trace/v1"
 // Record is one line of a trace. Exactly one field is set.
 type Record struct {
 	Header *Header `json:"header,omitempty"`
+	Begin  *Begin  `json:"begin,omitempty"`
 	Call   *Call   `json:"call,omitempty"`
 	Chunk  *Chunk  `json:"chunk,omitempty"`
 	Say    *Say    `json:"say,omitempty"`
@@ -46,6 +47,13 @@ type Hook struct {
 type CallID struct {
 	TID   uint32 `json:"tid"`
 	Start uint64 `json:"start"`
+}
+
+// Begin says that a program load is under way: a loader's second try at what has just failed is known only when it ends, and that
+// can take seconds.
+type Begin struct {
+	ID   CallID `json:"id"`
+	TGID uint32 `json:"tgid"`
 }
 
 // Call is one finished bpf(2), kernel-side load, or classic filter.
