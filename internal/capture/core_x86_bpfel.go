@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type coreBegin struct {
+	_    structs.HostLayout
+	Head coreHead
+	Tgid uint32
+	Pad  uint32
+}
+
 type coreBigChunk struct {
 	_     structs.HostLayout
 	Chunk coreChunk
@@ -35,6 +42,7 @@ const (
 	coreCallFlagsF_UNJITED          coreCallFlags = 1024
 	coreCallFlagsF_LOADING          coreCallFlags = 2048
 	coreCallFlagsF_MAPS             coreCallFlags = 4096
+	coreCallFlagsF_EVIDENCE         coreCallFlags = 8192
 )
 
 type coreCallKind uint32
@@ -85,9 +93,10 @@ type coreCallRecord struct {
 	ProgLen       uint32
 	JitedLen      uint32
 	VerifiedInsns uint32
-	Pad           uint32
+	LicenseLen    int32
 	ProgTag       [8]uint8
 	ProgName      [16]int8
+	License       [32]int8
 }
 
 type coreCgroupName struct {
@@ -183,6 +192,7 @@ const (
 	coreRecordTypeR_SAY    coreRecordType = 5
 	coreRecordTypeR_MAPS   coreRecordType = 6
 	coreRecordTypeR_HELLO  coreRecordType = 7
+	coreRecordTypeR_BEGIN  coreRecordType = 8
 )
 
 type coreSay struct {
@@ -232,8 +242,7 @@ const (
 	coreWhatW_LOG        coreWhat = 5
 	coreWhatW_TRANSLATED coreWhat = 6
 	coreWhatW_FILTER     coreWhat = 7
-	coreWhatW_LICENSE    coreWhat = 8
-	coreWhatW_BTF_LOG    coreWhat = 9
+	coreWhatW_BTF_LOG    coreWhat = 8
 	coreWhatW_MASK       coreWhat = 255
 	coreWhatW_KERNEL     coreWhat = 256
 	coreWhatW_STRING     coreWhat = 512
@@ -347,6 +356,7 @@ const (
 	coreVarCfgSizeSlot                     = "cfg_size_slot"
 	coreVarCfgSlot                         = "cfg_slot"
 	coreVarCfgTaskPid                      = "cfg_task_pid"
+	coreVarEmitBegin                       = "emit_begin"
 	coreVarEmitBigChunk                    = "emit_big_chunk"
 	coreVarEmitCallFlags                   = "emit_call_flags"
 	coreVarEmitCallKind                    = "emit_call_kind"
@@ -525,6 +535,7 @@ type coreVariableSpecs struct {
 	CfgSizeSlot     *ebpf.VariableSpec `ebpf:"cfg_size_slot"`
 	CfgSlot         *ebpf.VariableSpec `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.VariableSpec `ebpf:"cfg_task_pid"`
+	EmitBegin       *ebpf.VariableSpec `ebpf:"emit_begin"`
 	EmitBigChunk    *ebpf.VariableSpec `ebpf:"emit_big_chunk"`
 	EmitCallFlags   *ebpf.VariableSpec `ebpf:"emit_call_flags"`
 	EmitCallKind    *ebpf.VariableSpec `ebpf:"emit_call_kind"`
@@ -608,6 +619,7 @@ type coreVariables struct {
 	CfgSizeSlot     *ebpf.Variable `ebpf:"cfg_size_slot"`
 	CfgSlot         *ebpf.Variable `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.Variable `ebpf:"cfg_task_pid"`
+	EmitBegin       *ebpf.Variable `ebpf:"emit_begin"`
 	EmitBigChunk    *ebpf.Variable `ebpf:"emit_big_chunk"`
 	EmitCallFlags   *ebpf.Variable `ebpf:"emit_call_flags"`
 	EmitCallKind    *ebpf.Variable `ebpf:"emit_call_kind"`

@@ -83,6 +83,9 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		if call.Ret >= 0 && call.Kind != load.ProgLoad && !d.all {
 			return nil // only of use to others
 		}
+		if c := license(id, r); c != nil {
+			*to = append(*to, trace.Record{Chunk: c})
+		}
 		*to = append(*to, trace.Record{Call: call})
 	case coreRecordTypeR_SMALL, coreRecordTypeR_MEDIUM, coreRecordTypeR_BIG:
 		c, ok := view[coreChunk](sample)
@@ -125,6 +128,12 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 			}
 		}
 		d.piecesOf(id).maps = list
+	case coreRecordTypeR_BEGIN:
+		b, ok := view[coreBegin](sample)
+		if !ok {
+			return fmt.Errorf("decode begin: %d bytes are too few", len(sample))
+		}
+		*to = append(*to, trace.Record{Begin: &trace.Begin{ID: id, TGID: b.Tgid}})
 	case coreRecordTypeR_HELLO:
 	default:
 		return fmt.Errorf("decode sample: unknown type %d", t)
@@ -132,10 +141,31 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 	return nil
 }
 
+// licenseMax is what the kernel reads of a licence, its NUL with it (bpf_prog_load).
+const licenseMax = 128
+
+// license is the licence of a failed load: it travels with the call, for it is short.
+func license(id trace.CallID, r *coreCallRecord) *trace.Chunk {
+	c := &trace.Chunk{ID: id, What: trace.License}
+	switch n := int(r.LicenseLen); {
+	case n == 0:
+		return nil
+	case n < 0:
+		c.Total, c.Errno = licenseMax, -n
+	default:
+		c.Data = []byte(text(r.License[:]))
+		c.Total = uint64(len(c.Data))
+		if n >= len(r.License) { // cut, or just as long as fits: who knows
+			c.Total = licenseMax
+		}
+	}
+	return c
+}
+
 var whatNames = map[coreWhat]trace.What{
 	coreWhatW_INSNS: trace.Insns, coreWhatW_FUNC_INFO: trace.FuncInfo, coreWhatW_LINE_INFO: trace.LineInfo, coreWhatW_BTF: trace.BTF,
 	coreWhatW_LOG: trace.Log, coreWhatW_TRANSLATED: trace.Translated, coreWhatW_FILTER: trace.Filter,
-	coreWhatW_LICENSE: trace.License, coreWhatW_BTF_LOG: trace.BTFLog,
+	coreWhatW_BTF_LOG: trace.BTFLog,
 }
 
 // The commands of enum bpf_cmd that are watched.

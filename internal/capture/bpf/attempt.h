@@ -63,7 +63,7 @@ static __always_inline bool greet(u64 uattr)
 	h->type = R_HELLO;
 	h->tid = tgid;
 	h->start = bpf_ktime_get_ns();
-	bpf_ringbuf_submit(h, 0);
+	bpf_ringbuf_submit(h, BPF_RB_FORCE_WAKEUP);
 	return true;
 }
 
@@ -93,6 +93,21 @@ static __always_inline struct call *new_call(u32 kind, u32 cmd)
 	return c;
 }
 
+static __always_inline void announce(struct call *c)
+{
+	struct begin *b = bpf_ringbuf_reserve(&records, sizeof(*b), 0);
+
+	if (!b)
+		return; /* no loss: it only helps to fold retries */
+	b->head.type = R_BEGIN;
+	b->head.tid = c->head.tid;
+	b->head.start = c->head.start;
+	b->tgid = bpf_get_current_pid_tgid() >> 32;
+	b->pad = 0;
+	/* Nobody need wake up for this. What follows must then wake by force: without, only a record that the reader is waiting for does. */
+	bpf_ringbuf_submit(b, BPF_RB_NO_WAKEUP);
+}
+
 static __always_inline void begin_bpf(u32 cmd, u64 uattr, u32 size, u32 flags)
 {
 	struct call *c;
@@ -115,6 +130,8 @@ static __always_inline void begin_bpf(u32 cmd, u64 uattr, u32 size, u32 flags)
 		n = ATTR_MAX;
 	if (n && read_range(c->attr, n, 2 * ATTR_MAX - 1, uattr, flags & F_KERNEL ? W_KERNEL : 0) < 0)
 		c->flags |= F_ATTR_FAULT;
+	if (cmd == CMD_PROG_LOAD)
+		announce(c);
 }
 
 /* A classic filter: length instructions of 8 bytes at filter, in user memory. */
@@ -140,8 +157,6 @@ static __always_inline void send_instructions(struct call *c)
 	send_capped(W_INSNS | mem, a->insns, (u64)a->insn_cnt * 8, cfg_copy_max);
 	send_capped(W_FUNC_INFO | mem, a->func_info, (u64)a->func_info_cnt * a->func_info_rec_size, cfg_copy_max);
 	send_capped(W_LINE_INFO | mem, a->line_info, (u64)a->line_info_cnt * a->line_info_rec_size, cfg_copy_max);
-	if (a->license && !mem)
-		send_range(W_LICENSE | W_STRING, a->license, 64, 0, 64);
 #ifndef NO_KERNEL_READS
 	if (a->prog_btf_fd && a->line_info_cnt) {
 		struct btf *btf = object_of_fd(a->prog_btf_fd, "btf", 4);
@@ -206,6 +221,20 @@ static __always_inline void describe_program(struct call_record *r, struct bpf_p
 }
 #endif
 
+static __always_inline void read_license(struct call_record *r, struct call *c)
+{
+	const void *from = (void *)(unsigned long)((struct load_attr *)c->attr)->license;
+
+	if (c->kind != K_BPF || c->cmd != CMD_PROG_LOAD || !from)
+		return;
+	if (!(c->flags & F_KERNEL))
+		r->license_len = bpf_probe_read_user_str(r->license, LICENSE_MAX, from);
+#ifndef NO_KERNEL_READS
+	else
+		r->license_len = bpf_probe_read_kernel_str(r->license, LICENSE_MAX, from);
+#endif
+}
+
 /* Sends a finished call with who made it. A function of its own, verified once. */
 GLOBAL int send_call(void)
 {
@@ -241,7 +270,9 @@ GLOBAL int send_call(void)
 	if (c->flags & F_PROG)
 		describe_program(r, (void *)(unsigned long)c->prog);
 #endif
-	bpf_ringbuf_submit(r, 0);
+	if (c->flags & F_EVIDENCE)
+		read_license(r, c);
+	bpf_ringbuf_submit(r, BPF_RB_FORCE_WAKEUP);
 	return 0;
 }
 

@@ -24,6 +24,7 @@ EMIT(struct chunk, chunk);
 EMIT(struct say, say);
 EMIT(struct map_list, map_list);
 EMIT(struct head, head);
+EMIT(struct begin, begin);
 EMIT(struct stage, stage);
 EMIT(struct span, span);
 EMIT(struct cgroup_name, cgroup_name);

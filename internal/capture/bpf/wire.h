@@ -33,6 +33,7 @@ enum record_type {
 	R_SAY,
 	R_MAPS,
 	R_HELLO,
+	R_BEGIN,
 };
 
 enum what {
@@ -43,7 +44,6 @@ enum what {
 	W_LOG,
 	W_TRANSLATED,
 	W_FILTER,
-	W_LICENSE,
 	W_BTF_LOG,
 	W_MASK = 0xff,
 	W_KERNEL = 0x100, /* source is kernel memory */
@@ -70,6 +70,7 @@ enum call_flags {
 	F_UNJITED = 1024,  /* the JIT gave a program back un-jited */
 	F_LOADING = 2048,  /* bpf_prog_load was entered */
 	F_MAPS = 4096,     /* the maps were sent */
+	F_EVIDENCE = 8192, /* what it was about was sent too */
 };
 
 #define ATTR_MAX 256
@@ -82,6 +83,7 @@ enum call_flags {
 #define NAME_MAX 128
 #define EXE_PARTS 8
 #define EXE_PART 40
+#define LICENSE_MAX 32 /* the longest that counts as GPL, "GPL and additional rights", has 25 */
 
 /* Of struct bpf_pidns_info: this object takes no header of the kernel's. */
 struct bpf_pidns_info {
@@ -93,6 +95,13 @@ struct head {
 	u32 type;
 	u32 tid;
 	u64 start;
+};
+
+/* A load is under way: user space waits for its end before it calls the one before it final. */
+struct begin {
+	struct head head;
+	u32 tgid;
+	u32 pad;
 };
 
 struct stage {
@@ -163,9 +172,10 @@ struct call_record {
 	u32 prog_len;
 	u32 jited_len;
 	u32 verified_insns;
-	u32 pad;
+	s32 license_len; /* its NUL with it; negative when it could not be read, 0 when it was not */
 	u8 prog_tag[8];
 	char prog_name[16];
+	char license[LICENSE_MAX];
 };
 
 struct chunk {
