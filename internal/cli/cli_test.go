@@ -20,6 +20,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 func TestMain(m *testing.M) {
@@ -79,6 +80,7 @@ func TestScripts(t *testing.T) {
 			"exits": exits,
 			"lines": lines,
 			"await": await,
+			"valid": valid,
 		},
 	})
 }
@@ -129,6 +131,29 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	ts.Fatalf("no match for %q in %s: %s", args[1], args[0], b)
+}
+
+// valid checks JSON Lines against the published schema: "valid FILE".
+func valid(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: valid FILE")
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	schema, err := c.Compile("../../docs/schema/load-v1.schema.json")
+	ts.Check(err)
+	n := 0
+	for l := range strings.Lines(ts.ReadFile(args[0])) {
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(l))
+		ts.Check(err)
+		if err := schema.Validate(v); err != nil {
+			ts.Fatalf("%v in %s", err, l)
+		}
+		n++
+	}
+	if n == 0 {
+		ts.Fatalf("%s is empty", args[0])
+	}
 }
 
 // lines checks the number of lines of a file, or of stdout or stderr.

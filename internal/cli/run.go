@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -75,7 +76,7 @@ func run(o runOptions) error {
 	}
 	opts.PIDs = []int{p.PID}
 	opts.OnlyFollowed = true
-	c, err := openCapture(opts)
+	c, err := openCapture(context.Background(), opts)
 	if err != nil {
 		p.Abandon()
 		return fmt.Errorf("%w; %s was not started", err, o.args[0])
@@ -92,7 +93,8 @@ func run(o runOptions) error {
 		p.Abandon()
 		return err
 	}
-	if err := p.Release(); err != nil {
+	// A broken pipe is a held process that a signal has ended: then that is the command's status.
+	if err := p.Release(); err != nil && !errors.Is(err, unix.EPIPE) {
 		p.Abandon()
 		return fmt.Errorf("start %s: %w", o.args[0], err)
 	}

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -210,16 +211,16 @@ func monotonic() uint64 {
 	return uint64(ts.Nano())
 }
 
-// interrupts returns a channel that is closed by the first SIGINT, SIGTERM or SIGHUP (unless ignored, as under nohup). One
+// interruptible returns a context that ends with the first SIGINT, SIGTERM or SIGHUP (unless ignored, as under nohup). One
 // more, a second later or after, ends the process: until then it is the same one, which timeout(1) and terminals send
 // to the process and to its group.
-func interrupts() <-chan struct{} {
-	stop := make(chan struct{})
+func interruptible() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
 	c := make(chan os.Signal, 1)
 	notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		<-c
-		close(stop)
+		cancel()
 		first := time.Now()
 		for s := range c {
 			if time.Since(first) > time.Second {
@@ -228,7 +229,7 @@ func interrupts() <-chan struct{} {
 			}
 		}
 	}()
-	return stop
+	return ctx
 }
 
 // notify leaves alone what we were started to ignore.

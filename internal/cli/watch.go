@@ -56,8 +56,11 @@ func watch(o watchOptions) error {
 	if r, err := guardian.Recover(); err == nil && r != (guardian.Report{}) {
 		say("left behind by an earlier run: %s", r)
 	}
-	stop := interrupts()
-	c, err := openCapture(opts)
+	ctx := interruptible()
+	c, err := openCapture(ctx, opts)
+	if err != nil && ctx.Err() != nil {
+		return &status{code: negative, err: errors.New("interrupted before anything was watched")}
+	}
 	if err != nil {
 		return err
 	}
@@ -76,7 +79,7 @@ func watch(o watchOptions) error {
 		return err
 	}
 	announce(o.words(), c.Header())
-	if err := s.live(c, stop); err != nil {
+	if err := s.live(c, ctx.Done()); err != nil {
 		return err
 	}
 	if o.json {
@@ -106,12 +109,12 @@ func canAttach() error {
 }
 
 // openCapture attaches.
-func openCapture(opts capture.Options) (*capture.Capture, error) {
+func openCapture(ctx context.Context, opts capture.Options) (*capture.Capture, error) {
 	if err := canAttach(); err != nil {
 		return nil, err
 	}
 	opts.Node, opts.Tool = *node.Host(), buildInfo().Version
-	return capture.Open(context.Background(), opts)
+	return capture.Open(ctx, opts)
 }
 
 // dropPrivileges gives up what only attaching needs. What is kept: CAP_SYS_ADMIN, without which the kernel refuses reads of
