@@ -115,18 +115,18 @@ func TestRows(t *testing.T) {
 	}, {
 		name: "blinding with calls", kernels: []string{"6.1.192", "6.12.117"}, ret: 3, prog: slow, sysctls: []string{harden2},
 		run: call(3, run(fnC, 0, run(fnD, 0), run(fnJS, -524, run(fnJ, 0, run(fnB, 0)), unjited(run(fnB, -34, patch(40))))),
-			run(fnS, 0)),
+			run(fnS, 0, unjited())),
 		outcome: load.LoadedNotJITed, stage: load.Blinding, stages: ok + " blinding-34 install+",
 		cause: "jit_subprogs > bpf_int_jit_compile > bpf_jit_blind_constants > bpf_patch_insn_single",
 	}, {
 		name: "blinding with calls, jit_subprogs inlined", kernels: []string{"5.10.223"}, ret: 3, prog: slow, sysctls: []string{harden2},
 		hooks:   []load.Function{fnJS},
-		run:     call(3, run(fnC, 0, run(fnD, 0), run(fnJ, 0, run(fnB, 0)), unjited(run(fnB, -34, patch(40)))), run(fnS, 0)),
+		run:     call(3, run(fnC, 0, run(fnD, 0), run(fnJ, 0, run(fnB, 0)), unjited(run(fnB, -34, patch(40)))), run(fnS, 0, unjited())),
 		outcome: load.LoadedNotJITed, stage: load.Blinding, stages: ok + " blinding-34 install+",
 		cause: "bpf_int_jit_compile > bpf_jit_blind_constants > bpf_patch_insn_single",
 	}, {
 		name: "blinding with calls on 7.2", kernels: []string{"7.2.13"}, ret: 3, prog: slow, sysctls: []string{harden2},
-		run:     call(3, run(fnC, 0, run(fnD, 0), run(fnJS, -12, run(fnB, -12, patch(40))))),
+		run:     call(3, run(fnC, 0, run(fnD, 0), run(fnJS, -12, run(fnB, -12, patch(40))), run(fnS, 0, unjited()))),
 		outcome: load.LoadedNotJITed, stage: load.Blinding, stages: ok + " blinding-34 install+",
 		cause: "jit_subprogs > bpf_jit_blind_constants > bpf_patch_insn_single",
 	}, {
@@ -153,6 +153,12 @@ func TestRows(t *testing.T) {
 		run:     call(3, run(fnC, 0, run(fnD, 0)), run(fnS, 0, unjited(run(fnB, 0), run(load.FnModmem, -1)))),
 		outcome: load.LoadedNotJITed, stage: load.JIT, stages: ok + " blinding+ jit-1 install+",
 		cause: "bpf_int_jit_compile > bpf_jit_charge_modmem",
+	}, {
+		name: "JIT memory limit with calls", kernels: []string{"6.12.117"}, ret: 3, prog: slow,
+		run: call(3, run(fnC, 0, run(fnD, 0), run(fnJS, -524, run(fnJ, 0, run(fnB, 0)), unjited(run(fnB, 0), run(load.FnModmem, -1)))),
+			run(fnS, 0, unjited(run(fnB, 0)))),
+		outcome: load.LoadedNotJITed, stage: load.JIT, stages: ok + " blinding+ jit-1 install+",
+		cause: "jit_subprogs > bpf_int_jit_compile > bpf_jit_charge_modmem",
 	}, {
 		name: "JIT memory limit, no interpreter", kernels: []string{"6.1.192"}, ret: -524,
 		run:     call(-524, run(fnC, 0, run(fnD, 0)), run(fnS, 0, unjited(run(fnB, 0), run(load.FnModmem, -1)))),

@@ -114,6 +114,7 @@ func (a *Assembler) causes(c *call) *chain {
 		if next < 0 || !a.follows(c, at, raw[next]) {
 			break
 		}
+		next = ch.notAsked(parent, next)
 		ch.path = append(ch.path, next)
 		cur, at = next, end{raw[next].Function, int(raw[next].Ret), raw[next].Unjited}
 	}
@@ -129,6 +130,25 @@ func (a *Assembler) causes(c *call) *chain {
 		ch.spans[i].Cause = true
 	}
 	return ch
+}
+
+// notAsked looks behind a call of the JIT that gave its program back at once: when the functions of a program could not be
+// compiled, the kernel gives up on compiling, and still passes by here. What failed before it is the reason.
+func (ch *chain) notAsked(parent []int, last int) int {
+	has := func(i int) bool { return slices.Contains(parent[:i], i) }
+	if s := ch.spans[last]; s.Function != load.FnJIT || !s.Unjited || has(last) {
+		return last
+	}
+	for i := last - 1; i >= 0; i-- {
+		if parent[i] != parent[last] {
+			continue
+		}
+		switch fn := ch.spans[i].Function; {
+		case fn == load.FnJITSubprogs, fn == load.FnBlind, fn == load.FnJIT && has(i):
+			return i
+		}
+	}
+	return last
 }
 
 func since(from, to uint64) time.Duration { return time.Duration(min(to-min(from, to), math.MaxInt64)) }
