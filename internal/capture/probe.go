@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	errFentry = errors.New("the kernel refuses fentry")
+	errKprobe = errors.New("no kprobes (CONFIG_KPROBES is off)")
+	errLocked = errors.New("the kernel is locked down (confidentiality): BPF may not read its memory, and tracing is closed")
+)
+
+// probeKernelReads reports whether lockdown keeps BPF from reading the kernel's memory: everything but tp_btf needs that. The verifier then takes
+// the helper for unknown.
+func probeKernelReads() error {
+	p, err := loadRaw(&ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "Dual BSD/GPL", Name: "bpfwhy_read"}, asm.Instructions{
+		asm.Mov.Reg(asm.R1, asm.R10), asm.Add.Imm(asm.R1, -8), asm.Mov.Imm(asm.R2, 8), asm.Mov.Imm(asm.R3, 0),
+		asm.FnProbeReadKernel.Call(), asm.Mov.Imm(asm.R0, 0), asm.Return(),
+	}, 0)
+	if errors.Is(err, unix.EINVAL) {
+		return errLocked
+	}
+	if err == nil {
+		p.Close()
+	}
+	return nil // what else is wrong, the loads themselves say
+}
+
+// probeFentry reports whether the kernel lets a program be attached at a function's entry.
+func probeFentry(symbol string) error {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: symbol, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %s", errFentry, reason(err))
+	}
+	defer p.Close()
+	l, err := link.AttachTracing(link.TracingOptions{Program: p})
+	if err != nil {
+		return fmt.Errorf("%w: %s", errFentry, reason(err))
+	}
+	return l.Close()
+}
+
+// reason is the kernel's own answer inside an error, without the guesses that libraries add.
+func reason(err error) string {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return fmt.Sprintf("%s (%d)", unix.ErrnoName(errno), int(errno))
+	}
+	return oneLine(err)
+}
+
+// probeKprobe reports whether the kernel has kprobes.
+func probeKprobe() error {
+	if _, err := os.Stat("/sys/bus/event_source/devices/kprobe"); err == nil {
+		return nil
+	}
+	tracefs, err := openTracefs()
+	if err != nil {
+		return errKprobe
+	}
+	defer tracefs.Close()
+	if _, err := tracefs.Stat("kprobe_events"); err != nil {
+		return errKprobe
+	}
+	return nil
+}
+
+// offsetOf is the offset in bytes of a member of a kernel struct, 0 when it has none.
+func offsetOf(kernel *btf.Spec, name, member string) uint32 {
+	var s *btf.Struct
+	if err := kernel.TypeByName(name, &s); err != nil {
+		return 0
+	}
+	for _, m := range s.Members {
+		if m.Name == member {
+			return m.Offset.Bytes()
+		}
+	}
+	return 0
+}
