@@ -27,6 +27,7 @@ type qemu struct {
 	args    []string // added to the kernel's command line
 	cpus    int
 	memory  int    // MiB
+	icount  bool   // the clock counts instructions
 	console string // file that gets the first serial port
 	port    string // file that gets the second
 }
@@ -47,7 +48,7 @@ func (q qemu) command() []string {
 		"oops=panic",
 		"no_timer_check", // an emulated timer misses ticks on a busy host
 	}, q.args...)
-	return []string{
+	command := []string{
 		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
 		"-accel", accel, "-cpu", "max",
 		"-smp", strconv.Itoa(q.cpus), "-m", strconv.Itoa(q.memory),
@@ -55,6 +56,10 @@ func (q qemu) command() []string {
 		"-kernel", q.kernel, "-initrd", q.initrd,
 		"-append", strings.Join(kernelArgs, " "),
 	}
+	if q.icount {
+		command = append(command, "-icount", "shift=0,sleep=off")
+	}
+	return command
 }
 
 // run runs QEMU until the guest ends it or ctx does.
