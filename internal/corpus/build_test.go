@@ -20,6 +20,7 @@ func build(t *testing.T) Tools {
 		t.Helper()
 		cmd := exec.Command(name, args...)
 		cmd.Dir = "testdata"
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 		out, err := cmd.CombinedOutput()
 		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s %v: %s", name, args, out))
 	}
@@ -30,6 +31,7 @@ func build(t *testing.T) Tools {
 	}
 	run("cc", "-O1", "-Wall", "-Werror", "-static", "-o", filepath.Join(dir, "raw"), "raw.c")
 	run("cc", "-O1", "-Wall", "-Werror", "-static", "-o", filepath.Join(dir, "libbpf"), "libbpf.c", "-lbpf", "-lelf", "-lz")
+	run("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "patient"), "github.com/bpfwhy/bpfwhy/internal/patient/cmd/patient")
 	for file, from := range map[string]string{
 		"load.py": "testdata/load.py", "far_jump.o": "../patient/testdata/far_jump.o", "far_calls.o": "../patient/testdata/far_calls.o",
 	} {

@@ -60,7 +60,8 @@ func cilium(args []string) error {
 	case err == nil:
 		coll.Close()
 	case !errors.As(err, &errno):
-		return err
+		fmt.Printf("%v\nerrno unknown\n", err)
+		return nil
 	}
 	fmt.Printf("%v\nerrno %d\n", err, int(errno))
 	return nil

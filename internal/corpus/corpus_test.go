@@ -3,6 +3,7 @@
 package corpus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,7 +18,6 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/patient"
 	"github.com/bpfwhy/bpfwhy/internal/vm"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
@@ -26,7 +26,6 @@ import (
 
 func TestMain(m *testing.M) {
 	Main()
-	patient.Main()
 	guardian.Main()
 	os.Exit(m.Run())
 }
@@ -34,11 +33,16 @@ func TestMain(m *testing.M) {
 // The backends that every kernel of the lab has. Confidentiality leaves one.
 var backends = []string{"fentry", "kprobe", "tracepoint", "tp_btf"}
 
-func backendsUnder(lockdown string) []string {
-	if lockdown == "confidentiality" {
-		return []string{"tp_btf"}
+func backendsUnder(t testing.TB, lockdown string) []string {
+	only := narrowed(t, backendsEnv)
+	if slices.Equal(only, []string{"none"}) { // the loaders alone, and what they say themselves
+		return only
 	}
-	return backends
+	all := backends
+	if lockdown == "confidentiality" {
+		all = []string{"tp_btf"}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(b string) bool { return only != nil && !slices.Contains(only, b) })
 }
 
 // What the guests are told, and where they find the tools.
@@ -84,7 +88,7 @@ func TestLab(t *testing.T) {
 
 	results := newResults()
 	for _, lockdown := range []string{"", "integrity", "confidentiality"} {
-		if len(selected(t, lockdown)) == 0 {
+		if len(selected(t, lockdown)) == 0 || len(backendsUnder(t, lockdown)) == 0 {
 			continue
 		}
 		name := "lockdown=" + lockdown
@@ -124,30 +128,34 @@ func TestGuestCorpus(t *testing.T) {
 	out, err := os.Create(filepath.Join(wire.OutDir, resultsFile))
 	qt.Assert(t, qt.IsNil(err))
 	defer out.Close()
-	only := narrowed(t, backendsEnv)
-	for _, backend := range backendsUnder(lockdown) {
-		if only != nil && !slices.Contains(only, backend) {
-			continue
-		}
-		cases := slices.DeleteFunc(selected(t, lockdown), func(c Case) bool { return c.skip(kernel, backend) != "" })
-		start := time.Now()
-		runs, _, err := Observe(t.Context(), Watch{Backend: backend, Tools: tools, Sysctls: setSysctls, Log: func(s string) { t.Log(s) }}, cases)
-		qt.Check(t, qt.IsNil(err), qt.Commentf("%s", backend))
-		slowest := slices.SortedFunc(slices.Values(runs), func(a, b Run) int { return int(1e3 * (b.Seconds - a.Seconds)) })
-		inLoaders := 0.0
-		for _, r := range runs {
-			inLoaders += r.Seconds
-			b, err := json.Marshal(r)
-			qt.Assert(t, qt.IsNil(err))
-			_, err = out.Write(append(b, '\n'))
-			qt.Assert(t, qt.IsNil(err))
-		}
-		s := ""
-		for _, r := range slowest[:min(12, len(slowest))] {
-			s += fmt.Sprintf(" %s %.1fs", r.Case, r.Seconds)
-		}
-		t.Logf("%s: %d cases in %.1f s, of it %.1f s in loaders:%s", backend, len(runs), time.Since(start).Seconds(), inLoaders, s)
+	watched := backendsUnder(t, lockdown)
+	cases := slices.DeleteFunc(selected(t, lockdown), func(c Case) bool {
+		return !slices.ContainsFunc(watched, func(b string) bool { return c.skip(kernel, b) == "" })
+	})
+	if watched[0] == "none" {
+		watched = nil
 	}
+	start := time.Now()
+	runs, err := Observe(t.Context(), Watch{Backends: watched, Tools: tools, Sysctls: setSysctls, Log: func(s string) { t.Log(s) }}, cases)
+	qt.Check(t, qt.IsNil(err))
+	took := map[string]float64{}
+	sum := 0.0
+	for _, r := range runs {
+		if _, ok := took[r.Case]; !ok {
+			sum += r.Seconds
+		}
+		took[r.Case] = r.Seconds
+		b, err := json.Marshal(r)
+		qt.Assert(t, qt.IsNil(err))
+		_, err = out.Write(append(b, '\n'))
+		qt.Assert(t, qt.IsNil(err))
+	}
+	slowest := slices.SortedFunc(maps.Keys(took), func(a, b string) int { return cmp.Compare(took[b], took[a]) })
+	s := ""
+	for _, name := range slowest[:min(12, len(slowest))] {
+		s += fmt.Sprintf(" %s %.1fs", name, took[name])
+	}
+	t.Logf("%d cases in %.1f s, of it %.1f s in loaders:%s", len(cases), time.Since(start).Seconds(), sum, s)
 }
 
 // setSysctls sets sysctls of a lab machine.
@@ -182,20 +190,18 @@ func TestHost(t *testing.T) {
 	}
 	tools := build(t)
 	cases := slices.DeleteFunc(selected(t, ""), func(c Case) bool { return c.inLab() || c.skip(Host, "") != "" })
-	runs, header, err := Observe(t.Context(), Watch{Tools: tools, Followed: true, Sysctls: raiseHarden, Log: func(s string) { t.Log(s) }}, cases)
+	runs, err := Observe(t.Context(), Watch{Backends: []string{""}, Tools: tools, Followed: true, Sysctls: raiseHarden, Log: func(s string) { t.Log(s) }}, cases)
 	qt.Assert(t, qt.IsNil(err))
 	counts := map[Judgement]int{}
-	for i, r := range runs {
+	for _, r := range runs {
 		c := cases[slices.IndexFunc(cases, func(c Case) bool { return c.Name == r.Case })]
-		r.Backend = header.Backend
 		j, wrong := c.Judge(Host, r)
 		counts[j]++
 		for _, w := range wrong {
-			t.Errorf("%s: %s", c.Name, w)
+			t.Errorf("%s, %s: %s", c.Name, r.Backend, w)
 		}
-		runs[i] = r
 	}
-	t.Logf("%s, lockdown %q: %d right, %d among the alternatives, %d wrong", header.Backend, header.Node.Lockdown, counts[Right], counts[Among], counts[Wrong])
+	t.Logf("%d right, %d among the alternatives, %d wrong", counts[Right], counts[Among], counts[Wrong])
 }
 
 // raiseHarden is all that may be set on a machine that is not the lab's.

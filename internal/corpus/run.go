@@ -4,6 +4,7 @@ package corpus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,7 +28,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/node"
 )
 
-// Run is one case as it was observed with one backend.
+// Run is one case as one backend saw it; the backend "none" saw nothing.
 type Run struct {
 	Case    string
 	Backend string
@@ -41,7 +42,7 @@ type Run struct {
 
 // Tools says where the loaders are.
 type Tools struct {
-	Dir      string // of what is built: raw, libbpf, load.py, and the objects
+	Dir      string // of what is built: patient, raw, libbpf, load.py, and the objects
 	Python   string
 	Bpftrace string
 	Bpftool  string
@@ -49,8 +50,8 @@ type Tools struct {
 
 // Watch says how a series of cases is observed.
 type Watch struct {
-	Backend string
-	Tools   Tools
+	Backends []string // as capture names them; "" is the best one
+	Tools    Tools
 	// Followed observes our own children alone.
 	Followed bool
 	// Sysctls sets sysctls and returns what puts them back.
@@ -67,95 +68,126 @@ func (w Watch) logf(format string, args ...any) {
 // patience is how long after the last case events may still be on their way, and a loader may try again.
 const patience = time.Second
 
-// Observe runs cases one after the other, each in processes of its own, and returns what was concluded of each.
-func Observe(ctx context.Context, w Watch, cases []Case) (runs []Run, h trace.Header, err error) {
-	opts := capture.Options{Backend: w.Backend, Node: *node.Host(), Tool: "corpus"}
-	if w.Followed {
-		opts.OnlyFollowed, opts.PIDs = true, []int{os.Getpid()}
-	}
-	start := time.Now()
-	c, err := capture.Open(ctx, opts)
-	if err != nil {
-		return nil, h, err
-	}
-	h = c.Header()
-	w.logf("%s: opened in %.1f s", h.Backend, time.Since(start).Seconds())
-	seen := &seen{c: c, done: make(chan error, 1)}
-	go seen.read()
-
-	for _, g := range groups(cases) {
-		restore := func() error { return nil }
-		if len(g[0].Sysctls) > 0 {
-			if restore, err = w.Sysctls(ctx, g[0].Sysctls); err != nil {
-				break
-			}
+// Observe runs cases one after the other, each in processes of its own, and returns what each backend made of them: they all
+// watch the same loads, at the same time. Without a backend the loaders run unobserved, and say only which errno they met.
+func Observe(ctx context.Context, w Watch, cases []Case) (runs []Run, err error) {
+	var watchers []*watcher
+	defer func() {
+		for _, wt := range watchers {
+			start := time.Now()
+			err = errors.Join(err, wt.c.Close(), <-wt.done)
+			w.logf("%s: closed in %.1f s", wt.header.Backend, time.Since(start).Seconds())
 		}
-		// The node as somebody would find it who began to watch now.
-		profile := node.Host()
-		var spans []span
-		first := len(runs)
-		for _, cs := range g {
-			from := monotonic()
-			r := w.run(ctx, cs)
-			to := monotonic()
-			r.Seconds = float64(to-from) / 1e9
-			runs, spans = append(runs, r), append(spans, span{from, to})
-		}
-		err = restore()
-		time.Sleep(patience)
-		header := h
-		header.Node = *profile
-		for _, a := range conclude(header, seen.take()) {
-			at := a.Time.UnixNano() - h.Epoch
-			n := slices.IndexFunc(spans, func(s span) bool { return s.from <= at && at <= s.to })
-			if n < 0 {
-				continue // another process, between two cases
-			}
-			runs[first+n].Attempts = append(runs[first+n].Attempts, a)
-		}
+	}()
+	for _, backend := range w.Backends {
+		start := time.Now()
+		wt, err := watch(ctx, backend, w.Followed)
 		if err != nil {
-			break
+			return nil, fmt.Errorf("watch by %s: %w", backend, err)
+		}
+		watchers = append(watchers, wt)
+		w.logf("%s: opened in %.1f s", wt.header.Backend, time.Since(start).Seconds())
+	}
+	for _, g := range groups(cases) {
+		of, err := w.group(ctx, watchers, g)
+		runs = append(runs, of...)
+		if err != nil {
+			return runs, err
 		}
 	}
-	start = time.Now()
-	closeErr := c.Close()
-	w.logf("%s: closed in %.1f s", h.Backend, time.Since(start).Seconds())
-	return runs, h, errors.Join(err, closeErr, <-seen.done)
+	return runs, nil
+}
+
+// group runs cases that need the same sysctls.
+func (w Watch) group(ctx context.Context, watchers []*watcher, cases []Case) (runs []Run, err error) {
+	if len(cases[0].Sysctls) > 0 {
+		restore, err := w.Sysctls(ctx, cases[0].Sysctls)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, restore()) }()
+	}
+	// The node as somebody would find it who began to watch now.
+	profile := node.Host()
+	bare := make([]Run, len(cases))
+	spans := make([]span, len(cases))
+	for i, c := range cases {
+		spans[i].from = monotonic()
+		bare[i] = w.run(ctx, c)
+		spans[i].to = monotonic()
+		bare[i].Seconds = float64(spans[i].to-spans[i].from) / 1e9
+	}
+	if watchers == nil {
+		return bare, nil
+	}
+	time.Sleep(patience)
+	for _, wt := range watchers {
+		of := slices.Clone(bare)
+		header := wt.header
+		header.Node = *profile
+		for _, a := range conclude(header, wt.take()) {
+			at := a.Time.UnixNano() - header.Epoch
+			n := slices.IndexFunc(spans, func(s span) bool { return s.from <= at && at <= s.to })
+			if n >= 0 { // else it is of another process, between two cases
+				of[n].Attempts = append(of[n].Attempts, a)
+			}
+		}
+		for i := range of {
+			of[i].Backend = header.Backend
+		}
+		runs = append(runs, of...)
+	}
+	return runs, nil
 }
 
 // span is when a case ran, in ns of the monotonic clock.
 type span struct{ from, to int64 }
 
-// seen collects records while the loaders run.
-type seen struct {
-	c    *capture.Capture
-	done chan error
+// watcher collects records while the loaders run.
+type watcher struct {
+	c      *capture.Capture
+	header trace.Header
+	done   chan error
 
 	mu      sync.Mutex
 	records []trace.Record
 }
 
-func (s *seen) read() {
+func watch(ctx context.Context, backend string, followed bool) (*watcher, error) {
+	opts := capture.Options{Backend: backend, Node: *node.Host(), Tool: "corpus"}
+	if followed {
+		opts.OnlyFollowed, opts.PIDs = true, []int{os.Getpid()}
+	}
+	c, err := capture.Open(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{c: c, header: c.Header(), done: make(chan error, 1)}
+	go w.read()
+	return w, nil
+}
+
+func (w *watcher) read() {
 	for {
-		r, err := s.c.Read()
+		r, err := w.c.Read()
 		if err != nil {
 			if err == io.EOF {
 				err = nil
 			}
-			s.done <- err
+			w.done <- err
 			return
 		}
-		s.mu.Lock()
-		s.records = append(s.records, r)
-		s.mu.Unlock()
+		w.mu.Lock()
+		w.records = append(w.records, r)
+		w.mu.Unlock()
 	}
 }
 
-func (s *seen) take() []trace.Record {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.records
-	s.records = nil
+func (w *watcher) take() []trace.Record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.records
+	w.records = nil
 	return r
 }
 
@@ -189,18 +221,9 @@ func monotonic() int64 {
 const limit = 60 * time.Second
 
 func (w Watch) run(ctx context.Context, c Case) Run {
-	r := Run{Case: c.Name, Backend: w.Backend, Errno: -1}
+	r := Run{Case: c.Name, Backend: "none", Errno: -1}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if c.Loader == Patient {
-		res, err := runPatient(ctx, c.Args[0])
-		if err != nil {
-			r.Err = err.Error()
-			return r
-		}
-		r.Errno = res.Errno
-		return r
-	}
 	args, argv0, err := w.Tools.command(c)
 	if err != nil {
 		r.Err = err.Error()
@@ -217,34 +240,34 @@ func (w Watch) run(ctx context.Context, c Case) Run {
 		r.Err = fmt.Sprintf("%v: %s", err, r.Output)
 		return r
 	}
+	said := false
+	if c.Loader == Patient {
+		var res patient.Result
+		if err := json.Unmarshal(out, &res); err != nil {
+			r.Err = fmt.Sprintf("read the patient's result: %v: %s", err, r.Output)
+			return r
+		}
+		r.Errno, said = res.Errno, true
+	}
 	for line := range strings.Lines(string(out)) {
 		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "errno "); ok {
+			said = true
 			if v, err := strconv.Atoi(n); err == nil {
 				r.Errno = v
 			}
 		}
 	}
-	if r.Errno < 0 && c.Loader != Bpftrace && c.Loader != Bpftool {
+	if !said && c.Loader != Bpftrace && c.Loader != Bpftool {
 		r.Err = "the loader did not say how it ended: " + r.Output
 	}
 	return r
 }
 
-func runPatient(ctx context.Context, name string) (patient.Result, error) {
-	p, err := patient.Find(name)
-	if err != nil {
-		return patient.Result{}, err
-	}
-	proc, err := patient.Start(ctx, p)
-	if err != nil {
-		return patient.Result{}, err
-	}
-	return proc.Go()
-}
-
 // command is how a case is run, and under which name if not its own.
 func (t Tools) command(c Case) (args []string, argv0 string, err error) {
 	switch c.Loader {
+	case Patient:
+		return append([]string{t.Dir + "/patient", "-json"}, c.Args...), "", nil
 	case C:
 		return append([]string{t.Dir + "/raw"}, c.Args...), "", nil
 	case Libbpf:

@@ -51,14 +51,13 @@ func (rs *results) judge(t *testing.T, kernel, lockdown string, jsonl []byte) {
 		runs[key(r.Case, kernel, r.Backend)] = r
 	}
 	qt.Assert(t, qt.IsNil(lines.Err()))
-	only := narrowed(t, backendsEnv)
 	counts := map[Judgement]int{}
 	for _, c := range selected(t, lockdown) {
 		if c.HostOnly {
 			continue
 		}
-		for _, backend := range backendsUnder(lockdown) {
-			if only != nil && !slices.Contains(only, backend) || c.skip(kernel, backend) != "" {
+		for _, backend := range backendsUnder(t, lockdown) {
+			if c.skip(kernel, backend) != "" {
 				continue
 			}
 			r, ok := runs[key(c.Name, kernel, backend)]
@@ -88,7 +87,7 @@ func (rs *results) table(t *testing.T) {
 		t.Log("a part of the corpus: the table is left alone")
 		return
 	}
-	got := rs.render()
+	got := rs.render(t)
 	if *update {
 		qt.Assert(t, qt.IsNil(os.WriteFile(tableFile, []byte(got), 0o644)))
 		return
@@ -116,7 +115,7 @@ tp_btf) unless a letter says otherwise:
 
 `
 
-func (rs *results) render() string {
+func (rs *results) render(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString(preamble)
 	var kernels []string
@@ -147,7 +146,7 @@ func (rs *results) render() string {
 		}
 		fmt.Fprintf(&b, "| %s | %s |", name, c.Loader)
 		for _, k := range kernels {
-			fmt.Fprintf(&b, " %s |", rs.cell(&c, k))
+			fmt.Fprintf(&b, " %s |", rs.cell(t, &c, k))
 		}
 		b.WriteString("\n")
 		for _, k := range []string{"*/tracepoint", "*/tp_btf", "7/tp_btf", "hardened"} {
@@ -160,11 +159,11 @@ func (rs *results) render() string {
 	return b.String()
 }
 
-func (rs *results) cell(c *Case, kernel string) string {
+func (rs *results) cell(t *testing.T, c *Case, kernel string) string {
 	w := c.on(kernel)
 	marks := ""
 	ran := false
-	for _, backend := range backendsUnder(c.Lockdown) {
+	for _, backend := range backendsUnder(t, c.Lockdown) {
 		letter := map[string]string{"fentry": "f", "kprobe": "k", "tracepoint": "t", "tp_btf": "b"}[backend]
 		switch j, ok := rs.judged[key(c.Name, kernel, backend)]; {
 		case !ok:

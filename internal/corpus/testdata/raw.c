@@ -33,6 +33,7 @@
 #define ST_DW(d, o, i) INSN(0x7a, d, 0, o, i)
 #define JEQ_K(d, i, o) INSN(0x15, d, 0, o, i)
 #define JNE_K(d, i, o) INSN(0x55, d, 0, o, i)
+#define JLT_K(d, i, o) INSN(0xa5, d, 0, o, i)
 #define CALL(f) INSN(0x85, 0, 0, 0, f)
 #define CALL_SUB(rel) INSN(0x85, 0, 1, 0, rel)
 #define LD_MAP(d, fd) INSN(0x18, d, 1, 0, fd), INSN(0, 0, 0, 0, 0)
@@ -71,6 +72,7 @@ struct load {
 	const char *prog_name;
 	uint32_t map_flags;
 	bool int80; // through the 32-bit entry
+	uint32_t attach_btf_id;
 };
 
 static const struct load loads[] = {
@@ -93,6 +95,7 @@ static const struct load loads[] = {
 	{"bad-name", ARRAY(ok), .prog_name = "two words"},
 	{"bad-attach-type", ARRAY(ok), .type = BPF_PROG_TYPE_CGROUP_SOCK_ADDR},
 	{"license-fault", ARRAY(ok), .fault_license = true},
+	{"attach-id", ARRAY(ok), .type = BPF_PROG_TYPE_TRACING, .attach = BPF_TRACE_FENTRY, .attach_btf_id = 0xffff0, .log = true},
 	{"compat", ARRAY(null_map), .int80 = true},
 };
 
@@ -148,6 +151,7 @@ static int load(const struct load *l)
 	union bpf_attr attr = {
 		.prog_type = l->type ? l->type : BPF_PROG_TYPE_SOCKET_FILTER,
 		.expected_attach_type = l->attach,
+		.attach_btf_id = l->attach_btf_id,
 		.insn_cnt = l->count,
 		.insns = (uintptr_t)l->insns,
 		.license = (uintptr_t) "GPL",
@@ -197,8 +201,13 @@ static int become_nobody(void)
 
 static int attr_too_large(void)
 {
-	static char attr[8192];
-	return answer(bpf(BPF_PROG_LOAD, attr, sizeof(attr)));
+	static union {
+		union bpf_attr attr;
+		char bytes[8192];
+	} a = {.attr = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insn_cnt = 2, .prog_name = "too_large"}};
+	a.attr.insns = (uintptr_t)ok;
+	a.attr.license = (uintptr_t) "GPL";
+	return answer(bpf(BPF_PROG_LOAD, &a, sizeof(a)));
 }
 
 static int attr_tail(void)
@@ -206,12 +215,26 @@ static int attr_tail(void)
 	static union {
 		union bpf_attr attr;
 		char bytes[1024];
-	} a = {.attr = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insn_cnt = 2, .insns = (uintptr_t)0}};
+	} a = {.attr = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insn_cnt = 2, .prog_name = "attr_tail"}};
 	a.attr.insns = (uintptr_t)ok;
 	a.attr.license = (uintptr_t) "GPL";
-	strcpy(a.attr.prog_name, "attr_tail");
 	a.bytes[1000] = 1; // a field that no kernel knows
 	return answer(bpf(BPF_PROG_LOAD, &a, sizeof(a)));
+}
+
+// A million rounds, of which the verifier walks 250. The long body makes for few states to compare.
+static int too_complex(void)
+{
+	static struct bpf_insn insns[4004];
+	insns[0] = (struct bpf_insn)MOV_K(1, 0);
+	for (int i = 1; i <= 4000; i++)
+		insns[i] = (struct bpf_insn)MOV_X(2, 1);
+	insns[4001] = (struct bpf_insn)ADD_K(1, 1);
+	insns[4002] = (struct bpf_insn)JLT_K(1, 1000000, -4002);
+	insns[4003] = (struct bpf_insn)EXIT();
+	union bpf_attr attr = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insn_cnt = 4004, .insns = (uintptr_t)insns,
+		.license = (uintptr_t) "GPL", .prog_name = "too_complex"};
+	return answer(bpf(BPF_PROG_LOAD, &attr, sizeof(attr)));
 }
 
 static int attr_fault(void)
@@ -299,6 +322,7 @@ static const struct {
 	const char *name;
 	int (*run)(void);
 } others[] = {
+	{"too-complex", too_complex},
 	{"attr-too-large", attr_too_large},
 	{"attr-tail", attr_tail},
 	{"attr-fault", attr_fault},
