@@ -165,8 +165,8 @@ func (f *Facts) blindingInferred() *Match {
 	default:
 		// The verifier's rewriting before the blinding adds to the growth: a
 		// program that just fits may still fail.
-		v, err := blinding.Check(f.ev.Insns, f.blindingKernel())
-		if err != nil || fitsSurely(v) {
+		v, ok := f.blindingVerdict()
+		if !ok || fitsSurely(v) {
 			return nil
 		}
 		m.Strength = Possible
@@ -186,8 +186,8 @@ func (f *Facts) blindingExcluded() bool {
 	if f.Attempt.Jump != nil || !f.wholeProgram() {
 		return false
 	}
-	v, err := blinding.Check(f.ev.Insns, f.blindingKernel())
-	return err == nil && fitsSurely(v)
+	v, ok := f.blindingVerdict()
+	return ok && fitsSurely(v)
 }
 
 // fitsSurely reports a program whose jumps would still fit after anything that
@@ -203,11 +203,23 @@ func (f *Facts) contradictsBlinding() bool {
 	return ok && r.Result == load.OK
 }
 
-func (f *Facts) blindingKernel() blinding.Kernel {
-	if !f.kernelKnown {
-		return blinding.Kernel{}
+// blindingVerdict is what the model says of the submitted program. Several rules
+// ask, and large programs take a while.
+func (f *Facts) blindingVerdict() (blinding.Verdict, bool) {
+	if f.blinding == nil {
+		k := blinding.Kernel{}
+		if f.kernelKnown {
+			k = blinding.ForVersion(f.kernel.Major, f.kernel.Minor)
+		}
+		v, err := blinding.Check(f.ev.Insns, k)
+		f.blinding = &blindingVerdict{v, err == nil}
 	}
-	return blinding.ForVersion(f.kernel.Major, f.kernel.Minor)
+	return f.blinding.Verdict, f.blinding.ok
+}
+
+type blindingVerdict struct {
+	blinding.Verdict
+	ok bool
 }
 
 func (f *Facts) describeBlinding(m *Match) {

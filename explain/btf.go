@@ -208,11 +208,10 @@ func matchNoBTF(f *Facts) *Match {
 		m.Cause = "The program needs the kernel's own BTF, and there is none."
 		return m
 	}
-	const attachBTFID = 108
 	if f.Node.BTF || f.Node.Release == "" || !f.words.empty() || f.verifierAccepted() || f.errno() != errEINVAL && f.errno() != errENOENT {
 		return nil
 	}
-	if f.attrU32(attachBTFID) == 0 && !f.hasKfuncCalls() {
+	if f.attrU32(attrAttachBTFID) == 0 && !f.hasKfuncCalls() {
 		return nil
 	}
 	m := &Match{Strength: Likely, How: load.Inferred, Cause: "The program needs the kernel's own BTF, and there is none."}
@@ -228,13 +227,18 @@ func matchBTFInfo(f *Facts) *Match {
 	if f.words.empty() {
 		return matchBTFDescriptor(f)
 	}
-	if !f.words.is(verifierlog.BTFInfo) || globalFunction.MatchString(f.words.message) {
+	if !f.words.is(verifierlog.BTFInfo) || globalFunction.MatchString(f.words.message) || f.before(5, 13) && matchCallback(f) != nil {
 		return nil
 	}
 	m := f.verifierMatch()
 	m.Cause = fmt.Sprintf("The program's BTF records do not fit its instructions: %s.", f.words.message)
 	return m
 }
+
+const (
+	attrAttachBTFID = 108
+	maxBTFID        = 0x000fffff // BTF_MAX_TYPE
+)
 
 // matchBTFDescriptor judges EBADF of a program that comes with records: their
 // BTF is named by a descriptor, as maps are.
@@ -258,6 +262,11 @@ func matchBTFDescriptor(f *Facts) *Match {
 }
 
 func matchAttachTarget(f *Facts) *Match {
+	if f.isLoad() && f.errno() == errEINVAL && f.words.empty() && f.attrU32(attrAttachBTFID) > maxBTFID && !f.verifierAccepted() {
+		return &Match{Strength: Strong, How: f.howRequest(),
+			Cause:    "The program names a type of the kernel's BTF to attach to, by a number that no BTF has.",
+			Evidence: []string{fmt.Sprintf("attach_btf_id was %d; types have numbers up to %d", f.attrU32(attrAttachBTFID), maxBTFID)}}
+	}
 	if !f.verifierReject() || !f.words.is(verifierlog.AttachTarget) {
 		return nil
 	}

@@ -113,12 +113,16 @@ func (f *Facts) decide(found []finding) (*load.Diagnosis, load.Stage) {
 		return unknown(f, found), f.fallbackStage()
 	}
 	best := found[0]
+	var saw load.Stage
+	if best.match.How == load.Observed {
+		saw = best.rule.Stage
+	}
 	d := &load.Diagnosis{
 		Rule:     best.rule.ID,
 		Title:    best.rule.Title,
 		Cause:    best.match.Cause,
 		HowKnown: best.match.How,
-		Evidence: append(slices.Clone(best.match.Evidence), f.seen()...),
+		Evidence: append(slices.Clone(best.match.Evidence), f.seen(saw)...),
 		Remedies: remedies(best),
 	}
 	if d.Cause == "" {
@@ -183,7 +187,7 @@ func unknown(f *Facts, found []finding) *load.Diagnosis {
 		Rule:     Unknown,
 		Title:    "The evidence does not single out a cause",
 		HowKnown: load.Inferred,
-		Evidence: f.seen(),
+		Evidence: f.seen(""),
 	}
 	for _, o := range found {
 		d.Alternatives = append(d.Alternatives, o.alternative())
@@ -205,7 +209,7 @@ func unknown(f *Facts, found []finding) *load.Diagnosis {
 	if slices.ContainsFunc(found, func(o finding) bool { return o.rule.Stage == load.Verifier }) {
 		d.Remedies = append(d.Remedies, askForLog)
 	}
-	if len(f.notObserved()) > 0 {
+	if len(f.notObserved("")) > 0 {
 		d.Remedies = append(d.Remedies, watchWithHooks)
 	}
 	return d

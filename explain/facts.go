@@ -16,7 +16,8 @@ import (
 )
 
 // Facts is an attempt, the node it happened on, and what follows from the two
-// together. Rules read it and never change it.
+// together. Rules read it and never change it. It is not safe for use by several
+// goroutines.
 type Facts struct {
 	Attempt *load.Attempt
 	Node    *node.Profile // never nil
@@ -26,6 +27,7 @@ type Facts struct {
 	// kernelKnown is false when the profile has no release that can be parsed.
 	kernelKnown bool
 	words       words
+	blinding    *blindingVerdict // nil until it is asked for
 	// text is set when all of this was read from pasted text.
 	text *pasted
 }
@@ -95,8 +97,14 @@ func (f *Facts) stageOK(s load.Stage) bool {
 
 // notReached reports that a stage was watched and did not begin.
 func (f *Facts) notReached(s load.Stage) bool {
+	if !f.observed(s) || f.Attempt.Incomplete {
+		return false
+	}
+	if s == load.Verifier && (!f.words.empty() || f.failing(load.FnCheck) != nil || f.failing(load.FnDoCheck) != nil) {
+		return false
+	}
 	_, listed := f.Attempt.Stage(s)
-	return f.observed(s) && !listed && !f.Attempt.Incomplete
+	return !listed
 }
 
 // verifierOK reports that the verifier accepted the program, seen by a hook or
@@ -110,10 +118,12 @@ func (f *Facts) verifierAccepted() bool {
 	return f.verifierOK() || f.words.clean()
 }
 
-func (f *Facts) notObserved() []load.Stage {
+// notObserved lists the stages that nobody watched; the one that a diagnosis
+// saw failing is not among them.
+func (f *Facts) notObserved(seen load.Stage) []load.Stage {
 	var stages []load.Stage
 	for _, r := range f.Attempt.Stages {
-		if r.Result == load.NotObserved {
+		if r.Result == load.NotObserved && r.Stage != seen {
 			stages = append(stages, r.Stage)
 		}
 	}
@@ -379,7 +389,7 @@ func callName(k load.Kind) string {
 
 // seen are the facts that belong under every diagnosis: how the call ended,
 // how far it came, and what nobody watched.
-func (f *Facts) seen() []string {
+func (f *Facts) seen(stage load.Stage) []string {
 	if f.text != nil {
 		return f.text.lines
 	}
@@ -400,7 +410,7 @@ func (f *Facts) seen() []string {
 	if f.Attempt.Retries > 0 {
 		out = append(out, fmt.Sprintf("the loader repeated the call %d more time%s", f.Attempt.Retries, plural(f.Attempt.Retries)))
 	}
-	if missing := f.notObserved(); len(missing) > 0 {
+	if missing := f.notObserved(stage); len(missing) > 0 {
 		names := make([]string, len(missing))
 		for i, s := range missing {
 			names[i] = string(s)

@@ -252,6 +252,9 @@ func matchHelperForType(f *Facts) *Match {
 		return nil
 	}
 	name, byWords := f.refusedHelper()
+	if name == "" && f.silentReject(errEINVAL) && f.cause(load.FnDoCheck) == nil {
+		return f.suspect(f.suspectHelper())
+	}
 	if name == "" || f.failing(load.FnLockdown) != nil {
 		return nil
 	}
@@ -504,11 +507,27 @@ func newerName(in insn.Instruction) (string, insn.Version) {
 	return "", insn.Version{}
 }
 
+// matchCallback judges a kernel that does not see that the address of a
+// function is one, and so counts fewer functions than func_info has.
+func matchCallback(f *Facts) *Match {
+	i := slices.IndexFunc(f.ev.Insns, insn.Instruction.IsFuncLoad)
+	if i < 0 || !strings.Contains(f.words.message, "func_info") {
+		return nil
+	}
+	m := f.verifierMatch()
+	m.Cause = fmt.Sprintf("The program takes the address of a function at instruction %d, as callbacks need. This kernel does not know that (5.13), and counts fewer functions than the program says it has.", i)
+	m.Evidence = append(m.Evidence, f.at(i), fmt.Sprintf("the kernel is %d.%d", f.kernel.Major, f.kernel.Minor))
+	return m
+}
+
 func matchNewerInsn(f *Facts) *Match {
 	if !f.verifierReject() {
 		return nil
 	}
 	said := f.words.is(verifierlog.BadOpcode, verifierlog.ReservedField, verifierlog.BadLoadImm64)
+	if f.words.is(verifierlog.BTFInfo) && f.before(5, 13) {
+		return matchCallback(f)
+	}
 	if !said && !f.words.empty() {
 		return nil
 	}

@@ -208,3 +208,16 @@ func decode(b []byte) []insn.Instruction {
 	}
 	return prog
 }
+
+func movR0to(reg uint8) insn.Instruction {
+	return insn.Instruction{Code: insn.ClassALU64 | insn.OpMOV | insn.SourceX, Dst: reg, Src: 0}
+}
+
+// loadVia reads eight bytes into R0.
+func loadVia(reg uint8, off int16) insn.Instruction {
+	return insn.Instruction{Code: insn.ClassLDX | insn.ModeMEM | insn.SizeDW, Dst: 0, Src: reg, Off: off}
+}
+
+func ifR0(off int16) insn.Instruction {
+	return insn.Instruction{Code: insn.ClassJMP | insn.OpJEQ, Dst: 0, Off: off}
+}

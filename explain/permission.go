@@ -347,13 +347,13 @@ func matchCapability(f *Facts) *Match {
 		}
 		m.Strength, m.How = Certain, load.Observed
 		m.Evidence = append(m.Evidence, fmt.Sprintf("the kernel asked whether the loader has %s and was told no, and gave up there", capName(seen)))
-		if sysctlKnown && disabled != 0 && seen == capBPF {
+		switch {
+		case f.kind() != load.ProgLoad:
+			m.Strength = Strong
+		case sysctlKnown && disabled != 0 && seen == capBPF:
 			// The first check that it fails is that of the sysctl; without the
 			// sysctl the next one would fail.
 			m.Evidence = append(m.Evidence, fmt.Sprintf("kernel.unprivileged_bpf_disabled was %d, but this program type needs the capability in any case", disabled))
-			if f.kind() != load.ProgLoad {
-				m.Strength = Strong
-			}
 		}
 	case len(missing) > 0:
 		m.Strength = Strong

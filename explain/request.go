@@ -35,7 +35,7 @@ there is no log.`,
 				},
 			},
 			Match: func(f *Facts) *Match {
-				if !f.isLoad() || f.errno() != errE2BIG || len(f.ev.Attr) < 8 && f.Attempt.Program == nil {
+				if !f.isLoad() || f.errno() != errE2BIG || len(f.ev.Attr) < attrInsnCnt+4 {
 					return nil
 				}
 				n := f.insnCount()
@@ -300,6 +300,8 @@ var attrEnds = []struct {
 	{168, 6, 18, "signature"},
 }
 
+const maxAttr = 208 // bytes, with room for kernels to come
+
 // tailByte returns the last byte of the attributes that is not zero, -1 for none.
 func (f *Facts) tailByte() int {
 	for i := len(f.ev.Attr) - 1; i >= 0; i-- {
@@ -318,7 +320,7 @@ func matchAttrTail(f *Facts) *Match {
 		return nil
 	}
 	n := f.insnCount()
-	if f.kind() == load.ProgLoad && (n == 0 || n > maxInsns) {
+	if f.kind() == load.ProgLoad && len(f.ev.Attr) >= attrInsnCnt+4 && (n == 0 || n > maxInsns) {
 		return nil // REQ001 follows from the count, though the tail is looked at first
 	}
 	m := &Match{Strength: Possible, How: f.howRequest()}
@@ -329,11 +331,18 @@ func matchAttrTail(f *Facts) *Match {
 	case len(f.ev.Attr) > 4096:
 		m.Strength = Strong
 		m.Cause = "The attributes are longer than a page."
+	case len(f.ev.Attr) == 0 && f.text == nil:
+		m.Strength = Likely
+		m.Cause = "The attributes are longer than a page, or carry a field that this kernel does not know."
+		m.Evidence = append(m.Evidence, "the attributes were not recorded")
 	case f.kind() != load.ProgLoad:
 		return f.mapTail(m)
 	case f.notReached(load.Verifier) && !(n > 4096 && !f.holds(capBPF)):
 		// The only E2BIG that is left in front of the verifier.
 		m.Strength = Strong
+	case len(f.ev.Attr) > maxAttr:
+		m.Strength = Likely
+		m.Evidence = append(m.Evidence, fmt.Sprintf("the attributes are at least %d bytes long, more than any kernel known today understands", len(f.ev.Attr)))
 	case last < 116:
 		return nil
 	default:

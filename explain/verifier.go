@@ -20,6 +20,10 @@ type rejectRule struct {
 	says, not *regexp.Regexp
 	// cause says it for this attempt; nil: the title and the verifier's line.
 	cause func(w words) string
+	// suspect looks at the instructions where there are no words, if the errno
+	// is silent.
+	suspect func(*Facts) *suspicion
+	silent  int
 }
 
 // verifierReject reports a load that the verifier turned down, or may have.
@@ -96,6 +100,9 @@ func (r rejectRule) rule() Rule {
 		out.Stage = load.Verifier
 	}
 	out.Match = func(f *Facts) *Match {
+		if r.suspect != nil && f.silentReject(r.silent) {
+			return f.suspect(r.suspect(f))
+		}
 		if !f.verifierReject() || !f.words.is(r.kinds...) {
 			return nil
 		}
@@ -243,7 +250,9 @@ read or write through it, or pass it on.`,
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.NullPointer},
+		kinds:   []verifierlog.Kind{verifierlog.NullPointer},
+		suspect: (*Facts).suspectNull,
+		silent:  errEACCES,
 		cause: func(w words) string {
 			if reg := w.arg("reg"); reg != "" {
 				return fmt.Sprintf("The program uses %s, a pointer that may be NULL: it was not compared with NULL on this path.", reg)
@@ -267,7 +276,9 @@ inline assembly that does not declare what a call destroys.`,
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.UninitRegister},
+		kinds:   []verifierlog.Kind{verifierlog.UninitRegister},
+		suspect: (*Facts).suspectUninit,
+		silent:  errEACCES,
 		cause: func(w words) string {
 			s := fmt.Sprintf("The program reads %s, which has no value on this path.", w.arg("reg"))
 			if w.insnText == "exit" {
@@ -298,7 +309,9 @@ checks; the comparison must be of the pointer that is then used.`,
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.PacketBounds},
+		kinds:   []verifierlog.Kind{verifierlog.PacketBounds},
+		suspect: (*Facts).suspectPacket,
+		silent:  errEACCES,
 	},
 	{
 		Rule: Rule{
@@ -328,8 +341,10 @@ unsigned one is refused. Compilers may check one copy of the index and use anoth
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.MapValueBounds, verifierlog.MemoryBounds},
-		not:   sizeArgument,
+		kinds:   []verifierlog.Kind{verifierlog.MapValueBounds, verifierlog.MemoryBounds},
+		suspect: (*Facts).suspectBounds,
+		silent:  errEACCES,
+		not:     sizeArgument,
 		cause: func(w words) string {
 			if size := w.arg("value_size"); size != "" {
 				s := ""
@@ -378,7 +393,9 @@ discard), sockets (bpf_sk_release), objects of kernel functions. The verifier fo
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.ReferenceLeak},
+		kinds:   []verifierlog.Kind{verifierlog.ReferenceLeak},
+		suspect: (*Facts).suspectLeak,
+		silent:  errEINVAL,
 		cause: func(w words) string {
 			if at := w.arg("insn_acquired"); at != "" {
 				return fmt.Sprintf("What instruction %s acquired is not released on the path that ends here.", at)
@@ -402,8 +419,10 @@ bpf_probe_read_kernel or bpf_core_read, user memory only by bpf_probe_read_user.
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.InvalidPointer},
-		says:  followsPointer,
+		kinds:   []verifierlog.Kind{verifierlog.InvalidPointer},
+		suspect: (*Facts).suspectPointer,
+		silent:  errEACCES,
+		says:    followsPointer,
 		cause: func(w words) string {
 			return fmt.Sprintf("The program follows %s as a pointer, and to the verifier it is none that may be followed (%s).", w.arg("reg"), printable(w.arg("type"), 40))
 		},
@@ -535,7 +554,9 @@ unbounded while, a bound it cannot know, or for unprivileged programs any loop, 
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.BackEdge, verifierlog.InfiniteLoop},
+		kinds:   []verifierlog.Kind{verifierlog.BackEdge, verifierlog.InfiniteLoop},
+		suspect: (*Facts).suspectLoop,
+		silent:  errEINVAL,
 	},
 	{
 		Rule: Rule{

@@ -120,7 +120,7 @@ var wordings = []Info{
 	wording(MemoryBounds, `(?P<reg>R\d+) min value is negative`, "R2 min value is negative, either use unsigned or 'var &= const'", ""),
 	wording(MemoryBounds, `math between (?P<type>\w+) pointer and (?:register with unbounded min value|-?\d+) is not allowed`, "math between fp pointer and register with unbounded min value is not allowed", ""),
 	wording(MemoryBounds, `value (?P<off>-?\d+) makes (?P<type>\w+) pointer be out of bounds`, "value -2147483648 makes pkt pointer be out of bounds", ""),
-	wording(MemoryBounds, `(?P<reg>R\d+) invalid zero-sized read`, "R2 invalid zero-sized read: u64=[0,8]", "6.8 and newer; similar before"),
+	wording(MemoryBounds, `(?:(?P<reg>R\d+) )?invalid zero-sized read`, "R2 invalid zero-sized read: u64=[0,8]", "6.8 and newer; without the register before"),
 	wording(MemoryBounds, `access beyond (?:struct (?P<type>\S+)|the end of member \S+) .*off(?:set)? (?P<off>\d+)`, "access beyond struct task_struct at off 99999 size 8", "5.5 and newer"),
 
 	wording(ContextAccess, `invalid bpf_context access off=(?P<off>-?\d+) size=(?P<size>\d+)`, "invalid bpf_context access off=4000 size=8", ""),
