@@ -106,13 +106,11 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 		return nil, fmt.Errorf("open ring buffer: %w", err)
 	}
 	if err := c.greet(ctx, nonce); err != nil {
-		c.Close()
-		return nil, err
+		return nil, errors.Join(err, c.Close(), c.release())
 	}
 	for _, pid := range opts.PIDs {
 		if err := c.Follow(pid); err != nil {
-			c.Close()
-			return nil, err
+			return nil, errors.Join(err, c.Close(), c.release())
 		}
 	}
 	c.header = trace.Header{
@@ -203,9 +201,12 @@ func (c *Capture) Read() (trace.Record, error) {
 			c.refresh(n)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			c.poll()
-		case errors.Is(err, ringbuf.ErrClosed):
+		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, ringbuf.ErrClosed):
 			c.poll()
 			c.ended = true
+			if err := c.release(); err != nil {
+				return trace.Record{}, err
+			}
 			c.pending = append(c.pending, trace.Record{End: &trace.End{Calls: c.calls, Lost: c.losses.total}})
 		default:
 			return trace.Record{}, fmt.Errorf("read ring buffer: %w", err)
@@ -240,14 +241,17 @@ func (c *Capture) refresh(from int) {
 	}
 }
 
-// Close detaches everything. Read then drains what is left.
+// Close detaches everything. Read then drains what is left, and lets go of the buffer when it comes to the end.
 func (c *Capture) Close() error {
 	c.closeOnce.Do(func() {
 		c.losses.freeze()
-		c.closeErr = errors.Join(c.coll.detach(), c.reader.Close(), c.coll.Close())
+		c.closeErr = errors.Join(c.coll.detach(), c.reader.Flush())
 	})
 	return c.closeErr
 }
+
+// release closes what Read needed.
+func (c *Capture) release() error { return errors.Join(c.reader.Close(), c.coll.Close()) }
 
 // epoch is the wall-clock time at which the monotonic clock read zero.
 func epoch() int64 {
