@@ -61,7 +61,7 @@ func (a *Assembler) attempt(f *fold) *load.Attempt {
 	at.VerifierLog = verifierLog(f.log, f.said, f.noSpace)
 	at.FeatureProbe = a.probe(at, c)
 	if at.Outcome != load.Loaded {
-		why = append(why, c.shortcomings()...)
+		why = append(why, c.shortcomings(c.errno())...)
 	}
 	why = append(why, a.lossesIn(f)...)
 	at.Incomplete, at.IncompleteWhy = len(why) > 0, why

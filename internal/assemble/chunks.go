@@ -162,12 +162,12 @@ var rangeNames = map[trace.What]string{
 	trace.Translated: "post-verifier instructions", trace.Filter: "the filter", trace.License: "the licence",
 }
 
-// shortcomings says which ranges are not whole.
-func (p *pieces) shortcomings() []string {
+// shortcomings says which ranges are not whole. A call that failed because an address cannot be read lacks nothing.
+func (p *pieces) shortcomings(errno int) []string {
 	var why []string
 	for _, what := range []trace.What{trace.Insns, trace.FuncInfo, trace.LineInfo, trace.BTF, trace.Translated, trace.Filter} {
 		r := p.ranges[what]
-		if r == nil {
+		if r == nil || r.errno == eFAULT && errno == eFAULT {
 			continue
 		}
 		if got := r.held(); got < r.total {

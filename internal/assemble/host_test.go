@@ -31,6 +31,7 @@ func TestTracepointsOnly(t *testing.T) {
 		stage   load.Stage
 		stages  string
 		jump    bool
+		tail    bool
 	}{
 		{name: "success", sysctl: harden("0"), ret: 3, prog: jitted, stages: ok + " jit+ install+"},
 		{name: "success, kernel's program not read", sysctl: harden("2"), ret: 3, stages: ok + " blinding? jit? install+"},
@@ -72,6 +73,7 @@ func TestTracepointsOnly(t *testing.T) {
 		{name: "complexity", sysctl: harden("0"), ret: -7, insnCnt: 100, level: 1,
 			log:   "BPF program is too large. Processed 1000001 insn\nprocessed 1000001 insns (limit 1000000)\n",
 			stage: load.Verifier, stages: "request? permission? resources? btf? verifier?"},
+		{name: "attr of a kernel to come", sysctl: harden("0"), ret: -7, insnCnt: 2, tail: true, stage: load.Request, stages: "request?"},
 		{name: "signal", sysctl: harden("0"), ret: -11, stage: load.Verifier, stages: "request? permission? resources? btf? verifier?"},
 		{name: "EMFILE", sysctl: harden("0"), ret: -24, level: 1, log: "processed 2 insns (limit 1000000)\n",
 			stage: load.Install, stages: ok + " jit? install?"},
@@ -84,6 +86,10 @@ func TestTracepointsOnly(t *testing.T) {
 			}
 			c := loadCall(r, test.ret)
 			c.Prog = test.prog
+			if test.tail {
+				c.Attr = append(c.Attr, make([]byte, 256-len(c.Attr))...)
+				c.Attr[250] = 1
+			}
 			c.Creds.CapEffective = test.caps
 			var recs []trace.Record
 			if test.insns != nil {

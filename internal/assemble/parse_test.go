@@ -318,19 +318,21 @@ func TestInstructions(t *testing.T) {
 		state load.InsnsState
 		len   int
 		why   []string
+		ret   int64
 	}{
-		{"verified", code, 16, tag[:], 2, 0, load.InsnsVerified, 2, nil},
-		{"no tag", code, 16, nil, 2, 0, load.InsnsUnverified, 2, nil},
-		{"tag not yet computed", code, 16, make([]byte, 8), 2, 0, load.InsnsUnverified, 2, nil},
-		{"changed behind our back", code, 16, []byte("12345678"), 2, 0, load.InsnsUnverified, 2, nil},
-		{"cut by the cap", code[:8], 16, tag[:], 2, 0, load.InsnsTruncated, 1, []string{"instructions: 8 of 16 bytes copied"}},
-		{"not readable", nil, 16, nil, 2, 14, load.InsnsNone, 0, []string{"instructions: 0 of 16 bytes copied: EFAULT"}},
-		{"half an instruction", code[:12], 12, tag[:], 2, 0, load.InsnsTruncated, 1, nil},
-		{"count lies", code, 16, tag[:], 1 << 20, 0, load.InsnsTruncated, 2, nil},
-		{"total lies", code, 1 << 62, tag[:], 2, 0, load.InsnsTruncated, 2, []string{"instructions: 16 of 4611686018427387904 bytes copied"}},
+		{"verified", code, 16, tag[:], 2, 0, load.InsnsVerified, 2, nil, -22},
+		{"no tag", code, 16, nil, 2, 0, load.InsnsUnverified, 2, nil, -22},
+		{"tag not yet computed", code, 16, make([]byte, 8), 2, 0, load.InsnsUnverified, 2, nil, -22},
+		{"changed behind our back", code, 16, []byte("12345678"), 2, 0, load.InsnsUnverified, 2, nil, -22},
+		{"cut by the cap", code[:8], 16, tag[:], 2, 0, load.InsnsTruncated, 1, []string{"instructions: 8 of 16 bytes copied"}, -22},
+		{"not readable", nil, 16, nil, 2, 14, load.InsnsNone, 0, []string{"instructions: 0 of 16 bytes copied: EFAULT"}, -22},
+		{"half an instruction", code[:12], 12, tag[:], 2, 0, load.InsnsTruncated, 1, nil, -22},
+		{"count lies", code, 16, tag[:], 1 << 20, 0, load.InsnsTruncated, 2, nil, -22},
+		{"total lies", code, 1 << 62, tag[:], 2, 0, load.InsnsTruncated, 2, []string{"instructions: 16 of 4611686018427387904 bytes copied"}, -22},
+		{"the call says so too", nil, 16, nil, 2, 14, load.InsnsNone, 0, nil, -14},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := loadCall(req{typ: 1, insnCnt: test.cnt}, -22)
+			c := loadCall(req{typ: 1, insnCnt: test.cnt}, test.ret)
 			c.Tag = test.tag
 			ch := trace.Record{Chunk: &trace.Chunk{ID: c.ID, What: trace.Insns, Total: test.total, Errno: test.errno, Data: test.data}}
 			at := attempts(header("6.12", classicHooks), ch, trace.Record{Call: c})[0]

@@ -221,6 +221,12 @@ func TestRows(t *testing.T) {
 		outcome: load.Failed, stage: load.Request, stages: "request-7",
 		cause: "bpf_prog_load",
 	}, {
+		name: "attach_btf_id", kernels: all, ret: -22,
+		change:  func(c *trace.Call) { c.Attr[progAttachBTF+3] = 0x7f },
+		run:     call(-22),
+		outcome: load.Failed, stage: load.BTF, stages: "request+ permission? resources? btf-22",
+		cause: "bpf_prog_load",
+	}, {
 		name: "attr too large", kernels: all, ret: -7,
 		run:     run(sys, -7),
 		outcome: load.Failed, stage: load.Request, stages: "request-7",

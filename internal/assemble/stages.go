@@ -301,7 +301,7 @@ func (a *Assembler) conclude(f *fold, ch *chain, bl *blindingVerdict) conclusion
 		return seen(load.Verifier)
 	case load.FnLoad:
 		if a.watched[load.FnCheck] && !c.ran(load.FnCheck) {
-			return seen(beforeCheck(-cause.Ret))
+			return seen(beforeCheck(c, -cause.Ret))
 		}
 		if a.watched[load.FnCheck] && c.worked(load.FnCheck) {
 			return a.afterCheck(c, bl)
@@ -336,11 +336,12 @@ func (a *Assembler) sawRequest(c *call) bool {
 
 // sawDenial reports a call that a seccomp policy was seen to answer.
 func (a *Assembler) sawDenial(c *call) bool {
-	return a.denials && !c.rec.Flags.EnterSeen && !c.rec.Flags.FromKernel && len(c.attr) == 0
+	return a.denials && !c.rec.Flags.EnterSeen && !c.rec.Flags.FromKernel
 }
 
 // beforeCheck is the stage of an error of bpf_prog_load itself.
-func beforeCheck(errno int) load.Stage {
+func beforeCheck(c *call, errno int) load.Stage {
+	const maxBTFType = 0xfffff
 	switch errno {
 	case ePERM, eACCES:
 		return load.Permission
@@ -348,6 +349,14 @@ func beforeCheck(errno int) load.Stage {
 		return load.Resources
 	case eNOTSUPP, 2, 3: // what it attaches to: ENOENT, ESRCH
 		return load.BTF
+	case eINVAL:
+		if c.attr.u32(progAttachBTF) > maxBTFType {
+			return load.BTF
+		}
+	case eBADF:
+		if c.attr.u32(progAttachFD) != 0 {
+			return load.BTF
+		}
 	}
 	return load.Request
 }
@@ -423,7 +432,9 @@ func (a *Assembler) infer(f *fold, bl *blindingVerdict) load.Stage {
 			return load.Verifier
 		}
 	case e2BIG:
-		if n := c.attr.u32(progInsnCnt); n == 0 || n > 1_000_000 {
+		// What lies behind the fields that a kernel knows must be zero. No kernel knows more than these.
+		const fields = 192
+		if n := c.attr.u32(progInsnCnt); n == 0 || n > 1_000_000 || verdict == logSilent && len(c.attr) > fields && c.attr[fields:].without() != "" {
 			return load.Request
 		}
 	case eNOMEM:
