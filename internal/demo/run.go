@@ -190,6 +190,7 @@ func (s *session) raised(ctx context.Context, c *capture.Capture, cases []Case) 
 	for i := range cases {
 		s.provoke(ctx, c, &cases[i])
 	}
+	s.catchUp(ctx, c)
 	report, err := r.Restore()
 	if err != nil {
 		s.fail(fmt.Errorf("restore net.core.bpf_jit_harden: %w", err))
@@ -198,25 +199,53 @@ func (s *session) raised(ctx context.Context, c *capture.Capture, cases []Case) 
 	s.progress("%s", report)
 }
 
+// catchUp waits until all that has happened so far was read: capture reads the sysctls again when it sees a failed load, and
+// they are to be those of the load. A load that works marks the place.
+func (s *session) catchUp(ctx context.Context, c *capture.Capture) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	ok, err := patient.Find("ok")
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	mark := &pending{marks: make(chan struct{})}
+	s.start(ctx, c, mark, ok)
+	if mark.err != nil {
+		s.fail(mark.err)
+		return
+	}
+	select {
+	case <-mark.marks:
+	case <-ctx.Done():
+	}
+}
+
 // provoke lets one case's process make its load.
 func (s *session) provoke(ctx context.Context, c *capture.Capture, cs *Case) {
 	if ctx.Err() != nil {
 		return
 	}
 	s.progress("provoking %s: %s", cs.Name, cs.Title)
-	limited, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	p, err := patient.Start(limited, cs.Patient)
+	s.start(ctx, c, &pending{c: *cs}, cs.Patient)
+}
+
+// start runs a patient to its end.
+func (s *session) start(ctx context.Context, c *capture.Capture, run *pending, what patient.Patient) {
+	p, err := patient.Start(ctx, what)
+	if err == nil {
+		if err = c.Follow(p.PID()); err != nil {
+			p.Kill()
+		}
+	}
 	if err != nil {
-		s.add(&pending{c: *cs, err: err})
+		run.err = err
+		s.add(run)
 		return
 	}
-	if err := c.Follow(p.PID()); err != nil {
-		p.Kill()
-		s.add(&pending{c: *cs, err: err})
-		return
-	}
-	run := &pending{c: *cs, pid: p.PID()}
+	run.pid = p.PID()
 	s.add(run)
 	res, err := p.Go()
 	s.mu.Lock()

@@ -25,6 +25,8 @@ type session struct {
 	// The reader's own: what arrived and is not anybody's yet.
 	pieces map[trace.CallID][]trace.Record
 	shared []trace.Record
+	// reached is done when the one mark was.
+	reached sync.Once
 
 	mu    sync.Mutex // protects the rest
 	cases []*pending
@@ -40,6 +42,8 @@ type pending struct {
 	result  patient.Result
 	err     error // of the patient's process
 	records []trace.Record
+	// marks, unless nil, is closed when a record of this one arrives. It is no case.
+	marks chan struct{}
 }
 
 func (s *session) add(p *pending) {
@@ -106,6 +110,9 @@ func (s *session) sort(r trace.Record) error {
 		s.mu.Lock()
 		owner.records = append(owner.records, records...)
 		s.mu.Unlock()
+		if owner.marks != nil {
+			s.reached.Do(func() { close(owner.marks) })
+		}
 	}
 	return nil
 }
@@ -140,6 +147,9 @@ func (s *session) finish(before *pending) error {
 		s.cases[s.done].records = nil
 		s.done++
 		s.mu.Unlock()
+		if p.marks != nil {
+			continue
+		}
 		if err := s.conclude(&p); err != nil {
 			return err
 		}
