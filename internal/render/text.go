@@ -271,7 +271,7 @@ func (p *page) why(d *load.Diagnosis) {
 var howKnown = map[load.HowKnown]string{
 	load.Observed:   ": seen by a hook in the kernel, or said by the kernel itself",
 	load.Reproduced: ": the captured program was loaded again",
-	load.Inferred:   ": no hook saw it; it follows from what was captured and from this kernel's settings",
+	load.Inferred:   ": it was not seen happening; it follows from what was captured and from this kernel's settings",
 	load.Predicted:  ": from the object file alone",
 }
 
