@@ -100,7 +100,9 @@ func program(c *call) *load.Program {
 	if k := c.rec.Prog; k != nil {
 		p.ID = int(k.ID)
 		p.Tag = hex.EncodeToString(k.Tag[:min(len(k.Tag), 32)])
-		p.JITed, p.Blinded = &k.JITed, &k.Blinded
+		if p.JITed = &k.JITed; !k.BlindedUnknown {
+			p.Blinded = &k.Blinded
+		}
 		p.JITedBytes = int(k.JITedLen)
 		p.VerifiedInsns = int(k.VerifiedInsns)
 		if len(c.attr) == 0 {

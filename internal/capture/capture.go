@@ -100,7 +100,7 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 		return nil, err
 	}
 	c.coll = coll
-	c.decoder = decoder{keep: coll.objects, all: opts.All}
+	c.decoder = decoder{keep: coll.objects, all: opts.All, failed: opts.FailedOnly}
 	if c.reader, err = ringbuf.NewReader(coll.records); err != nil {
 		coll.Close()
 		return nil, fmt.Errorf("open ring buffer: %w", err)

@@ -243,6 +243,7 @@ const (
 	coreWhatW_TRANSLATED coreWhat = 6
 	coreWhatW_FILTER     coreWhat = 7
 	coreWhatW_BTF_LOG    coreWhat = 8
+	coreWhatW_NEW_BTF    coreWhat = 9
 	coreWhatW_MASK       coreWhat = 255
 	coreWhatW_KERNEL     coreWhat = 256
 	coreWhatW_STRING     coreWhat = 512

@@ -18,37 +18,62 @@ import (
 type decoder struct {
 	keep    bool // remember objects: the backend does not read the kernel
 	all     bool // successful maps and BTF are asked for
+	failed  bool // only failures are asked for
 	pieces  map[trace.CallID]*pieces
+	size    int // bytes of all pieces
 	objects objects
 }
 
 // pieces are what was seen of a call before its end.
 type pieces struct {
-	maps       []trace.Map
-	insns, btf []byte
+	maps   []trace.Map
+	insns  []byte
+	newBTF []byte
+	hasBTF bool           // the program's BTF was read from the kernel
+	chunks []trace.Record // held back until it is known whether the program was compiled
 }
+
+func (p *pieces) size() int {
+	n := len(p.insns) + len(p.newBTF)
+	for _, r := range p.chunks {
+		n += len(r.Chunk.Data)
+	}
+	return n
+}
+
+// Bounds of the pieces of calls that have not ended. Calls whose end was lost leave theirs behind.
+const (
+	maxPieces     = 1024
+	maxPieceBytes = 16 << 20
+)
 
 func (d *decoder) piecesOf(id trace.CallID) *pieces {
 	if p, ok := d.pieces[id]; ok {
 		return p
 	}
-	if d.pieces == nil || len(d.pieces) > 1024 { // calls whose end was lost leave theirs behind
-		d.pieces = map[trace.CallID]*pieces{}
+	if d.pieces == nil || len(d.pieces) >= maxPieces || d.size > maxPieceBytes {
+		d.pieces, d.size = map[trace.CallID]*pieces{}, 0
 	}
 	d.pieces[id] = &pieces{}
 	return d.pieces[id]
 }
 
-// take remembers a chunk and reports whether it is to be shown too: new BTF is only remembered.
-func (p *pieces) take(c *trace.Chunk) bool {
-	switch c.What {
-	case trace.Insns:
+// remember keeps what a chunk tells of the objects that programs refer to.
+func (d *decoder) remember(c *trace.Chunk, what coreWhat) {
+	p := d.piecesOf(c.ID)
+	d.size -= p.size()
+	switch {
+	case what == coreWhatW_INSNS && c.Offset == uint64(len(p.insns)):
 		p.insns = append(p.insns, c.Data...)
-	case trace.BTF:
-		p.btf = append(p.btf, c.Data...)
-		return false
+	case what == coreWhatW_NEW_BTF && c.Offset == uint64(len(p.newBTF)):
+		p.newBTF = append(p.newBTF, c.Data...)
+	case what == coreWhatW_BTF:
+		p.hasBTF = true
 	}
-	return true
+	if c.What != "" {
+		p.chunks = append(p.chunks, trace.Record{Chunk: c})
+	}
+	d.size += p.size()
 }
 
 // view looks at a sample as one of the wire structs. Samples are 8-byte aligned copies.
@@ -74,13 +99,22 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		}
 		call := decodeCall(r)
 		p := d.pieces[id]
-		delete(d.pieces, id)
 		if p == nil {
 			p = &pieces{}
 		}
+		delete(d.pieces, id)
+		d.size -= p.size()
 		call.Maps = p.maps
+		if d.keep && call.Kind == load.ProgLoad && call.Ret >= 0 && call.Prog == nil {
+			call.Prog = loadedProgram(int(call.NSPID), int(call.Ret), attrType(call))
+		}
+		if call.Ret < 0 || call.Prog != nil && !call.Prog.JITed {
+			*to = append(*to, p.chunks...)
+		} else if d.keep && d.failed {
+			return nil
+		}
 		d.objects.complete(call, p, to)
-		if call.Ret >= 0 && call.Kind != load.ProgLoad && !d.all {
+		if call.Ret >= 0 && (call.Kind == load.MapCreate || call.Kind == load.BTFLoad) && !d.all {
 			return nil // only of use to others
 		}
 		if c := license(id, r); c != nil {
@@ -97,10 +131,11 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 			ID: id, What: whatNames[coreWhat(c.What)], Offset: c.Offset, Total: c.Total, Errno: int(-c.Err),
 			Data: append([]byte(nil), data[:min(int(c.Len), len(data))]...),
 		}
-		if d.keep && !d.piecesOf(id).take(chunk) {
+		if !d.keep {
+			*to = append(*to, trace.Record{Chunk: chunk})
 			return nil
 		}
-		*to = append(*to, trace.Record{Chunk: chunk})
+		d.remember(chunk, coreWhat(c.What))
 	case coreRecordTypeR_SAY:
 		s, ok := view[coreSay](sample)
 		if !ok {

@@ -110,12 +110,12 @@ func (o *objects) complete(call *trace.Call, pieces *pieces, to *[]trace.Record)
 	case call.Ret >= 0 && call.Cmd == unix.BPF_MAP_CREATE:
 		o.addMap(call)
 	case call.Ret >= 0 && call.Cmd == unix.BPF_BTF_LOAD:
-		o.addBTF(call, pieces.btf)
-	case call.Ret < 0 && call.Cmd == unix.BPF_PROG_LOAD:
+		o.addBTF(call, pieces.newBTF)
+	case call.Cmd == unix.BPF_PROG_LOAD && (call.Ret < 0 || call.Prog != nil && !call.Prog.JITed):
 		if call.Maps == nil {
 			call.Maps = o.programMaps(call.TGID, pieces.insns)
 		}
-		if b := o.programBTF(call); b != nil && pieces.btf == nil {
+		if b := o.programBTF(call); b != nil && !pieces.hasBTF {
 			*to = append(*to, trace.Record{Chunk: &trace.Chunk{ID: call.ID, What: trace.BTF, Total: uint64(len(b)), Data: b}})
 		}
 	}

@@ -132,16 +132,18 @@ type Creds struct {
 
 // Prog is the loaded program as the kernel has it.
 type Prog struct {
-	ID            uint32 `json:"id"`
-	Type          uint32 `json:"type"`
-	Name          string `json:"name,omitempty"`
-	Tag           []byte `json:"tag"`
-	JITed         bool   `json:"jited"`
-	Blinded       bool   `json:"blinded"`
-	Asked         *bool  `json:"blinding_requested,omitempty"` // nil before 5.11
-	JITedLen      uint32 `json:"jited_len,omitempty"`
-	Len           uint32 `json:"len"`
-	VerifiedInsns uint32 `json:"verified,omitempty"`
+	ID      uint32 `json:"id"`
+	Type    uint32 `json:"type"`
+	Name    string `json:"name,omitempty"`
+	Tag     []byte `json:"tag"`
+	JITed   bool   `json:"jited"`
+	Blinded bool   `json:"blinded"`
+	// BlindedUnknown: the program was described through its descriptor, which does not tell.
+	BlindedUnknown bool   `json:"blinded_unknown,omitempty"`
+	Asked          *bool  `json:"blinding_requested,omitempty"` // nil before 5.11
+	JITedLen       uint32 `json:"jited_len,omitempty"`
+	Len            uint32 `json:"len"`
+	VerifiedInsns  uint32 `json:"verified,omitempty"`
 }
 
 // Map is a map that the verifier found in the program.

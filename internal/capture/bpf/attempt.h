@@ -166,8 +166,6 @@ static __always_inline void send_instructions(struct call *c)
 				    cfg_copy_max);
 	}
 #endif
-	if (!mem && a->log_level)
-		send_log(a->log_buf, a->log_size);
 }
 
 static __always_inline void send_evidence(struct call *c)
@@ -175,7 +173,11 @@ static __always_inline void send_evidence(struct call *c)
 	if (c->kind != K_BPF) {
 		send_capped(W_FILTER, c->uattr, (u64)c->attr_size * 8, cfg_copy_max);
 	} else if (c->cmd == CMD_PROG_LOAD) {
+		struct load_attr *a = (void *)c->attr;
+
 		send_instructions(c);
+		if (!(c->flags & F_KERNEL) && a->log_level)
+			send_log(a->log_buf, a->log_size);
 	} else if (c->cmd == CMD_BTF_LOAD) {
 		struct btf_attr *a = (void *)c->attr;
 
@@ -305,10 +307,19 @@ GLOBAL int end_call(u64 ret, u32 flags)
 #endif
 	if (c->kind != K_BPF && (c->flags & F_UNJITED))
 		bad = true;
-	if (bad)
+	if (bad) {
+		c->flags |= F_EVIDENCE;
 		send_evidence(c);
-	else if (is_object(c) && c->cmd == CMD_BTF_LOAD)
-		send_capped(W_BTF, ((struct btf_attr *)c->attr)->btf, ((struct btf_attr *)c->attr)->btf_size, cfg_copy_max);
+	} else if (is_object(c) && c->cmd == CMD_BTF_LOAD)
+		send_capped(W_NEW_BTF, ((struct btf_attr *)c->attr)->btf, ((struct btf_attr *)c->attr)->btf_size, cfg_copy_max);
+#ifdef NO_KERNEL_READS
+	/* Whether it was compiled is learnt in user space: what it would take to say why not goes along. */
+	if (!bad && c->kind == K_BPF && c->cmd == CMD_PROG_LOAD) {
+		c->flags |= F_EVIDENCE;
+		send_instructions(c);
+		bad = true;
+	}
+#endif
 	if (bad || cfg_all || (!cfg_failed_only && c->kind == K_BPF && c->cmd == CMD_PROG_LOAD) ||
 	    is_object(c))
 		send_call();

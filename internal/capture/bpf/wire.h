@@ -45,6 +45,7 @@ enum what {
 	W_TRANSLATED,
 	W_FILTER,
 	W_BTF_LOG,
+	W_NEW_BTF, /* loaded just now, for programs to come */
 	W_MASK = 0xff,
 	W_KERNEL = 0x100, /* source is kernel memory */
 	W_STRING = 0x200, /* ends at a NUL */
