@@ -51,40 +51,53 @@ var (
 // suspectNull finds the result of a call that is followed in the same run of
 // instructions, with no comparison in between.
 func (f *Facts) suspectNull() *suspicion {
-	var possible *suspicion
-	for i, in := range f.ev.Insns {
-		if !in.IsHelperCall() || !slices.Contains(orNullHelpers, in.Imm) || insn.IsSecondHalf(f.ev.Insns, i) {
-			continue
-		}
-		name := helperName(in.Imm)
-		if possible == nil {
-			possible = &suspicion{Possible, -1, fmt.Sprintf("the program calls %s, whose result may be NULL", name)}
-		}
-		if at := f.followed(i, 1<<0); at >= 0 {
-			return &suspicion{Likely, at, fmt.Sprintf("the program follows the result of %s, which may be NULL, before it has compared it", name)}
-		}
+	orNull := func(in insn.Instruction) bool {
+		return in.IsHelperCall() && slices.Contains(orNullHelpers, in.Imm)
 	}
-	return possible
+	if from, at := followed(f.ev.Insns, orNull); at >= 0 {
+		return &suspicion{Likely, at, fmt.Sprintf("the program follows the result of %s, which may be NULL, before it has compared it", helperName(f.ev.Insns[from].Imm))}
+	}
+	if i := slices.IndexFunc(f.ev.Insns, orNull); i >= 0 {
+		return &suspicion{Possible, -1, fmt.Sprintf("the program calls %s, whose result may be NULL", helperName(f.ev.Insns[i].Imm))}
+	}
+	return nil
 }
 
-// followed returns the first instruction behind slot i, in the same run without
-// jumps, that accesses memory through one of the registers, or -1.
-func (f *Facts) followed(i int, regs uint16) int {
-	const far = 256 // keeps the search linear
-	for j := i + 1; j < min(len(f.ev.Insns), i+far); j++ {
-		in := f.ev.Insns[j]
-		if in.IsConditional() || in.IsGoto() || in.IsExit() || in.Code == insn.OpcodeCall {
-			return -1
+// followed finds a value that an instruction of the asked kind gives to a
+// register (R0 for calls), and through which memory is accessed in the same run
+// of instructions, without a jump in between. It returns both places, or -1.
+func followed(prog []insn.Instruction, gives func(insn.Instruction) bool) (from, at int) {
+	var origin [16]int
+	held := uint16(0)
+	for i := 0; i < len(prog); i++ {
+		in := prog[i]
+		if base, ok := memoryBase(in); ok && held>>base&1 == 1 {
+			return origin[base], i
 		}
-		if base, ok := memoryBase(in); ok && regs>>base&1 == 1 {
-			return j
+		dst := in.Dst
+		switch {
+		case in.Code == insn.OpcodeCall:
+			held &^= 0x3f
+			dst = 0
+		case in.IsConditional() || in.IsGoto() || in.IsExit():
+			held = 0
+			continue
+		default:
+			before := held
+			held = copies(in, held)
+			if held != before && held>>dst&1 == 1 {
+				origin[dst] = origin[in.Src]
+			}
 		}
-		regs = copies(in, regs)
+		if gives(in) {
+			held |= 1 << dst
+			origin[dst] = i
+		}
 		if in.IsWide() {
-			j++
+			i++
 		}
 	}
-	return -1
+	return -1, -1
 }
 
 // copies follows the registers of a set through one instruction.
@@ -293,23 +306,18 @@ func effect(in insn.Instruction) (reads, writes, kills uint16) {
 
 // suspectPointer finds memory that is accessed through a number.
 func (f *Facts) suspectPointer() *suspicion {
-	var possible *suspicion
-	for i, in := range f.ev.Insns {
-		if in.IsALU() && in.Op() == insn.OpMOV && in.IsImmediate() {
-			if at := f.followed(i, 1<<in.Dst); at >= 0 {
-				return &suspicion{Likely, at, fmt.Sprintf("the program follows R%d as a pointer, which holds the number %d", mustBase(f.ev.Insns[at]), in.Imm)}
-			}
-		}
-		if base, ok := memoryBase(in); ok && base != insn.RegFP && base != 1 && possible == nil {
-			possible = &suspicion{Possible, -1, "the program follows pointers, and one of them may be none to the verifier"}
-		}
+	number := func(in insn.Instruction) bool { return in.IsALU() && in.Op() == insn.OpMOV && in.IsImmediate() }
+	if from, at := followed(f.ev.Insns, number); at >= 0 {
+		base, _ := memoryBase(f.ev.Insns[at])
+		return &suspicion{Likely, at, fmt.Sprintf("the program follows R%d as a pointer, which holds the number %d", base, f.ev.Insns[from].Imm)}
 	}
-	return possible
-}
-
-func mustBase(in insn.Instruction) uint8 {
-	base, _ := memoryBase(in)
-	return base
+	if slices.ContainsFunc(f.ev.Insns, func(in insn.Instruction) bool {
+		base, ok := memoryBase(in)
+		return ok && base != insn.RegFP && base != 1
+	}) {
+		return &suspicion{Possible, -1, "the program follows pointers, and one of them may be none to the verifier"}
+	}
+	return nil
 }
 
 func (f *Facts) suspectPacket() *suspicion {
