@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/go-quicktest/qt"
+)
+
+func TestShows(t *testing.T) {
+	attempt := func(k load.Kind, o load.Outcome, probe string) *load.Attempt {
+		return &load.Attempt{Kind: k, Outcome: o, FeatureProbe: probe}
+	}
+	tests := []struct {
+		name                string
+		a                   *load.Attempt
+		plain, failed, wide bool // without flags, with --failed, with --all
+	}{
+		{"load that works", attempt(load.ProgLoad, load.Loaded, ""), true, false, true},
+		{"load that fails", attempt(load.ProgLoad, load.Failed, ""), true, true, true},
+		{"load in the interpreter", attempt(load.ProgLoad, load.LoadedNotJITed, ""), true, true, true},
+		{"probe that works", attempt(load.ProgLoad, load.Loaded, "p"), false, false, true},
+		{"probe that fails", attempt(load.ProgLoad, load.Failed, "p"), false, false, true},
+		{"map that works", attempt(load.MapCreate, load.Loaded, ""), false, false, true},
+		{"map that fails", attempt(load.MapCreate, load.Failed, ""), true, true, true},
+		{"map that a loader probes with", attempt(load.MapCreate, load.Failed, "p"), false, false, true},
+		{"seccomp filter that works", attempt(load.Seccomp, load.Loaded, ""), false, false, true},
+		{"seccomp filter that fails", attempt(load.Seccomp, load.Failed, ""), true, true, true},
+		{"seccomp filter in the interpreter", attempt(load.Seccomp, load.LoadedNotJITed, ""), true, true, true},
+	}
+	for _, tt := range tests {
+		qt.Check(t, qt.Equals((&selection{}).shows(tt.a), tt.plain), qt.Commentf("%s", tt.name))
+		qt.Check(t, qt.Equals((&selection{failed: true}).shows(tt.a), tt.failed), qt.Commentf("%s, --failed", tt.name))
+		qt.Check(t, qt.Equals((&selection{all: true}).shows(tt.a), tt.wide), qt.Commentf("%s, --all", tt.name))
+	}
+}
+
+func TestFindCgroup(t *testing.T) {
+	root := t.TempDir()
+	deep := filepath.Join(root, "kubepods.slice", "pod1")
+	qt.Assert(t, qt.IsNil(os.MkdirAll(deep, 0o755)))
+	id, err := inode(deep)
+	qt.Assert(t, qt.IsNil(err))
+	top, err := inode(root)
+	qt.Assert(t, qt.IsNil(err))
+	tests := map[string]cgroup{
+		deep:                   {id, 2}, // as a directory
+		"/kubepods.slice/pod1": {id, 2}, // as /proc/PID/cgroup shows it
+		fmt.Sprint(id):         {id, 2},
+		"/":                    {top, 0},
+		root:                   {top, 0},
+	}
+	for in, want := range tests {
+		got, err := findCgroup(in, root)
+		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", in))
+		qt.Check(t, qt.Equals(got, want), qt.Commentf("%s", in))
+	}
+	for _, in := range []string{"/etc", "/no/such/group", "18446744073709551615", "0", "..", root + "/../x"} {
+		_, err := findCgroup(in, root)
+		qt.Check(t, qt.IsNotNil(err), qt.Commentf("%s", in))
+	}
+}
+
+func TestCoverage(t *testing.T) {
+	by, missing := coverage(trace.Header{Hooks: []trace.Hook{
+		{Function: load.FnSyscall, Via: "fentry"}, {Function: load.FnCheck, Via: "fentry"}, {Function: load.FnJIT, Via: "kprobe"},
+		{Function: load.FnPatch, Why: "not there"}, {Function: load.FnLSM, Via: ""},
+	}})
+	qt.Check(t, qt.Equals(by, "fentry and kprobe"))
+	qt.Check(t, qt.DeepEquals(missing, []string{"permission", "blinding"}))
+	by, missing = coverage(trace.Header{})
+	qt.Check(t, qt.Equals(by, "no hook"))
+	qt.Check(t, qt.HasLen(missing, 4))
+}
+
+// TestOutputIsBounded: what waits for the command's end does not grow without end.
+func TestOutputIsBounded(t *testing.T) {
+	o, err := openOutput("")
+	qt.Assert(t, qt.IsNil(err))
+	line := strings.Repeat("x", 1<<20)
+	for range 64 {
+		n, err := o.Write([]byte(line))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(n, len(line)))
+	}
+	qt.Assert(t, qt.Equals(o.held.Len(), heldOutput))
+	qt.Assert(t, qt.IsTrue(o.dropped))
+}
+
+func TestOutputFile(t *testing.T) {
+	dir := t.TempDir()
+	old := filepath.Join(dir, "old")
+	qt.Assert(t, qt.IsNil(os.WriteFile(old, []byte("what was there before"), 0o644)))
+	o, err := openOutput(old)
+	qt.Assert(t, qt.IsNil(err))
+	_, err = o.Write([]byte("new"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(o.Close()))
+	b, err := os.ReadFile(old)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(string(b), "new"))
+	info, err := os.Stat(old)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(info.Mode().Perm(), 0o600))
+	// A link that somebody has put there is not followed.
+	link := filepath.Join(dir, "link")
+	qt.Assert(t, qt.IsNil(os.Symlink(old, link)))
+	_, err = openOutput(link)
+	qt.Check(t, qt.IsNotNil(err))
+}
