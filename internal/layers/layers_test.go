@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layers
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+)
+
+const module = "github.com/bpfwhy/bpfwhy/"
+
+// pure are the packages that need no kernel, with what each may import of this module.
+var pure = map[string][]string{
+	"insn":              {},
+	"node":              {},
+	"load":              {"insn"},
+	"verifierlog":       {},
+	"blinding":          {"insn"},
+	"explain":           {"insn", "load", "node", "verifierlog", "blinding"},
+	"internal/trace":    {"insn", "load", "node"},
+	"internal/enrich":   {"load"},
+	"internal/assemble": {"insn", "load", "node", "verifierlog", "blinding", "internal/trace", "internal/enrich"},
+	"internal/render":   {"insn", "load", "node", "explain", "internal/trace"},
+}
+
+// edge are the packages that may touch the kernel's BPF through cilium/ebpf.
+var edge = []string{"internal/capture", "internal/patient", "internal/corpus", "internal/bench"}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+func packages(t *testing.T) []pkg {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	qt.Assert(t, qt.IsNil(err))
+	var all []pkg
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else {
+			qt.Assert(t, qt.IsNil(err))
+		}
+		all = append(all, p)
+	}
+	qt.Assert(t, qt.IsTrue(len(all) > len(pure)))
+	return all
+}
+
+func TestImports(t *testing.T) {
+	seen := 0
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, isPure := pure[name]
+		if isPure {
+			seen++
+		}
+		for _, imported := range p.Imports {
+			own, inModule := strings.CutPrefix(imported, module)
+			switch {
+			case isPure && inModule:
+				qt.Check(t, qt.IsTrue(slices.Contains(allowed, own)), qt.Commentf("%s imports %s", name, own))
+			case strings.HasPrefix(imported, "github.com/cilium/ebpf"):
+				ok := slices.ContainsFunc(edge, func(e string) bool { return name == e || strings.HasPrefix(name, e+"/") })
+				qt.Check(t, qt.IsTrue(ok), qt.Commentf("%s imports %s", name, imported))
+			}
+		}
+	}
+	qt.Assert(t, qt.Equals(seen, len(pure)))
+}
