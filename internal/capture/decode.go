@@ -108,16 +108,16 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		if d.keep && call.Kind == load.ProgLoad && call.Ret >= 0 && call.Prog == nil {
 			call.Prog = loadedProgram(int(call.NSPID), int(call.Ret), attrType(call))
 		}
-		if call.Ret < 0 || call.Prog != nil && !call.Prog.JITed {
+		bad := call.Ret < 0 || call.Prog != nil && !call.Prog.JITed
+		if bad {
 			*to = append(*to, p.chunks...)
-		} else if d.keep && d.failed {
-			return nil
 		}
 		d.objects.complete(call, p, to)
-		if call.Ret >= 0 && (call.Kind == load.MapCreate || call.Kind == load.BTFLoad) && !d.all {
-			return nil // only of use to others
+		object := call.Kind == load.MapCreate || call.Kind == load.BTFLoad
+		if call.Ret >= 0 && object && !d.all || !bad && d.keep && d.failed {
+			return nil // only of use to others, or not asked for
 		}
-		if c := license(id, r); c != nil {
+		if c := license(id, r); c != nil && bad {
 			*to = append(*to, trace.Record{Chunk: c})
 		}
 		*to = append(*to, trace.Record{Call: call})
