@@ -34,9 +34,12 @@ type blindingVerdict struct {
 // blinding judges an attempt that may have failed in the blinding pass. The prediction is only made for such.
 func (a *Assembler) blinding(at *load.Attempt, c *call, ch *chain) *blindingVerdict {
 	bl := &blindingVerdict{wanted: a.wanted(at, c), kernel: a.kernel()}
-	if c.rec.Prog != nil {
-		bl.asked = c.rec.Prog.Asked
-		if c.rec.Prog.Blinded {
+	if p := c.rec.Prog; p != nil {
+		// When the functions of a program cannot be compiled the kernel clears the request, too.
+		if p.Asked != nil && (*p.Asked || p.JITed) {
+			bl.asked = p.Asked
+		}
+		if p.Blinded {
 			bl.wanted = yes
 		}
 	}
