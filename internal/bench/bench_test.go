@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/go-quicktest/qt"
+)
+
+const (
+	wantEnv  = "BPFWHY_BENCH"       // 1: measure, and write the documents
+	quickEnv = "BPFWHY_BENCH_QUICK" // 1: hardly repeat anything, and print the documents instead
+)
+
+func TestMain(m *testing.M) {
+	guardian.Main()
+	os.Exit(m.Run())
+}
+
+// costKernels are those on which costs are measured: the first with fentry for tracing, and a current one.
+var costKernels = []string{"5.10", "6.12"}
+
+// programs are where a machine has what is measured.
+type programs struct{ bpfwhy, loader, patient, bpftrace, script string }
+
+var inGuest = programs{"/b/bpfwhy", "/b/loader", "/b/patient", "/usr/bin/bpftrace", "testdata/original.bt"}
+
+// build compiles the programs, static so that they run in any guest.
+func build(t *testing.T) programs {
+	dir := t.TempDir()
+	one := func(pkg string) string {
+		out := filepath.Join(dir, filepath.Base(pkg))
+		cmd := exec.Command("go", "build", "-trimpath", "-o", out, "github.com/bpfwhy/bpfwhy/"+pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+		msg, err := cmd.CombinedOutput()
+		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", msg))
+		return out
+	}
+	bpftrace, err := exec.LookPath("bpftrace")
+	qt.Assert(t, qt.IsNil(err), qt.Commentf("scripts/install-deps.sh installs it"))
+	return programs{one("cmd/bpfwhy"), one("internal/bench/loader"), one("internal/patient/cmd/patient"), bpftrace, inGuest.script}
+}
+
+// guestFiles puts the host's programs where inGuest says.
+func guestFiles(t *testing.T, p programs) map[string]string {
+	files, err := vm.Binary(p.bpftrace)
+	qt.Assert(t, qt.IsNil(err))
+	delete(files, p.bpftrace)
+	maps.Copy(files, map[string]string{
+		inGuest.bpfwhy: p.bpfwhy, inGuest.loader: p.loader, inGuest.patient: p.patient, inGuest.bpftrace: p.bpftrace,
+	})
+	return files
+}
+
+// TestBench measures in the lab's machines, then on the host, and writes the documents when all of it worked.
+func TestBench(t *testing.T) {
+	if os.Getenv(wantEnv) != "1" {
+		t.Skip("takes ten minutes; set " + wantEnv + "=1")
+	}
+	host := build(t)
+	quick := os.Getenv(quickEnv) == "1"
+
+	var lock sync.Mutex
+	costs := map[string]measured{}
+	comparisons := map[string]comparison{}
+	t.Run("lab", func(t *testing.T) {
+		m := vm.Machine{
+			Files:             guestFiles(t, host),
+			Env:               []string{wantEnv + "=1", quickEnv + "=" + os.Getenv(quickEnv)},
+			MemoryMiB:         1536,
+			Timeout:           20 * time.Minute,
+			CountInstructions: true,
+		}
+		vmtest.Run(t, "^TestGuest", m, func(t *testing.T, kernel string, r *vm.Result) {
+			lock.Lock()
+			defer lock.Unlock()
+			if b, ok := r.Files[costsFile]; ok {
+				costs[kernel] = decode[measured](t, b)
+			}
+			c := decode[comparison](t, r.Files[comparisonFile])
+			c.attempts = explainTrace(t, host.bpfwhy, r.Files[traceFile])
+			comparisons[kernel] = c
+		})
+	})
+	var onHost hostFigures
+	t.Run("host", func(t *testing.T) { onHost = measureHost(t, host, quick) })
+	if t.Failed() {
+		return
+	}
+	publish(t, "benchmarks.md", benchmarksDoc(costs, onHost))
+	publish(t, "side-by-side.md", sideBySideDoc(t, comparisons))
+}
+
+// publish writes a document, unless the figures are no figures.
+func publish(t *testing.T, name, text string) {
+	path := filepath.Join("..", "..", "docs", name)
+	if os.Getenv(quickEnv) == "1" || os.Getenv("BPFWHY_KERNELS_ONLY") != "" {
+		path = filepath.Join(os.TempDir(), "bpfwhy-"+name)
+	}
+	qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte(text), 0o644)))
+	t.Logf("written: %s", path)
+}
+
+func decode[T any](t *testing.T, b []byte) T {
+	var v T
+	qt.Assert(t, qt.IsNil(json.Unmarshal(b, &v)), qt.Commentf("%s", b))
+	return v
+}
+
+func wanted(t *testing.T) (kernel string) {
+	kernel = vmtest.Guest(t)
+	if os.Getenv(wantEnv) != "1" {
+		t.Skip("a measurement")
+	}
+	return kernel
+}
