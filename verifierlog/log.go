@@ -107,7 +107,7 @@ var (
 var chatter = []string{
 	"func#", "Func#", "Validating ", "Live regs before insn", "topo_order", "subprog#", "stack use/def", "SCC ",
 	"last_idx ", "regs=", "mark_precise:", "parent ", "parent didn't", "propagating ", "caller:", "callee:",
-	"returning from callee:", "to caller at ", "cur state:", "old state:", "verification time ", "stack depth ",
+	"returning from callee:", "to caller at ", "cur state:", "old state:", "verification time ", "stack depth ", "insns processed ",
 	"adding ", "frame 0", "frame 1", "frame 2", "libbpf: ", "-- BEGIN PROG LOAD LOG --", "-- END PROG LOAD LOG --", "arg#", "insn history",
 	"Call to ", hole,
 }

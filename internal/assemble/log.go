@@ -129,6 +129,9 @@ var stateLine = regexp.MustCompile(`^\s*(processed |verification time |stack dep
 	`R\d+(_[a-z]+)?[=:]|frame\d+:|last_idx |regs=|mark_precise:|parent |propagating |[Ff]unc#\d|Live regs|Validating |` +
 	`caller:|callee:|to caller|returning from callee:|safe$|\[… |arg#\d+ reference type|max_states)`)
 
+// statistics are the lines that follow a verdict. "insns processed" is new in 7.2.
+var statistics = regexp.MustCompile(`^(processed |verification time |stack depth |insns processed )`)
+
 // judge reads the end of a log.
 func judge(lines []string) logVerdict {
 	accepted := false
@@ -138,7 +141,7 @@ func judge(lines []string) logVerdict {
 			accepted = true
 		case !stateLine.MatchString(line):
 			return logRefused
-		case accepted && !strings.HasPrefix(line, "verification time ") && !strings.HasPrefix(line, "stack depth "):
+		case accepted && !statistics.MatchString(line):
 			return logAccepted // the last line above the statistics is ordinary
 		}
 	}

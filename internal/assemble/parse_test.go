@@ -147,6 +147,7 @@ func TestJudge(t *testing.T) {
 		{"arg#0 pointer type STRUCT x must point to scalar\nprocessed 0 insns", logRefused},
 		{"Unreleased reference id=2 alloc_insn=3\nprocessed 4 insns", logRefused},
 		{"BPF program is too large. Processed 1000001 insn\nprocessed 1000001 insns (limit 1000000)", logRefused},
+		{"BPF program is too large. Processed 1000001 insn\nverification time 9613007 usec\nstack depth 0 max 0\ninsns processed 1000001\nprocessed 1000001 insns (limit 1000000)", logRefused}, // 7.2
 		{"jump out of range from insn 0 to 9\n", logRefused},
 		{"0: R1=ctx() R10=fp0\n0: (b7) r0 =", logSilent}, // cut off
 	} {
