@@ -23,6 +23,7 @@ const (
 	plainMapLosses           = "losses"
 	plainMapRecords          = "records"
 	plainMapSelf             = "self"
+	plainMapUnwatched        = "unwatched"
 	plainProgBtfSysEnter     = "btf_sys_enter"
 	plainProgBtfSysExit      = "btf_sys_exit"
 	plainProgBtfTaskFork     = "btf_task_fork"
@@ -117,13 +118,14 @@ type plainProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type plainMapSpecs struct {
-	Asked    *ebpf.MapSpec `ebpf:"asked"`
-	Calls    *ebpf.MapSpec `ebpf:"calls"`
-	Empty    *ebpf.MapSpec `ebpf:"empty"`
-	Followed *ebpf.MapSpec `ebpf:"followed"`
-	Losses   *ebpf.MapSpec `ebpf:"losses"`
-	Records  *ebpf.MapSpec `ebpf:"records"`
-	Self     *ebpf.MapSpec `ebpf:"self"`
+	Asked     *ebpf.MapSpec `ebpf:"asked"`
+	Calls     *ebpf.MapSpec `ebpf:"calls"`
+	Empty     *ebpf.MapSpec `ebpf:"empty"`
+	Followed  *ebpf.MapSpec `ebpf:"followed"`
+	Losses    *ebpf.MapSpec `ebpf:"losses"`
+	Records   *ebpf.MapSpec `ebpf:"records"`
+	Self      *ebpf.MapSpec `ebpf:"self"`
+	Unwatched *ebpf.MapSpec `ebpf:"unwatched"`
 }
 
 // plainVariableSpecs contains global variables before they are loaded into the kernel.
@@ -170,13 +172,14 @@ func (o *plainObjects) Close() error {
 //
 // It can be passed to loadPlainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type plainMaps struct {
-	Asked    *ebpf.Map `ebpf:"asked"`
-	Calls    *ebpf.Map `ebpf:"calls"`
-	Empty    *ebpf.Map `ebpf:"empty"`
-	Followed *ebpf.Map `ebpf:"followed"`
-	Losses   *ebpf.Map `ebpf:"losses"`
-	Records  *ebpf.Map `ebpf:"records"`
-	Self     *ebpf.Map `ebpf:"self"`
+	Asked     *ebpf.Map `ebpf:"asked"`
+	Calls     *ebpf.Map `ebpf:"calls"`
+	Empty     *ebpf.Map `ebpf:"empty"`
+	Followed  *ebpf.Map `ebpf:"followed"`
+	Losses    *ebpf.Map `ebpf:"losses"`
+	Records   *ebpf.Map `ebpf:"records"`
+	Self      *ebpf.Map `ebpf:"self"`
+	Unwatched *ebpf.Map `ebpf:"unwatched"`
 }
 
 func (m *plainMaps) Close() error {
@@ -188,6 +191,7 @@ func (m *plainMaps) Close() error {
 		m.Losses,
 		m.Records,
 		m.Self,
+		m.Unwatched,
 	)
 }
 

@@ -21,11 +21,11 @@ var (
 )
 
 // probeKernelReads reports whether lockdown keeps BPF from reading the kernel's memory: everything but tp_btf needs that. The verifier then takes
-// the helper for unknown.
+// the helper for unknown. The same instructions as in the probes of libbpf and cilium/ebpf, so that another watcher knows them for one.
 func probeKernelReads() error {
-	p, err := loadRaw(&ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "Dual BSD/GPL", Name: "bpfwhy_read"}, asm.Instructions{
+	p, err := loadRaw(&ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "GPL"}, asm.Instructions{
 		asm.Mov.Reg(asm.R1, asm.R10), asm.Add.Imm(asm.R1, -8), asm.Mov.Imm(asm.R2, 8), asm.Mov.Imm(asm.R3, 0),
-		asm.FnProbeReadKernel.Call(), asm.Mov.Imm(asm.R0, 0), asm.Return(),
+		asm.FnProbeReadKernel.Call(), asm.Return(),
 	}, 0)
 	if errors.Is(err, unix.EINVAL) {
 		return errLocked

@@ -93,6 +93,16 @@ static __always_inline struct call *new_call(u32 kind, u32 cmd)
 	return c;
 }
 
+static __always_inline void read_attr(struct call *c, u64 uattr, u32 size)
+{
+	u32 n = size > ATTR_MAX ? ATTR_MAX : size;
+
+	c->uattr = uattr;
+	c->attr_size = size;
+	if (n && read_range(c->attr, n, 2 * ATTR_MAX - 1, uattr, c->flags & F_KERNEL ? W_KERNEL : 0) < 0)
+		c->flags |= F_ATTR_FAULT;
+}
+
 static __always_inline void announce(struct call *c)
 {
 	struct begin *b = bpf_ringbuf_reserve(&records, sizeof(*b), 0);
@@ -111,7 +121,6 @@ static __always_inline void announce(struct call *c)
 static __always_inline void begin_bpf(u32 cmd, u64 uattr, u32 size, u32 flags)
 {
 	struct call *c;
-	u32 n = size;
 
 	if (!is_watched(cmd)) {
 		if (cmd == (u32)cfg_nonce)
@@ -123,13 +132,8 @@ static __always_inline void begin_bpf(u32 cmd, u64 uattr, u32 size, u32 flags)
 	c = new_call(K_BPF, cmd);
 	if (!c)
 		return;
-	c->uattr = uattr;
-	c->attr_size = size;
 	c->flags = F_ENTER | flags;
-	if (n > ATTR_MAX)
-		n = ATTR_MAX;
-	if (n && read_range(c->attr, n, 2 * ATTR_MAX - 1, uattr, flags & F_KERNEL ? W_KERNEL : 0) < 0)
-		c->flags |= F_ATTR_FAULT;
+	read_attr(c, uattr, size);
 	if (cmd == CMD_PROG_LOAD)
 		announce(c);
 }
@@ -331,20 +335,21 @@ GLOBAL int end_call(u64 ret, u32 flags)
  * A system call that ends without having begun: a seccomp policy answered in its place (or we attached in the middle of it; user
  * space tells the two apart).
  */
-static __always_inline void end_unseen(s64 ret)
+static __always_inline void end_unseen(s64 ret, u32 cmd, u64 uattr, u32 size)
 {
 	struct call *c;
 	u32 tid;
 
-	if (ret >= 0 || !is_wanted())
+	if (ret >= 0 || (cmd != CMD_UNKNOWN && !is_watched(cmd)) || !is_wanted())
 		return;
-	c = new_call(K_BPF, 0xffffffff);
+	c = new_call(K_BPF, cmd);
 	if (!c)
 		return;
 	tid = c->head.tid;
+	read_attr(c, uattr, size);
 	c->end = c->head.start;
 	c->ret = ret;
-	c->flags = F_EXIT;
+	c->flags |= F_EXIT;
 	send_call();
 	bpf_map_delete_elem(&calls, &tid);
 }

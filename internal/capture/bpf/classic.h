@@ -47,21 +47,14 @@ CLASSIC(sk_attach_filter, H_SOCKFILTER, K_SOCKFILTER)
  */
 static __always_inline void denied(s64 ret)
 {
-	struct pt_regs user = {}, *regs;
+	struct pt_regs user = {};
 
 	if (ret != -1)
 		return;
-	if (bpf_core_enum_value_exists(enum bpf_func_id___5_15, BPF_FUNC_task_pt_regs)) {
-		regs = (void *)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
-	} else { /* before 5.15: no padding above them yet, and stacks are 16 KiB */
-		struct task_struct *task = (void *)bpf_get_current_task();
-
-		regs = (void *)BPF_CORE_READ(task, stack) + 16384 - sizeof(user);
-	}
-	bpf_probe_read_kernel(&user, sizeof(user), regs);
+	read_user_registers(&user);
 	/* SECCOMP_RET_ERRNO has put its answer into ax */
 	if (user.orig_ax == NR_BPF)
-		end_unseen((s64)user.ax);
+		end_unseen((s64)user.ax, (u32)user.di, user.si, (u32)user.dx);
 }
 
 SEC("fexit/__secure_computing") int fexit_secure_computing(u64 *ctx)

@@ -188,6 +188,25 @@ SEC("kretprobe/__x64_sys_bpf") int kretprobe_x64_sys_bpf(struct pt_regs *ctx)
 
 #include "syscalls.h"
 
+SEC("tracepoint/syscalls/sys_enter_bpf") int enter_bpf(struct sys_enter_args *ctx)
+{
+	begin_bpf((u32)ctx->args[0], ctx->args[1], (u32)ctx->args[2], 0);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
+{
+	struct pt_regs user = {};
+
+	if (current_call())
+		return end_call(ctx->ret, F_EXIT);
+	if (ctx->ret >= 0)
+		return 0;
+	read_user_registers(&user);
+	end_unseen(ctx->ret, (u32)user.di, user.si, (u32)user.dx);
+	return 0;
+}
+
 /* The child's pid: a thread's is never that of a process, so that it does no harm to follow it. */
 SEC("raw_tp/sched_process_fork") int task_fork(u64 *ctx)
 {

@@ -55,6 +55,7 @@ enum {
 	CMD_BTF_LOAD = 18,
 	CMD_LINK_CREATE = 28,
 	CMD_TOKEN_CREATE = 36,
+	CMD_UNKNOWN = 0xffffffff,
 };
 
 /* x86-64 user registers at a system call; a kprobe's registers have the same layout */

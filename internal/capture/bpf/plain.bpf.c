@@ -21,6 +21,39 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define NR_SECCOMP 317
 #define NR_BPF 321
 
+/*
+ * At a classic sys_exit nothing tells which command it was: calls that are not watched are remembered, so that their ends are not taken for ends
+ * without a start.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, u8);
+} unwatched SEC(".maps");
+
+SEC("tracepoint/syscalls/sys_enter_bpf") int enter_bpf(struct sys_enter_args *ctx)
+{
+	u32 cmd = (u32)ctx->args[0], tid = (u32)bpf_get_current_pid_tgid();
+	u8 one = 1;
+
+	begin_bpf(cmd, ctx->args[1], (u32)ctx->args[2], 0);
+	if (!current_call())
+		bpf_map_update_elem(&unwatched, &tid, &one, BPF_ANY);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+
+	if (current_call())
+		return end_call(ctx->ret, F_EXIT);
+	if (bpf_map_delete_elem(&unwatched, &tid))
+		end_unseen(ctx->ret, CMD_UNKNOWN, 0, 0);
+	return 0;
+}
+
 SEC("tracepoint/sched/sched_process_fork") int task_fork(struct sched_fork_args *ctx)
 {
 	return follow_child(ctx->child_pid);
@@ -60,7 +93,10 @@ SEC("tp_btf/sys_exit") int btf_sys_exit(u64 *ctx)
 
 	switch (regs->orig_ax) {
 	case NR_BPF:
-		return end_bpf((s64)ctx[1]);
+		if (current_call())
+			return end_call(ctx[1], F_EXIT);
+		end_unseen((s64)ctx[1], (u32)regs->di, regs->si, (u32)regs->dx);
+		return 0;
 	case NR_SETSOCKOPT:
 	case NR_PRCTL:
 	case NR_SECCOMP:

@@ -43,26 +43,6 @@ static __always_inline void begin_seccomp(u64 op, u64 fprog)
 		begin_user_filter(K_SECCOMP, fprog);
 }
 
-static __always_inline int end_bpf(s64 ret)
-{
-	if (current_call())
-		end_call(ret, F_EXIT);
-	else
-		end_unseen(ret);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_enter_bpf") int enter_bpf(struct sys_enter_args *ctx)
-{
-	begin_bpf((u32)ctx->args[0], ctx->args[1], (u32)ctx->args[2], 0);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
-{
-	return end_bpf(ctx->ret);
-}
-
 SEC("tracepoint/syscalls/sys_enter_setsockopt") int enter_setsockopt(struct sys_enter_args *ctx)
 {
 	begin_setsockopt(ctx->args[1], ctx->args[2], ctx->args[3]);

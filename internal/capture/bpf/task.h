@@ -115,6 +115,21 @@ static __always_inline void *object_of_fd(u32 fd, const char *name, u32 len)
 	return BPF_CORE_READ(file, private_data);
 }
 
+/* The registers with which the current task entered the kernel. */
+static __always_inline void read_user_registers(struct pt_regs *to)
+{
+	void *regs;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id___5_15, BPF_FUNC_task_pt_regs)) {
+		regs = (void *)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+	} else { /* before 5.15: no padding above them yet, and stacks are 16 KiB */
+		struct task_struct *task = (void *)bpf_get_current_task();
+
+		regs = (void *)BPF_CORE_READ(task, stack) + 16384 - sizeof(*to);
+	}
+	bpf_probe_read_kernel(to, sizeof(*to), regs);
+}
+
 #else
 
 static __always_inline void read_task(struct call_record *r)

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"unsafe"
+
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+const sampleDir = "testdata/samples"
+
+// saveSamples reads the ring of a capture up to the end of a failed load and hands the raw samples out, one of each type: the seeds
+// of FuzzDecoder.
+func saveSamples(t *testing.T, c *Capture, program string) {
+	t.Helper()
+	var records seen
+	for len(records.loads(program)) == 0 {
+		qt.Assert(t, qt.IsNil(c.reader.ReadInto(&c.sample)))
+		sample := c.sample.RawSample
+		if head, ok := view[coreHead](sample); ok && len(sample) < 8<<10 {
+			name := filepath.Join(wire.OutDir, sampleDir, fmt.Sprintf("type-%d", head.Type))
+			qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Dir(name), 0o755)))
+			qt.Assert(t, qt.IsNil(os.WriteFile(name, sample, 0o644)))
+		}
+		var list []trace.Record
+		qt.Assert(t, qt.IsNil(c.decoder.add(sample, &list)))
+		records = append(records, list...)
+	}
+	qt.Check(t, qt.Equals(records.one(t, program).Ret, -int64(unix.EACCES)))
+}
+
+// updateSamples puts what a guest handed out into the repository when BPFWHY_UPDATE=1.
+func updateSamples(t *testing.T, kernel string, r *vm.Result) {
+	if os.Getenv("BPFWHY_UPDATE") != "1" || kernel != "6.12" {
+		return
+	}
+	qt.Assert(t, qt.IsNil(os.MkdirAll(sampleDir, 0o755)))
+	for name, b := range r.Files {
+		if filepath.Dir(name) == sampleDir {
+			qt.Assert(t, qt.IsNil(os.WriteFile(name, b, 0o644)))
+		}
+	}
+}
+
+// FuzzDecoder: any bytes give records or an error, and what they give is bounded by them.
+func FuzzDecoder(f *testing.F) {
+	samples, err := filepath.Glob(sampleDir + "/*")
+	if err != nil || len(samples) == 0 {
+		f.Fatalf("no samples: %v", err)
+	}
+	for _, name := range samples {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, []byte{})
+		f.Add(b[:len(b)/2], b)
+	}
+	f.Fuzz(func(t *testing.T, one, two []byte) {
+		for _, d := range []decoder{{}, {keep: true}, {keep: true, all: true}} {
+			var records []trace.Record
+			for _, sample := range [][]byte{one, two, one} {
+				_ = d.add(aligned(sample), &records)
+			}
+			for _, r := range records {
+				set := 0
+				for _, ok := range []bool{r.Call != nil, r.Chunk != nil, r.Say != nil, r.Begin != nil} {
+					if ok {
+						set++
+					}
+				}
+				if set != 1 {
+					t.Fatalf("%d fields set: %+v", set, r)
+				}
+				if r.Chunk != nil && len(r.Chunk.Data) > 2*(len(one)+len(two))+maxBTFBytes {
+					t.Fatalf("%d bytes from %d", len(r.Chunk.Data), len(one)+len(two))
+				}
+				if r.Call != nil && (len(r.Call.Attr) > attrMax || len(r.Call.Maps) > 64 || len(r.Call.Failed) > 16) {
+					t.Fatalf("%+v", r.Call)
+				}
+			}
+		}
+	})
+}
+
+// aligned copies a sample as the ring's reader does: to the start of an allocation.
+func aligned(b []byte) []byte {
+	words := make([]uint64, len(b)/8+1)
+	out := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), len(words)*8)
+	return out[:copy(out, b)]
+}
+
+func TestDecodeRejects(t *testing.T) {
+	var d decoder
+	var records []trace.Record
+	qt.Check(t, qt.ErrorMatches(d.add(nil, &records), "decode sample: 0 bytes are too few"))
+	head := coreHead{Type: 99}
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&head)), unsafe.Sizeof(head))
+	qt.Check(t, qt.ErrorMatches(d.add(b, &records), "decode sample: unknown type 99"))
+	for _, kind := range []coreRecordType{coreRecordTypeR_CALL, coreRecordTypeR_SMALL, coreRecordTypeR_SAY, coreRecordTypeR_MAPS, coreRecordTypeR_BEGIN} {
+		head.Type = uint32(kind)
+		qt.Check(t, qt.ErrorMatches(d.add(b, &records), `decode \w+: 16 bytes are too few`))
+	}
+	qt.Check(t, qt.HasLen(records, 0))
+}
+
+// Calls whose end is lost must not pile up.
+func TestDecoderForgets(t *testing.T) {
+	d := decoder{keep: true}
+	type full struct {
+		coreChunk
+		data [1 << 17]byte
+	}
+	for i := range 3000 {
+		c := full{}
+		c.Head.Type, c.Head.Tid, c.What, c.Len = uint32(coreRecordTypeR_BIG), uint32(i), uint32(coreWhatW_INSNS), 1<<17
+		var records []trace.Record
+		qt.Assert(t, qt.IsNil(d.add(unsafe.Slice((*byte)(unsafe.Pointer(&c)), unsafe.Sizeof(c)), &records)))
+		total := 0
+		for _, p := range d.pieces {
+			total += p.size()
+		}
+		qt.Assert(t, qt.Equals(total, d.size))
+		qt.Assert(t, qt.IsTrue(total <= maxPieceBytes+2<<17)) // one more call
+	}
+}
+
+func cstr[T interface{ ~[40]int8 | ~[128]int8 }](s string) (out T) {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&out)), unsafe.Sizeof(out))
+	copy(b[:len(b)-1], s)
+	return out
+}
+
+func TestExe(t *testing.T) {
+	for want, parts := range map[string][]string{
+		"":                  nil,
+		"/bin/true":         {"true", "bin", "/"},
+		"/":                 {"/"}, // no name of an executable, but no reason to fall
+		"/a\x1bb":           {"a\x1bb", "/"},
+		"…/7/6/5/4/3/2/1/0": {"0", "1", "2", "3", "4", "5", "6", "7"},
+	} {
+		var in [8][40]int8
+		for i, p := range parts {
+			in[i] = cstr[[40]int8](p)
+		}
+		if want == "/" {
+			want = ""
+		}
+		qt.Check(t, qt.Equals(exe(in[:]), want))
+	}
+}
+
+func TestCgroup(t *testing.T) {
+	qt.Check(t, qt.IsNil(cgroup(&coreCgroupName{})))
+	c := coreCgroupName{Id: 7, Name: cstr[[128]int8]("cri-containerd-1.scope"), Parent: cstr[[128]int8]("kubepods.slice")}
+	qt.Check(t, qt.DeepEquals(cgroup(&c), &trace.Cgroup{ID: 7, Name: "kubepods.slice/cri-containerd-1.scope"}))
+	c.Parent = cstr[[128]int8]("/")
+	qt.Check(t, qt.DeepEquals(cgroup(&c), &trace.Cgroup{ID: 7, Name: "cri-containerd-1.scope"}))
+}
+
+// Every watched function has a name of its own, and every name a hook.
+func TestHookNames(t *testing.T) {
+	seen := map[load.Function]bool{}
+	for id := range uint32(coreHookH_MAX) {
+		name := hookName(id)
+		qt.Check(t, qt.Not(qt.Equals(name, "")), qt.Commentf("hook %d", id))
+		qt.Check(t, qt.IsFalse(seen[name]), qt.Commentf("%s", name))
+		seen[name] = true
+	}
+	qt.Check(t, qt.Equals(hookName(uint32(coreHookH_MAX)), ""))
+}
+
+// Traces are handed around: they do not tell where the kernel is.
+func TestKernelAddresses(t *testing.T) {
+	for v, want := range map[uint64]bool{
+		0xffffffff81000000: true, 0xffff888012345678: true, 0xff11000012345678: true, // text, direct map, with five levels
+		0: false, 42: false, 1<<47 - 1: false, 1<<64 - 22: false, 1<<64 - 524: false, 0x7f0012345678: false,
+	} {
+		qt.Check(t, qt.Equals(isKernelAddress(v), want), qt.Commentf("%#x", v))
+	}
+}
