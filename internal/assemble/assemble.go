@@ -262,6 +262,10 @@ func (a *Assembler) addCall(c *trace.Call) {
 	}
 	delete(a.pending, c.ID)
 	a.ended(c)
+	if a.stray(c) {
+		a.bytes -= p.size
+		return
+	}
 	call := &call{rec: c, pieces: *p, attr: attr(c.Attr), kind: kindOf(c)}
 	call.key = call.attr.without(logFields(call.kind)...)
 	if b, whole := p.ranges[trace.Insns].prefix(); whole && len(b) > 0 {
@@ -285,6 +289,19 @@ func (a *Assembler) addCall(c *trace.Call) {
 			a.finish(f)
 		}
 	}
+}
+
+// stray reports the end of a call of which nothing else is known, not even that it was a load: another command's, or one that
+// began before anybody watched. The same sight is a seccomp policy that forbids bpf(2), where the thread has one; where that is
+// not known, the answers that policies give are taken for theirs.
+func (a *Assembler) stray(c *trace.Call) bool {
+	switch {
+	case c.Flags.EnterSeen || c.Flags.FromKernel || len(c.Attr) > 0 || kindOf(c) != load.OtherCommand || a.denials:
+		return false
+	case c.Creds != nil:
+		return c.Creds.SeccompMode != 2
+	}
+	return c.Ret != -ePERM && c.Ret != -eACCES && c.Ret != -eNOSYS
 }
 
 // clipCall bounds what a record can make us hold: a page of attr, and lists as long as capture makes them.

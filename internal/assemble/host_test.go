@@ -34,6 +34,8 @@ func TestTracepointsOnly(t *testing.T) {
 		tail    bool
 	}{
 		{name: "success", sysctl: harden("0"), ret: 3, prog: jitted, stages: ok + " jit+ install+"},
+		{name: "success, blinded", sysctl: harden("2"), ret: 3, prog: &trace.Prog{ID: 7, Type: 1, JITed: true, BlindedUnknown: true},
+			stages: ok + " blinding+ jit+ install+"},
 		{name: "success, kernel's program not read", sysctl: harden("2"), ret: 3, stages: ok + " blinding? jit? install+"},
 		{name: "blinding", sysctl: harden("2"), ret: -524, insns: long, level: 1, log: "processed 9 insns (limit 1000000)\n",
 			stage: load.Blinding, stages: ok + " blinding?", jump: true},
@@ -153,12 +155,31 @@ func TestSeccompInFront(t *testing.T) {
 	qt.Check(t, qt.Equals(at.Retries, 1))
 	qt.Check(t, qt.Equals(at.Evidence.SeccompMode, 2))
 	qt.Check(t, qt.IsFalse(at.Evidence.EnterSeen))
-	// The same sight without a policy, or with a hole in the record, is an entry that was missed.
-	qt.Check(t, qt.Equals(one(trace.Record{Call: blocked(1000, 0)}).FailedStage, ""))
+	// With a hole in the record it may be an entry that was missed.
 	at = one(trace.Record{Loss: &trace.Loss{Mechanism: "ring", Count: 3, From: 500, To: 1500}}, trace.Record{Call: blocked(1000, 2)})
 	qt.Check(t, qt.Equals(at.FailedStage, ""))
 	qt.Check(t, qt.IsTrue(at.Incomplete))
 	qt.Check(t, qt.DeepEquals(at.IncompleteWhy, []string{"3 events lost while it ran (ring)"}))
+
+	// Without a policy it is another command, or a call that began before anybody watched.
+	qt.Check(t, qt.HasLen(attempts(h, trace.Record{Call: blocked(1000, 0)}), 0))
+	unread := blocked(1000, 0)
+	unread.Creds = nil
+	qt.Check(t, qt.Equals(one(trace.Record{Call: unread}).FailedStage, ""), qt.Commentf("EPERM is what policies say"))
+	unread.Ret = -2
+	qt.Check(t, qt.HasLen(attempts(h, trace.Record{Call: unread}), 0))
+
+	// Where the policy itself is watched there is no doubt, and the request may be known.
+	seen := header("6.12.0", append(classicHooks, load.FnLoad))
+	seen.Hooks = append(seen.Hooks, trace.Hook{Function: load.FnDenied, Via: "fentry"})
+	known := blocked(1000, 2)
+	known.Kind, known.Cmd, known.Attr = load.ProgLoad, 5, req{typ: 6, name: "p", insnCnt: 2}.attr()
+	got := attempts(seen, trace.Record{Call: known})
+	qt.Assert(t, qt.HasLen(got, 1))
+	qt.Check(t, qt.Equals(got[0].Program.Type, "xdp"))
+	qt.Check(t, qt.Equals(stageLine(got[0]), "request-1"))
+	known.Kind, known.Cmd = load.MapCreate, 0
+	qt.Check(t, qt.Equals(stageLine(attempts(seen, trace.Record{Call: known})[0]), "request-1"))
 }
 
 func TestOtherKinds(t *testing.T) {

@@ -231,7 +231,7 @@ func (a *Assembler) probe(at *load.Attempt, c *call) string {
 		if a.accountingProbe(at, c.attr, c.errno()) {
 			return "cilium/ebpf: memory accounting"
 		}
-		return a.mapProbe(at, c.attr, c.errno())
+		return mapProbe(at, c.attr, c.errno())
 	case load.BTFLoad:
 		const btfSize = 16
 		if level, _ := c.attr.logSettings(c.kind); level == 0 {
@@ -267,7 +267,7 @@ func programProbeOf(at *load.Attempt, c *call) string {
 }
 
 // mapProbe recognises the maps of one entry that ask for a type or a flag.
-func (a *Assembler) mapProbe(at *load.Attempt, m attr, errno int) string {
+func mapProbe(at *load.Attempt, m attr, errno int) string {
 	if name, ok := mapNames[at.Map.Name]; ok {
 		return name
 	}
@@ -286,8 +286,6 @@ func (a *Assembler) mapProbe(at *load.Attempt, m attr, errno int) string {
 		return "libbpf or cilium/ebpf: map type"
 	case errno == eINVAL && small && m.without(field{mapType, 4}, field{mapFlags, 4}) == smallMap:
 		return "libbpf or cilium/ebpf: map type or flag"
-	case errno == ePERM && smallArray(m) && a.noMemlock(&at.Evidence):
-		return "cilium/ebpf: memory accounting"
 	case errno == ePERM && small && at.Map.Flags != 0 && typeName(mapTypes[:], typ) == "array" && m.without(field{mapType, 4}, field{mapFlags, 4}) == smallMap:
 		return "cilium/ebpf: map flag"
 	}
@@ -303,18 +301,6 @@ func (a *Assembler) accountingProbe(at *load.Attempt, m attr, errno int) bool {
 	}
 	if at.Evidence.LimitsKnown {
 		return at.Evidence.MemlockLimit == 0
-	}
-	v, ok := a.header.Node.Kernel()
-	return ok && v.Before(5, 11)
-}
-
-func smallArray(m attr) bool { return m.u32(mapType) == 2 && m.without(field{mapType, 4}) == smallMap }
-
-// noMemlock reports a limit of locked memory of zero, which cilium/ebpf sets to see whether the kernel cares. Where limits cannot be
-// read, the smallest of maps is taken for that question on the kernels that care (before 5.11).
-func (a *Assembler) noMemlock(e *load.Evidence) bool {
-	if e.LimitsKnown {
-		return e.MemlockLimit == 0
 	}
 	v, ok := a.header.Node.Kernel()
 	return ok && v.Before(5, 11)

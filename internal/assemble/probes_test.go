@@ -113,29 +113,6 @@ func TestProgramProbes(t *testing.T) {
 	}
 }
 
-// cilium/ebpf sets its limit of locked memory to zero and makes a map, before main begins.
-func TestMemlockProbe(t *testing.T) {
-	attr := make([]byte, 72)
-	attr[0], attr[4], attr[8], attr[12] = 2, 4, 4, 1
-	for _, test := range []struct {
-		name   string
-		kernel string
-		creds  *trace.Creds
-		want   string
-	}{
-		{"asks", "5.10.0", &trace.Creds{}, "cilium/ebpf: memory accounting"},
-		{"limit of one's own", "5.10.0", &trace.Creds{Memlock: 65536}, ""},
-		{"limit not read", "5.10.0", nil, "cilium/ebpf: memory accounting"},
-		{"limit not read, kernel that does not care", "6.12.0", nil, ""},
-	} {
-		c := &trace.Call{ID: trace.CallID{TID: 1, Start: 1}, End: 2, TGID: 1, Kind: load.MapCreate, Ret: -1, Attr: attr,
-			Flags: trace.CallFlags{EnterSeen: true}, FailedInsn: -1, Creds: test.creds}
-		got := attempts(header(test.kernel, classicHooks), trace.Record{Call: c})
-		qt.Assert(t, qt.HasLen(got, 1))
-		qt.Check(t, qt.Equals(got[0].FeatureProbe, test.want), qt.Commentf("%s", test.name))
-	}
-}
-
 // Of a load that works only the tag is known.
 func TestProbesThatWork(t *testing.T) {
 	probeRead := raw([4]int64{0xbf, 0xa1}, [4]int64{0x07, 1, 0, -8}, [4]int64{0xb7, 2, 0, 8}, [4]int64{0xb7, 3}, [4]int64{0x85, 0, 0, 113}, [4]int64{0x95})

@@ -410,6 +410,9 @@ func (a *Assembler) infer(f *fold, bl *blindingVerdict) load.Stage {
 		return classicStage(errno)
 	case load.ProgLoad:
 	default:
+		if !c.rec.Flags.EnterSeen && !c.rec.Flags.FromKernel {
+			return a.blocked(f)
+		}
 		return a.inferOther(c)
 	}
 	if !c.rec.Flags.EnterSeen && !c.rec.Flags.FromKernel {
@@ -479,9 +482,6 @@ func (a *Assembler) blocked(f *fold) load.Stage {
 }
 
 func (a *Assembler) inferOther(c *call) load.Stage {
-	if c.kind == load.OtherCommand && !c.rec.Flags.EnterSeen && len(c.attr) == 0 {
-		return a.blocked(&fold{last: c, start: c.rec.ID.Start})
-	}
 	errno := c.errno()
 	switch errno {
 	case ePERM, eACCES:
@@ -524,6 +524,9 @@ func (a *Assembler) observed(c *call) map[load.Stage]bool {
 func (a *Assembler) stages(f *fold, end conclusion, bl *blindingVerdict) []load.StageResult {
 	c := f.last
 	known := a.passed(f)
+	if known[load.JIT] && bl.wanted == yes {
+		known[load.Blinding] = true // the JIT compiles nothing that it was to blind and could not
+	}
 	list := make([]load.StageResult, 0, len(load.Stages))
 	over := false
 	for _, s := range load.Stages {

@@ -57,7 +57,7 @@ func (w *Writer) Write(r Record) error {
 	if err := w.enc.Encode(r); err != nil {
 		return fmt.Errorf("write trace: %w", err)
 	}
-	if r.Chunk != nil || r.Say != nil {
+	if r.Chunk != nil || r.Say != nil || r.Begin != nil {
 		return nil // its Call follows
 	}
 	if err := w.gz.Flush(); err != nil {

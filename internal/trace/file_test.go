@@ -23,6 +23,7 @@ var asked = true
 func sample() []Record {
 	id := CallID{TID: 7, Start: 1000}
 	return []Record{
+		{Begin: &Begin{ID: id, TGID: 6}},
 		{Chunk: &Chunk{ID: id, What: Insns, Offset: 8, Total: 24, Errno: 14, Data: []byte{0, 1, 0xff}}},
 		{Say: &Say{ID: id, Format: "R%d %s\x1b\n", Args: [4]uint64{1, 1 << 63}, Strings: [4]string{"", "\x00ü<&>"}}},
 		{Call: &Call{
@@ -34,7 +35,7 @@ func sample() []Record {
 			TGID:   6, NSPID: 2, UID: 3, GID: 4, Comm: "a\x07b", Exe: "/x",
 			Cgroup2: &Cgroup{ID: 1 << 60, Name: "g"}, Cgroup1: &Cgroup{ID: 2},
 			Creds: &Creds{CapEffective: 1<<41 - 1, UserNSLevel: 1, SeccompMode: 2, Memlock: 1<<64 - 1, Nofile: 9},
-			Prog: &Prog{ID: 1, Type: 2, Name: "n", Tag: []byte{1}, JITed: true, Blinded: true, Asked: &asked,
+			Prog: &Prog{ID: 1, Type: 2, Name: "n", Tag: []byte{1}, JITed: true, Blinded: true, BlindedUnknown: true, Asked: &asked,
 				JITedLen: 3, Len: 4, VerifiedInsns: 5},
 			Maps:       []Map{{ID: 1, Type: 2, KeySize: 3, ValueSize: 4, MaxEntries: 5, Flags: 6, Name: "m"}},
 			FailedInsn: -1, Tag: []byte{1, 2, 3, 4, 5, 6, 7, 8},
@@ -115,13 +116,13 @@ func TestKilledRecorder(t *testing.T) {
 	var buf bytes.Buffer
 	w, err := NewWriter(&buf, header())
 	qt.Assert(t, qt.IsNil(err))
-	for _, r := range sample()[:3] {
+	for _, r := range sample()[:4] {
 		qt.Assert(t, qt.IsNil(w.Write(r)))
 	}
 	got, err := readAll(bytes.NewReader(buf.Bytes()))
 	qt.Assert(t, qt.ErrorIs(err, ErrTruncated))
-	qt.Assert(t, qt.ErrorMatches(err, `read trace: trace ends early after record 4: .*`))
-	qt.Assert(t, qt.CmpEquals(got, sample()[:3]))
+	qt.Assert(t, qt.ErrorMatches(err, `read trace: trace ends early after record 5: .*`))
+	qt.Assert(t, qt.CmpEquals(got, sample()[:4]))
 
 	plain := unpack(t, record(t, sample()))
 	second := bytes.IndexByte(plain, '\n') + 1
@@ -187,8 +188,8 @@ func TestCorruptGzip(t *testing.T) {
 	file := record(t, sample())
 	file[len(file)-6] ^= 0xff // the checksum
 	got, err := readAll(bytes.NewReader(file))
-	qt.Assert(t, qt.ErrorMatches(err, `read trace: record 8: gzip: invalid checksum`))
-	qt.Assert(t, qt.HasLen(got, 6))
+	qt.Assert(t, qt.ErrorMatches(err, `read trace: record 9: gzip: invalid checksum`))
+	qt.Assert(t, qt.HasLen(got, 7))
 }
 
 // A program of a million instructions travels whole.
@@ -222,7 +223,7 @@ func TestWriteError(t *testing.T) {
 	w, err := NewWriter(&brokenDisk{1000}, header())
 	qt.Assert(t, qt.IsNil(err))
 	for range 100 {
-		if err = w.Write(sample()[2]); err != nil {
+		if err = w.Write(sample()[3]); err != nil {
 			break
 		}
 	}
