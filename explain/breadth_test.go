@@ -249,6 +249,14 @@ var nearMisses = []fixture{
 		others: []string{"BLIND003", "JIT001", "JIT002"},
 	},
 
+	{
+		name: "interpreted, and the kernel has cleared its request for blinding",
+		attempt: unjitedLoad(harden(2), insns(selfCall, exit, movR0, exit), jump(3, 19300, 38755, 32767), unhooked(),
+			set(func(a *load.Attempt) { no := false; a.Evidence.BlindingAsked = &no })),
+		node: lab("7.2.13", "net.core.bpf_jit_harden", "2"),
+		rule: "BLIND003", how: load.Inferred, stage: load.Blinding,
+	},
+
 	// EPERM.
 	{
 		name:    "EPERM and nothing else is known",
@@ -473,6 +481,15 @@ var nearMisses = []fixture{
 		attempt: progLoad(12, hooked(load.Resources, 12, load.Request, load.Permission)),
 		node:    lab("6.12.12"),
 		rule:    "RES001", how: load.Inferred, stage: load.Resources,
+	},
+
+	{
+		name: "a complaint counts for more than statistics behind it",
+		attempt: progLoad(7, log(reject("The sequence of 8193 jumps is too complex.")), set(func(a *load.Attempt) {
+			a.Stages = []load.StageResult{{Stage: load.Verifier, Result: load.OK}}
+		})),
+		node: lab("7.2.13"),
+		rule: "VER102", how: load.Observed, stage: load.Verifier,
 	},
 
 	// Instructions newer than the kernel.

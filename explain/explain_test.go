@@ -185,7 +185,7 @@ var kernelRows = []fixture{
 		node:    hardenedHost("net.core.bpf_jit_limit", "528482304"),
 		rule:    "JIT001", how: load.Inferred, stage: load.JIT,
 		others:   []string{"JIT002"},
-		evidence: []string{"net.core.bpf_jit_limit was 528482304 bytes", "The container runtime only meets the problem"},
+		evidence: []string{"net.core.bpf_jit_limit was 528482304 bytes", "Who installs the filter only meets the problem"},
 	},
 	{
 		name:    "seccomp filter, with the charge seen",

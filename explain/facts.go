@@ -110,7 +110,12 @@ func (f *Facts) notReached(s load.Stage) bool {
 // verifierOK reports that the verifier accepted the program, seen by a hook or
 // by what came after it.
 func (f *Facts) verifierOK() bool {
-	return f.stageOK(load.Verifier) || f.unjited()
+	if f.unjited() {
+		return true
+	}
+	// Without a hook the stage was read off the log, where a complaint counts
+	// for more than the statistics behind it.
+	return f.stageOK(load.Verifier) && (f.observed(load.Verifier) || f.words.empty())
 }
 
 // verifierAccepted adds the log's testimony: statistics and no complaint.
@@ -233,8 +238,9 @@ func (f *Facts) harden() (int, bool) {
 // blindingOn says whether constants of this load are blinded; known is false
 // when the sysctl, or at 1 the loader's capabilities, could not be read.
 func (f *Facts) blindingOn() (on, known bool) {
-	if f.ev.BlindingAsked != nil {
-		return *f.ev.BlindingAsked, true
+	// The kernel clears its request when it falls back to the interpreter.
+	if asked := f.ev.BlindingAsked; asked != nil && (*asked || !f.unjited()) {
+		return *asked, true
 	}
 	h, ok := f.harden()
 	switch {

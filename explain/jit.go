@@ -220,10 +220,10 @@ func matchJITLimit(f *Facts) *Match {
 		m.Without = append(m.Without, "grant-bpf")
 	}
 	m.Cause = fmt.Sprintf("There is no room left under net.core.bpf_jit_limit to compile this %s, and its loader is not exempt from the limit.", what)
-	switch {
-	case f.kind() == load.Seccomp:
-		m.Cause += " The container runtime only meets the problem: the room is held by the programs of others, as a rule of a privileged agent that leaks them."
-	case f.unjited():
+	if f.kind() == load.Seccomp {
+		m.Cause += " Who installs the filter only meets the problem: the room is held by the programs of others, as a rule of a privileged agent that leaks them."
+	}
+	if f.unjited() {
 		m.Cause += " The kernel fell back to its interpreter and said nothing."
 	}
 	if !f.kernelKnown || f.since(6, 2) {

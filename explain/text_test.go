@@ -24,7 +24,7 @@ var pastedTexts = []struct {
 		text:   `Error: failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: error loading seccomp filter into kernel: error loading seccomp filter: errno 524: unknown`,
 		rule:   "JIT001",
 		others: []string{"JIT002"},
-		says:   "The container runtime only meets the problem",
+		says:   "Who installs the filter only meets the problem",
 	},
 	{
 		name:   "kubelet event with docker",
