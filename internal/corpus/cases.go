@@ -153,7 +153,7 @@ func patients() []Case {
 		with(fail("bad-log-level", eINVAL, load.Request, "REQ008"), on(Loads, "6.12", "7", Host)),
 		quiet(fail("bad-btf-fd", eBADF, load.BTF, "BTF004")),
 		// Larger than any id of BTF may be: the verifier is not asked.
-		except(quiet(fail("bad-attach-btf-id", eINVAL, load.Request, "REQ007")), noFentry, Host),
+		except(quiet(fail("bad-attach-btf-id", eINVAL, load.BTF, "BTF005")), noFentry, Host),
 
 		except(with(fail("memlock", ePERM, load.Resources, "PERM007"), on(Loads, "6.1", "6.12", "7", "hardened")),
 			"for a machine of the lab", Host),
