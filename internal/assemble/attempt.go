@@ -39,6 +39,10 @@ func (a *Assembler) attempt(f *fold) *load.Attempt {
 	switch c.kind {
 	case load.ProgLoad:
 		at.Program = program(c)
+		// Where there is no interpreter, what was loaded was compiled. Offloaded programs are compiled elsewhere.
+		if on, known := a.header.Node.JITAlwaysOn(); on && known && c.rec.Ret >= 0 && at.Program.JITed == nil && c.attr.u32(progIfindex) == 0 {
+			at.Program.JITed = &on
+		}
 	case load.MapCreate:
 		at.Map = c.attr.mapSpec()
 	case load.Seccomp, load.SocketFilter:

@@ -215,12 +215,10 @@ func (f *fold) accepts(c *call) bool {
 	}
 	wasLevel, wasSize := l.attr.logSettings(l.kind)
 	level, size := c.attr.logSettings(c.kind)
-	switch {
-	case level < wasLevel || level == wasLevel && size < wasSize:
-		return false // the loader begins anew
-	case level != wasLevel || size != wasSize, l.rec.Ret == -eAGAIN:
+	if grew := level > wasLevel || level == wasLevel && size > wasSize; grew || l.rec.Ret == -eAGAIN {
 		return true
 	}
-	// The same request once more: the same loop in this thread, or another thread with the same program.
+	// The same request once more, or one that begins anew without a log: a loop of this thread's loader (bpftrace's around
+	// libbpf's), or another thread with the same program.
 	return f.sameThread(c)
 }

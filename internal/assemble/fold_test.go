@@ -104,11 +104,18 @@ func TestFolds(t *testing.T) {
 			{from: 1, to: 2, ret: 5, req: base(0, 0)},
 			{from: 3, to: 4, ret: -24, req: base(0, 0)},
 		}, []string{"p loaded 0 0", "p failed 24 0"}},
-		{"begins anew", []try{
+		{"bpftrace's loop around libbpf's", []try{
 			{from: 1, to: 2, ret: -13, req: base(0, 0)},
 			{from: 3, to: 4, ret: -13, req: base(1, 100)},
 			{from: 5, to: 6, ret: -13, req: base(0, 0)},
-			{from: 7, to: 8, ret: -13, req: base(1, 100)},
+			{from: 7, to: 8, ret: -13, req: with(base(0, 0), map[int]uint32{progVersion: 0x61229})},
+			{from: 9, to: 10, ret: -13, req: with(base(1, 100), map[int]uint32{progVersion: 0x61229})},
+		}, []string{"p failed 13 4"}},
+		{"another thread begins anew", []try{
+			{tid: 101, from: 1, to: 2, ret: -13, req: base(0, 0)},
+			{tid: 101, from: 3, to: 4, ret: -13, req: base(1, 100)},
+			{tid: 102, from: 5, to: 6, ret: -13, req: base(0, 0)},
+			{tid: 102, from: 7, to: 8, ret: -13, req: base(1, 100)},
 		}, []string{"p failed 13 1", "p failed 13 1"}},
 		{"without the name", []try{
 			{from: 1, to: 2, ret: -22, req: named("long-name")},
