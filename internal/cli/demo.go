@@ -38,8 +38,9 @@ blinding cases, for a second or so, and put back by a process that outlives a SI
 
 The exit status is 0 when every case was explained as expected; 1 when one was not, when a case could not be run for
 want of --allow-sysctl, or when a case was named that this machine cannot run; 2 for bad input, and when the kernel
-cannot be watched. Cases that only run in a virtual machine do not count unless they are named. Where no hook shows
-the stage in question, an answer that leaves the cause open and names the true one is as expected.`,
+cannot be watched. Cases that only run in a virtual machine, and one that the hooks at hand cannot show, do not count
+unless they are named. Where no hook shows the stage in question, an answer that leaves the cause open and names the
+true one is as expected.`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: demoNames,
 		RunE:              func(c *cobra.Command, args []string) error { return runDemo(c.Context(), o, args) },
@@ -47,7 +48,7 @@ the stage in question, an answer that leaves the cause open and names the true o
 	f := c.Flags()
 	f.BoolVar(&o.list, "list", false, "list the cases and leave")
 	f.BoolVar(&o.allow, "allow-sysctl", false, "allow net.core.bpf_jit_harden to be raised and put back")
-	f.BoolVar(&o.json, "json", false, "JSON Lines, one case a line")
+	f.BoolVar(&o.json, "json", false, "JSON Lines, one attempt a line (docs/schema/load-v1.schema.json)")
 	backendFlag(c, &o.backend)
 	return c
 }
@@ -105,8 +106,8 @@ func runDemo(ctx context.Context, o demoOptions, names []string) error {
 	if sum.NotRun > 0 {
 		words += fmt.Sprintf(", %d NOT RUN", sum.NotRun)
 	}
-	if sum.VMOnly > 0 {
-		words += fmt.Sprintf("; %d are for virtual machines only", sum.VMOnly)
+	if sum.Beyond > 0 {
+		words += fmt.Sprintf("; %d not run: beyond this machine or its hooks", sum.Beyond)
 	}
 	say("%s", words)
 	if !sum.OK() {
@@ -182,24 +183,30 @@ func demoText(text *render.Text, w io.Writer) func(demo.Outcome) error {
 	}
 }
 
+// demoJSON writes the attempts, each with what the demo says of it in a member of its own. A case that was not run has no attempt: that is
+// said on standard error.
 func demoJSON(w io.Writer) func(demo.Outcome) error {
+	type verdict struct {
+		Case    string        `json:"case"`
+		Title   string        `json:"title"`
+		Result  string        `json:"result"` // expected, wrong
+		Wrong   []string      `json:"wrong,omitempty"`
+		Expects []demo.Expect `json:"expects"`
+	}
 	return func(o demo.Outcome) error {
-		result := "expected"
-		switch {
-		case o.Skipped != "":
-			result = "not_run"
-		case !o.OK():
-			result = "wrong"
+		if o.Skipped != "" && o.Demanded {
+			say("%s was NOT RUN: %s", o.Case.Name, o.Skipped)
+		}
+		if o.Attempt == nil {
+			return nil
+		}
+		v := verdict{o.Case.Name, o.Case.Title, "expected", o.Wrong, o.Case.Expect}
+		if !o.OK() {
+			v.Result = "wrong"
 		}
 		return render.JSON(w, struct {
-			Case    string        `json:"case"`
-			Title   string        `json:"title"`
-			Result  string        `json:"result"` // expected, wrong, not_run
-			Skipped string        `json:"not_run_because,omitempty"`
-			Counts  bool          `json:"counts"` // for the exit status
-			Wrong   []string      `json:"wrong,omitempty"`
-			Expects []demo.Expect `json:"expects"`
-			Attempt *load.Attempt `json:"attempt,omitempty"`
-		}{o.Case.Name, o.Case.Title, result, o.Skipped, o.Skipped == "" || o.Demanded, o.Wrong, o.Case.Expect, o.Attempt})
+			*load.Attempt
+			Demo verdict `json:"demo"`
+		}{o.Attempt, v})
 	}
 }
