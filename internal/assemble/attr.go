@@ -52,6 +52,7 @@ const (
 	mapMaxEntries = 12
 	mapFlags      = 16
 	mapName       = 28
+	mapBTF        = 48 // btf_fd, btf_key_type_id, btf_value_type_id
 )
 
 // Fields of BPF_BTF_LOAD.
@@ -116,12 +117,19 @@ func logFields(kind load.Kind) []field {
 var version = field{progVersion, 4}
 
 // optional are the fields that loaders drop one after the other when an old kernel may be in the way: the name, the
-// expected attach type, BTF with its func_info and line_info.
-var optional = []field{{progName, 16}, {progAttachType, 4}, {progBTFFD, 4}, {progFuncRec, 16}, {progLineRec, 16}}
+// expected attach type, BTF with its func_info and line_info, and of a map the BTF of its keys and values.
+var optional = map[load.Kind][]field{
+	load.ProgLoad:  {{progName, 16}, {progAttachType, 4}, {progBTFFD, 4}, {progFuncRec, 16}, {progLineRec, 16}},
+	load.MapCreate: {{mapName, 16}, {mapBTF, 12}},
+}
 
 // dropped reports whether b is a without some of its optional fields, and else equal but for the log.
-func dropped(a, b attr) bool {
-	log := append(logFields(load.ProgLoad), version)
+func dropped(kind load.Kind, a, b attr) bool {
+	log := logFields(kind)
+	if kind == load.ProgLoad {
+		log = append(log, version)
+	}
+	optional := optional[kind]
 	if a.without(append(log, optional...)...) != b.without(append(log, optional...)...) {
 		return false
 	}

@@ -211,7 +211,7 @@ func (f *fold) accepts(c *call) bool {
 		return len(c.attr) == len(l.attr) && f.sameThread(c) && !c.rec.Flags.EnterSeen && c.rec.Ret == l.rec.Ret
 	}
 	if c.key != l.key {
-		return c.kind == load.ProgLoad && f.sameThread(c) && dropped(l.attr, c.attr)
+		return f.sameThread(c) && dropped(c.kind, l.attr, c.attr)
 	}
 	wasLevel, wasSize := l.attr.logSettings(l.kind)
 	level, size := c.attr.logSettings(c.kind)

@@ -3,6 +3,7 @@
 package assemble
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -187,6 +188,38 @@ func TestFolds(t *testing.T) {
 				recs = append(recs, y.records()...)
 			}
 			qt.Check(t, qt.DeepEquals(story(attempts(header("6.12", classicHooks), recs...)), test.want))
+		})
+	}
+}
+
+// libbpf and cilium/ebpf ask for a map once more without the BTF of its keys and values.
+func TestMapWithoutBTF(t *testing.T) {
+	create := func(from uint64, ret int64, set map[int]uint32) trace.Record {
+		attr := make([]byte, 72)
+		maps.Copy(set, map[int]uint32{mapType: 9, mapKeySize: 4, mapValueSize: 8, mapMaxEntries: 16})
+		for off, v := range set {
+			binary.LittleEndian.PutUint32(attr[off:], v)
+		}
+		return trace.Record{Call: &trace.Call{ID: trace.CallID{TID: 100, Start: from * ms}, End: from*ms + 1, TGID: 100, Kind: load.MapCreate,
+			Ret: ret, Attr: attr, Flags: trace.CallFlags{EnterSeen: true, ExitSeen: true}, FailedInsn: -1}}
+	}
+	btf := func() map[int]uint32 { return map[int]uint32{mapBTF: 5, mapBTF + 4: 1, mapBTF + 8: 2} }
+	for _, test := range []struct {
+		name string
+		recs []trace.Record
+		want []int // errno and retries of each attempt
+	}{
+		{"fails again", []trace.Record{create(1, -524, btf()), create(2, -524, map[int]uint32{})}, []int{524, 1}},
+		{"works", []trace.Record{create(1, -524, btf()), create(2, 7, map[int]uint32{})}, []int{0, 1}},
+		{"another map", []trace.Record{create(1, -524, btf()), create(2, -524, map[int]uint32{16: 1})}, []int{524, 0, 524, 0}},
+		{"BTF is added", []trace.Record{create(1, -524, map[int]uint32{}), create(2, -524, btf())}, []int{524, 0, 524, 0}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got []int
+			for _, at := range attempts(header("6.12", classicHooks), test.recs...) {
+				got = append(got, at.Errno, at.Retries)
+			}
+			qt.Check(t, qt.DeepEquals(got, test.want))
 		})
 	}
 }

@@ -96,7 +96,8 @@ func unknownType(p *probed) bool {
 	attach := map[uint32]uint32{cgroupSockAddr: 10, lircMode2: 16, cgroupSockopt: 21, skLookup: 36, netfilter: 45}[typ]
 	flags := map[uint32]uint32{syscall: sleepable}[typ]
 	return (p.errno == eINVAL || p.errno == e2BIG || p.errno == eNOTSUPP && typ == structOps) && typ < uint32(len(programTypes)) &&
-		p.attr.u32(progAttachType) == attach && p.attr.u32(progFlags) == flags && p.attr.u32(progAttachBTF) == 0 && p.attr.u32(progBTFFD) == 0
+		(p.attr.u32(progAttachType) == attach || typ == lircMode2 && p.attr.u32(progAttachType) == 0) && // cilium/ebpf gives none
+		p.attr.u32(progFlags) == flags && p.attr.u32(progAttachBTF) == 0 && p.attr.u32(progBTFFD) == 0
 }
 
 // byCilium recognises the record sizes that cilium/ebpf gives without records.

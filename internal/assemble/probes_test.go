@@ -73,6 +73,7 @@ func TestProgramProbes(t *testing.T) {
 		{"bpftool ext", 28, "", raw(zero, ret), map[int]uint32{progAttachBTF: 1}, 1, 4096, -1, "GPL", "libbpf: program type"},
 		{"bpftool struct_ops", 27, "", raw(zero, ret), nil, 0, 0, -524, "GPL", "libbpf: program type"},
 		{"bpftool lirc_mode2 where it is not built in", 20, "", raw(zero, ret), map[int]uint32{progAttachType: 16}, 0, 0, -22, "GPL", "libbpf: program type"},
+		{"cilium lirc_mode2 where it is not built in", 20, "", raw(append(ld, ret)...), cilium, 1, 65536, -22, "", "cilium/ebpf: program type"},
 		{"bpftool netfilter on an old kernel", 32, "", raw(zero, ret), map[int]uint32{progAttachType: 45}, 0, 0, -22, "GPL", "libbpf: program type"},
 		{"bpftool empty", 0, "", nil, nil, 0, 0, -7, "", "bpftool: bpf(2)"},
 		{"libbpf memory accounting on 5.10", 1, "", raw(call(160), ret), nil, 0, 0, -22, "GPL", "libbpf: memory accounting"},
@@ -111,6 +112,16 @@ func TestProgramProbes(t *testing.T) {
 			qt.Check(t, qt.Equals(got[0].Finding(), test.want == "" && test.ret < 0))
 		})
 	}
+}
+
+// An attr that could not be read is not an empty one.
+func TestUnreadableAttrIsNoProbe(t *testing.T) {
+	c := loadCall(req{}, -14)
+	c.Attr, c.Flags.AttrFault = nil, true
+	got := attempts(header("6.18", classicHooks), trace.Record{Call: c})
+	qt.Assert(t, qt.HasLen(got, 1))
+	qt.Check(t, qt.Equals(got[0].FeatureProbe, ""))
+	qt.Check(t, qt.IsTrue(got[0].Finding()))
 }
 
 // Of a load that works only the tag is known.
