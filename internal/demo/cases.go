@@ -19,6 +19,8 @@ type Case struct {
 	Expect []Expect
 	// Jump is the jump to be named, nil when blinding plays no part.
 	Jump *Jump
+	// ShownBy is the one hook that shows the load at all, "" when many do.
+	ShownBy load.Function
 }
 
 // Harden is the least net.core.bpf_jit_harden at which the load fails.
@@ -105,7 +107,7 @@ func Cases() []Case {
 			Expect: failed(enospc, load.Verifier, "REQ004")},
 		{Name: "emfile", Title: "no file descriptor left", Patient: find("emfile"),
 			Expect: failed(emfile, load.Install, "INST001")},
-		{Name: "seccomp", Title: "a seccomp policy that forbids bpf(2)", Patient: find("seccomp"),
+		{Name: "seccomp", Title: "a seccomp policy that forbids bpf(2)", Patient: find("seccomp"), ShownBy: load.FnDenied,
 			Expect: failed(eperm, load.Request, "PERM006")},
 		{Name: "ok", Title: "a load that works", Patient: find("ok"),
 			Expect: []Expect{{Outcome: load.Loaded, Kernels: "all"}}},

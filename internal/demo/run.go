@@ -49,7 +49,8 @@ type Outcome struct {
 	Case Case
 	// Skipped says why the case was not run, "" if it was.
 	Skipped string
-	// Demanded says that a skipped case counts against the run: it was asked for by name, or lacked a permission.
+	// Demanded says that a skipped case counts against the run: it was asked for by name, or lacked a permission. One that the
+	// hooks cannot show does not, since they say so.
 	Demanded bool
 	Result   patient.Result // what the kernel told the loader
 	Attempt  *load.Attempt  // what was concluded, nil when the load was not seen
@@ -62,12 +63,12 @@ func (o *Outcome) OK() bool { return o.Skipped == "" && len(o.Wrong) == 0 }
 // Summary counts outcomes.
 type Summary struct {
 	Right, Wrong   int
-	NotRun, VMOnly int               // skipped: for want of something, and because only a prepared machine can
+	NotRun, Beyond int               // skipped: for want of a permission, and for being beyond this machine or its hooks
 	Lost           map[string]uint64 // events, by mechanism
 }
 
-// OK reports whether every case that had to be run was run, and explained as expected. Cases for a prepared machine do not have
-// to be, unless they were asked for by name.
+// OK reports whether every case that had to be run was run, and explained as expected. Cases for a prepared machine, and those
+// that no hook shows, do not have to be unless they were asked for by name.
 func (s *Summary) OK() bool { return s.Wrong == 0 && s.NotRun == 0 }
 
 // patience is how long one load may take, on an emulated machine too.
@@ -116,6 +117,10 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	}()
 	s.raised(ctx, c, raised)
 	for i := range ready {
+		if why := s.invisible(&ready[i]); why != "" {
+			s.add(&pending{c: ready[i], skipped: why})
+			continue
+		}
 		s.provoke(ctx, c, &ready[i])
 	}
 	err = c.Close()
@@ -162,6 +167,16 @@ func (s *session) unfit(c *Case, harden int) string {
 	for _, arg := range c.Patient.Needs.KernelArgs {
 		if !strings.Contains(" "+strings.Join(strings.Fields(string(line)), " ")+" ", " "+arg+" ") {
 			return "needs a virtual machine that was booted with " + arg
+		}
+	}
+	return ""
+}
+
+// invisible says why nothing that is attached would show a case's load.
+func (s *session) invisible(c *Case) string {
+	for _, h := range s.header.Hooks {
+		if h.Function == c.ShownBy && h.Via == "" {
+			return "the hooks that are in place do not show it: " + h.Why
 		}
 	}
 	return ""

@@ -183,11 +183,12 @@ func (s *session) conclude(p *pending) error {
 }
 
 func (s *session) skip(c *Case, why string) error {
-	out := Outcome{Case: *c, Skipped: why, Demanded: !c.VM() || len(s.opts.Names) > 0}
+	beyond := c.VM() || s.invisible(c) != ""
+	out := Outcome{Case: *c, Skipped: why, Demanded: !beyond || len(s.opts.Names) > 0}
 	if out.Demanded {
 		s.summary.NotRun++
 	} else {
-		s.summary.VMOnly++
+		s.summary.Beyond++
 	}
 	return s.opts.Each(out)
 }
