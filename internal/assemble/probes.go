@@ -3,6 +3,7 @@
 package assemble
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/bpfwhy/bpfwhy/insn"
@@ -267,7 +268,7 @@ func programProbeOf(at *load.Attempt, c *call) string {
 	return ""
 }
 
-// mapProbe recognises the maps of one entry that ask for a type or a flag.
+// mapProbe recognises the maps that ask for a type or a flag: nameless, and as small as the type allows.
 func mapProbe(at *load.Attempt, m attr, errno int) string {
 	if name, ok := mapNames[at.Map.Name]; ok {
 		return name
@@ -285,12 +286,45 @@ func mapProbe(at *load.Attempt, m attr, errno int) string {
 		return "cilium/ebpf: map type"
 	case errno == eNOTSUPP && typ == structOps && small && m.u32(vmlinuxValue) == 1:
 		return "libbpf or cilium/ebpf: map type"
-	case errno == eINVAL && small && m.without(field{mapType, 4}, field{mapFlags, 4}) == smallMap:
-		return "libbpf or cilium/ebpf: map type or flag"
-	case errno == ePERM && small && at.Map.Flags != 0 && typeName(mapTypes[:], typ) == "array" && m.without(field{mapType, 4}, field{mapFlags, 4}) == smallMap:
+	case (errno == eINVAL || errno == e2BIG) && smallest(at.Map, typ):
+		return "libbpf or cilium/ebpf: map type"
+	case (errno == eINVAL || errno == ePERM) && small && slices.Contains(askedFlags[typ], at.Map.Flags) &&
+		m.without(field{mapType, 4}, field{mapFlags, 4}) == smallMap:
 		return "cilium/ebpf: map flag"
 	}
 	return ""
+}
+
+// askedFlags are the flags that are asked for, by the type that they are asked with: hash and array.
+var askedFlags = map[uint32][]uint32{1: {1}, 2: {1 << 7, 1 << 8, 1 << 10, 1 << 12}}
+
+// smallest reports a map as small as its type allows. What a kernel does not have it refuses whatever the size.
+func smallest(m *load.Map, typ uint32) bool {
+	const noPrealloc, mmapable, page = 1, 1 << 10, 4096
+	type shape struct{ key, value, entries, flags uint32 }
+	want, value := shape{4, 4, 1, 0}, m.ValueSize
+	switch name := typeName(mapTypes[:], typ); name {
+	case "stack_trace":
+		want = shape{4, 8, 1, 0}
+	case "lpm_trie":
+		want = shape{8, 8, 1, noPrealloc}
+	case "cgroup_storage", "percpu_cgroup_storage":
+		want = shape{16, 4, 0, 0}
+	case "queue", "stack", "bloom_filter":
+		want = shape{0, 4, 1, 0}
+	case "ringbuf", "user_ringbuf":
+		want = shape{0, 0, page, 0}
+	case "sk_storage", "inode_storage", "task_storage", "cgrp_storage":
+		want = shape{4, 4, 0, noPrealloc}
+	case "arena":
+		want = shape{0, 0, 1, mmapable}
+	case fmt.Sprintf("type_%d", typ):
+		return false
+	}
+	if want.entries == 0 && value == 8 {
+		value = 4 // libbpf's storage is twice the size of cilium/ebpf's
+	}
+	return want == shape{m.KeySize, value, m.MaxEntries, m.Flags}
 }
 
 // accountingProbe recognises the map by which cilium/ebpf's package rlimit asks, at every start, whether RLIMIT_MEMLOCK counts: it has
