@@ -47,7 +47,7 @@ fits into memory. The kernel answers EINVAL or E2BIG and does not say which.`,
 					return nil
 				}
 				t, flags := f.attrU32(attrMapType), f.attrU32(attrMapFlags)
-				if t != mapLRUHash && t != mapLRUPercpuHash || flags&mapNoPrealloc == 0 {
+				if !f.lruWithoutPrealloc() {
 					return nil
 				}
 				return &Match{Strength: Strong, How: load.Inferred, Cause: "The map is an LRU hash with BPF_F_NO_PREALLOC, which do not go together.",
@@ -70,7 +70,7 @@ a descriptor that is not open EBADF. Loaders repeat the call without BTF: by its
 				},
 			},
 			Match: func(f *Facts) *Match {
-				if f.kind() != load.MapCreate || !f.failed() || f.attrU32(attrMapBTFFD) == 0 {
+				if f.kind() != load.MapCreate || !f.failed() || f.attrU32(attrMapBTFFD) == 0 || f.lruWithoutPrealloc() {
 					return nil
 				}
 				m := &Match{How: load.Inferred, Cause: "The kernel does not take this BTF for the map's keys and values.",
@@ -90,6 +90,11 @@ a descriptor that is not open EBADF. Loaders repeat the call without BTF: by its
 			},
 		},
 	}
+}
+
+func (f *Facts) lruWithoutPrealloc() bool {
+	t := f.attrU32(attrMapType)
+	return (t == mapLRUHash || t == mapLRUPercpuHash) && f.attrU32(attrMapFlags)&mapNoPrealloc != 0
 }
 
 // Numbers of enum bpf_map_type and map flags.
