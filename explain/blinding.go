@@ -4,6 +4,7 @@ package explain
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -292,12 +293,12 @@ func (f *Facts) jumpEvidence(j *load.Jump) []string {
 	if j.FromSource != "" {
 		s = "it comes from " + printable(j.FromSource, 160)
 		if j.FromText != "" {
-			s += fmt.Sprintf(" %q", printable(j.FromText, 120))
+			s += fmt.Sprintf(" %q", printable(strings.TrimSpace(j.FromText), 120))
 		}
 		if j.ToSource != "" {
 			s += " and goes to " + printable(j.ToSource, 160)
 			if j.ToText != "" {
-				s += fmt.Sprintf(" %q", printable(j.ToText, 120))
+				s += fmt.Sprintf(" %q", printable(strings.TrimSpace(j.ToText), 120))
 			}
 		}
 		out = append(out, s)
