@@ -48,24 +48,27 @@ type Assembler struct {
 	due     dueHeap
 	// running are the loads that began and have not ended, by thread group: while there is one, it may be the retry that a fold waits for.
 	running map[uint32][]trace.CallID
-	bytes   int // held by pending and folds
-	clock   uint64
-	losses  []trace.Loss
-	sysctls map[string][]trace.Sysctl
-	seed    maphash.Seed
-	out     []*load.Attempt
+	// linkProgs are descriptors of programs that loaders made to ask for a kind of link, by thread group.
+	linkProgs map[uint32]int64
+	bytes     int // held by pending and folds
+	clock     uint64
+	losses    []trace.Loss
+	sysctls   map[string][]trace.Sysctl
+	seed      maphash.Seed
+	out       []*load.Attempt
 }
 
 // New returns an assembler for the records after a header.
 func New(h trace.Header) *Assembler {
 	a := &Assembler{
-		header:  h,
-		watched: make(map[load.Function]bool),
-		pending: make(map[trace.CallID]*pieces),
-		folds:   make(map[uint32][]*fold),
-		running: make(map[uint32][]trace.CallID),
-		sysctls: make(map[string][]trace.Sysctl),
-		seed:    maphash.MakeSeed(),
+		header:    h,
+		watched:   make(map[load.Function]bool),
+		pending:   make(map[trace.CallID]*pieces),
+		folds:     make(map[uint32][]*fold),
+		running:   make(map[uint32][]trace.CallID),
+		linkProgs: make(map[uint32]int64),
+		sysctls:   make(map[string][]trace.Sysctl),
+		seed:      maphash.MakeSeed(),
 	}
 	for _, hook := range h.Hooks {
 		if hook.Via != "" {
@@ -271,6 +274,7 @@ func (a *Assembler) addCall(c *trace.Call) {
 	if b, whole := p.ranges[trace.Insns].prefix(); whole && len(b) > 0 {
 		call.insnsHash, call.insnsKnown = maphash.Bytes(a.seed, b), true
 	}
+	a.remember(call)
 	f := a.match(call)
 	if f == nil {
 		f = &fold{tgid: c.TGID}

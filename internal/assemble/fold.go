@@ -19,6 +19,7 @@ type call struct {
 	kind       load.Kind
 	insnsHash  uint64
 	insnsKnown bool
+	toProbe    bool // a link to a program that only asks whether there are such links
 }
 
 const (

@@ -240,7 +240,10 @@ func (a *Assembler) probe(at *load.Attempt, c *call) string {
 			return btfProbes[c.attr.u32(btfSize)]
 		}
 	case load.LinkCreate:
-		return linkProbe(at, c.attr, c.errno())
+		if c.toProbe && c.errno() != 0 {
+			return "libbpf or cilium/ebpf: link"
+		}
+		return linkProbe(c.attr, c.errno())
 	case load.ProgAttach:
 		const target, flags, replace = 0, 12, 4
 		if c.errno() == eBADF && c.attr.u32(target) == 1<<32-1 && c.attr.u32(flags) == replace {
@@ -344,8 +347,39 @@ func (a *Assembler) accountingProbe(at *load.Attempt, m attr, errno int) bool {
 // smallMap is a map of one entry of four bytes, of no type and without flags.
 var smallMap = string([]byte{4: 4, 8: 4, 12: 1})
 
+// remember keeps the descriptor of the program with which a loader goes on to ask for a kind of link, and marks the link.
+func (a *Assembler) remember(c *call) {
+	switch {
+	case c.kind == load.LinkCreate:
+		const prog = 0
+		fd, ok := a.linkProgs[c.rec.TGID]
+		c.toProbe = ok && int64(c.attr.u32(prog)) == fd
+	case c.kind == load.ProgLoad && c.rec.Ret >= 0 && asksForLink(c):
+		if len(a.linkProgs) >= maxPending {
+			clear(a.linkProgs)
+		}
+		a.linkProgs[c.rec.TGID] = c.rec.Ret
+	case c.kind == load.ProgLoad:
+		delete(a.linkProgs, c.rec.TGID)
+	}
+}
+
+func asksForLink(c *call) bool {
+	switch c.attr.name(progName) {
+	case "probe_upm_link", "probe_kpm_link", "probe_kps_link", "probe_bpf_perf_":
+		return true
+	case "":
+		// libbpf asks for uprobe.multi with a kprobe program, and for perf_event links with one of a tracepoint.
+		typ, attach := c.attr.u32(progType), c.attr.u32(progAttachType)
+		tag := c.tag()
+		return c.attr.u32(progInsnCnt) == uint32(len(trivial)) && (typ == typeKprobe && attach == 48 || typ == typeTracepoint && attach == 0) &&
+			(tag == [8]byte{} || insn.MatchesTag(trivial, tag))
+	}
+	return false
+}
+
 // linkProbe recognises links to nothing.
-func linkProbe(at *load.Attempt, l attr, errno int) string {
+func linkProbe(l attr, errno int) string {
 	const prog, target, attachType, kprobeCount, uprobePID = 0, 4, 8, 20, 56
 	const invalid = 1<<32 - 1
 	const perfEvent, uprobeMulti, kprobeMulti, tcx, netkit, kprobeSession = 41, 48, 42, 46, 54, 56

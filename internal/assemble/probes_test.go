@@ -146,6 +146,39 @@ func TestProbesThatWork(t *testing.T) {
 	}
 }
 
+// Kernels without a kind of link say EINVAL, as they do to a bad request: the program tells the question.
+func TestLinkProbes(t *testing.T) {
+	link := func(fd uint32) trace.Record {
+		b := make([]byte, 48)
+		binary.LittleEndian.PutUint32(b, fd)
+		b[8], b[20] = 42, 1
+		return trace.Record{Call: &trace.Call{ID: trace.CallID{TID: 1, Start: 5000}, End: 5100, TGID: 100, Kind: load.LinkCreate, Cmd: 28, Ret: -22, Attr: b,
+			Flags: trace.CallFlags{EnterSeen: true}, FailedInsn: -1}}
+	}
+	tag := insn.TagSHA1(trivial)
+	for _, test := range []struct {
+		name string
+		prog req
+		tag  []byte
+		fd   uint32
+		want string
+	}{
+		{"cilium kprobe.multi", req{typ: 2, name: "probe_kpm_link", insnCnt: 2}, nil, 9, "libbpf or cilium/ebpf: link"},
+		{"libbpf uprobe.multi", req{typ: 2, insnCnt: 2, set: map[int]uint32{progAttachType: 48}}, tag[:], 9, "libbpf or cilium/ebpf: link"},
+		{"the same length, another program", req{typ: 2, insnCnt: 2, set: map[int]uint32{progAttachType: 48}}, []byte("12345678"), 9, ""},
+		{"another descriptor", req{typ: 2, name: "probe_kpm_link", insnCnt: 2}, nil, 8, ""},
+		{"one's own program", req{typ: 2, name: "mine", insnCnt: 2}, nil, 9, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := loadCall(test.prog, 9)
+			c.Prog = &trace.Prog{JITed: true, Tag: test.tag}
+			got := attempts(header("5.10", classicHooks), trace.Record{Call: c}, link(test.fd))
+			qt.Assert(t, qt.HasLen(got, 2))
+			qt.Check(t, qt.Equals(got[1].FeatureProbe, test.want))
+		})
+	}
+}
+
 // cilium/ebpf asks at every start whether RLIMIT_MEMLOCK counts, with a limit of 0.
 func TestAccountingProbe(t *testing.T) {
 	small := make([]byte, 72)
