@@ -25,6 +25,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -89,6 +90,9 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 	if len(opts.PIDs) > 0 {
 		opts.OnlyFollowed = true
 	}
+	if err := permitted(); err != nil {
+		return nil, err
+	}
 	_ = rlimit.RemoveMemlock() // only kernels before 5.11 need it, and they say so themselves at the load
 	c := &Capture{opts: opts}
 	nonce, err := newNonce()
@@ -122,6 +126,16 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 	c.losses.coll = coll
 	c.polled = time.Now()
 	return c, nil
+}
+
+// permitted is a clear answer to the most frequent reason for which nothing can be watched.
+func permitted() error {
+	have, err := privilege.Effective()
+	const admin, bpf, perfmon = 1 << unix.CAP_SYS_ADMIN, 1 << unix.CAP_BPF, 1 << unix.CAP_PERFMON
+	if err != nil || have&admin != 0 || have&(bpf|perfmon) == bpf|perfmon {
+		return nil
+	}
+	return errors.New("watch bpf(2): needs root, or CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON")
 }
 
 // newNonce makes the call that only we can make: its low half is no bpf command.

@@ -185,9 +185,8 @@ func tryWatch(t *testing.T, p place) (*watcher, error) {
 	w.more = sync.NewCond(&w.mu)
 	w.cmd.Args = []string{watcherArgv0, string(arg)}
 	w.cmd.Stderr = &w.stderr
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if p.NoBTF || p.NoTracefs {
-		w.cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS // Go makes the mounts private
+		w.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // Go makes the mounts private
 	}
 	w.in, err = w.cmd.StdinPipe()
 	qt.Assert(t, qt.IsNil(err))
