@@ -31,6 +31,7 @@ type collection struct {
 	asked    *ebpf.Map
 	lost     *ebpf.Map
 	maps     map[string]*ebpf.Map
+	tracefs  *os.Root // nil where it is not to be had
 	// links are referenced here because a link that is collected as garbage detaches silently.
 	links   []io.Closer
 	closers []io.Closer
@@ -174,7 +175,7 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 
 	tracefs, err := openTracefs()
 	if err == nil {
-		c.closers = append(c.closers, tracefs)
+		c.closers, c.tracefs = append(c.closers, tracefs), tracefs
 		removeDeadProbes(tracefs)
 	}
 	// The system call comes first in the list, and is attached last. The others wait for grace periods of the kernel, so they

@@ -3,9 +3,14 @@
 package capture
 
 import (
-	"golang.org/x/sys/unix"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 )
@@ -22,29 +27,58 @@ type lossMeter struct {
 
 var lossNames = [coreLossL_MAX]string{"ring buffer full", "too many calls in flight", "end of call not seen", "too many followed processes"}
 
+// counters reads without calling bpf(2), whose hooks are what is counted here: polling would make misses of its own.
 func (l *lossMeter) counters() map[string]uint64 {
 	if l.last != nil {
 		return l.last
 	}
 	now := map[string]uint64{}
-	for i, name := range lossNames {
-		var n uint64
-		if err := l.coll.lost.Lookup(uint32(i), &n); err == nil {
-			now[name] = n
+	if memory, err := l.coll.lost.Memory(); err == nil {
+		for i, name := range lossNames {
+			var b [8]byte
+			if _, err := memory.ReadAt(b[:], int64(8*i)); err == nil {
+				now[name] = binary.LittleEndian.Uint64(b[:])
+			}
 		}
 	}
 	for name, p := range l.coll.programs {
-		if s, err := p.Stats(); err == nil { // 5.12+
-			now["recursion in "+name] = s.RecursionMisses
+		if n := recursionMisses(p.FD()); n > 0 { // 5.12+
+			now["recursion in "+name] = n
 		}
 	}
-	for _, lk := range l.coll.links {
-		switch lk := lk.(type) {
-		case *returnProbe:
-			if n, ok := lk.missed(); ok {
-				now["kretprobe missed"] += n
+	if profile := kprobeProfile(l.coll.tracefs); profile != nil {
+		for _, lk := range l.coll.links {
+			if p, ok := lk.(*returnProbe); ok {
+				now["kretprobe missed"] += profile[p.name]
 			}
-		case link.Link:
+		}
+	}
+	return now
+}
+
+// recursionMisses is how often a program did not run because it was running on that CPU already.
+func recursionMisses(fd int) uint64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "recursion_misses:"); ok {
+			n, _ := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// freeze reads the counters once more while everything is still attached.
+func (l *lossMeter) freeze() {
+	if l.coll == nil || l.coll.lost == nil {
+		return
+	}
+	now := l.counters()
+	for _, lk := range l.coll.links {
+		if lk, ok := lk.(link.Link); ok {
 			if info, err := lk.Info(); err == nil && info.PerfEvent() != nil { // 6.7+
 				if k := info.PerfEvent().Kprobe(); k != nil {
 					now["kprobe missed"] += k.Missed
@@ -52,14 +86,7 @@ func (l *lossMeter) counters() map[string]uint64 {
 			}
 		}
 	}
-	return now
-}
-
-// freeze reads the counters once more while everything is still attached.
-func (l *lossMeter) freeze() {
-	if l.coll != nil && l.coll.lost != nil {
-		l.last = l.counters()
-	}
+	l.last = now
 }
 
 func (l *lossMeter) read() []trace.Record {

@@ -103,6 +103,7 @@ type returnProbe struct {
 	perfEvent
 	tracefs *os.Root
 	name    string
+	symbol  string
 }
 
 const (
@@ -116,7 +117,7 @@ func newReturnProbe(tracefs *os.Root, symbol string, prog int) (*returnProbe, er
 	if err := writeProbes(tracefs, line); err != nil {
 		return nil, fmt.Errorf("create kretprobe %s: %w", symbol, err)
 	}
-	p := &returnProbe{perfEvent{-1}, tracefs, name}
+	p := &returnProbe{perfEvent{-1}, tracefs, name, symbol}
 	id, err := eventID(tracefs, probeGroup, name)
 	if err == nil {
 		p.perfEvent, err = attachEvent(id, prog)
@@ -136,20 +137,22 @@ func (p *returnProbe) Close() error {
 	return errors.Join(err, writeProbes(p.tracefs, fmt.Sprintf("-:%s/%s", probeGroup, p.name)))
 }
 
-// missed is the number of returns that were not seen (the last column of kprobe_profile).
-func (p *returnProbe) missed() (uint64, bool) {
-	b, err := p.tracefs.ReadFile("kprobe_profile")
-	if err != nil {
-		return 0, false
+// kprobeProfile is the number of returns that were not seen, by probe (the last column of kprobe_profile); nil where it cannot be read.
+func kprobeProfile(tracefs *os.Root) map[string]uint64 {
+	if tracefs == nil {
+		return nil
 	}
+	b, err := tracefs.ReadFile("kprobe_profile")
+	if err != nil {
+		return nil
+	}
+	missed := map[string]uint64{}
 	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) == 3 && f[0] == p.name {
-			n, err := strconv.ParseUint(f[2], 10, 64)
-			return n, err == nil
+		if f := strings.Fields(line); len(f) == 3 {
+			missed[f[0]], _ = strconv.ParseUint(f[2], 10, 64)
 		}
 	}
-	return 0, false
+	return missed
 }
 
 // removeDeadProbes removes the kretprobes of processes that were killed before they could: the only trace that we

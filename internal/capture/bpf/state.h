@@ -62,6 +62,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, L_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE); /* read without a bpf(2) that would show up here itself */
 	__type(key, u32);
 	__type(value, u64);
 } losses SEC(".maps");
