@@ -79,8 +79,13 @@ func patients() []Case {
 		return c
 	}
 	quiet := func(c Case) Case { c.Quiet = true; return c }
+	again := func(c Case) Case { c.Again = true; return c }
 	hardened := func(name string, on map[string]Want) Case {
 		c := Case{Name: name, Loader: Patient, Args: []string{name}, Sysctls: hardened2, Want: blinded, On: on, Except: invisible}
+		return c
+	}
+	jumps := func(c Case, start int) Case {
+		c.Jump = [2]int{start + patient.FarFrom, start + patient.FarTo}
 		return c
 	}
 	works := func(name string) Case { return Case{Name: name, Loader: Patient, Args: []string{name}, Want: Loads} }
@@ -109,13 +114,13 @@ func patients() []Case {
 
 	return []Case{
 		works("ok"), works("ok-calls"), works("ok-map"), works("ok-big"),
-		hardened("far-jump", farJump), hardened("far-jump-nolog", farJump),
-		hardened("far-calls", farCalls), hardened("far-calls-nolog", farCalls),
+		jumps(hardened("far-jump", farJump), 0), jumps(hardened("far-jump-nolog", farJump), 0),
+		jumps(hardened("far-calls", farCalls), patient.FarSub), jumps(hardened("far-calls-nolog", farCalls), patient.FarSub),
 		hardened("far-jump-elf", farJump), hardened("far-calls-elf", farCalls),
 
 		verifier("null-map-value", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'"),
 		quiet(verifier("null-map-value-nolog", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'")),
-		verifier("null-map-value-cilium", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'"),
+		again(verifier("null-map-value-cilium", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'")),
 		verifier("uninit-register", eACCES, "VER002", "R2 !read_ok"),
 		quiet(verifier("uninit-register-nolog", eACCES, "VER002", "R2 !read_ok")),
 		verifier("out-of-bounds", eACCES, "VER003", "invalid access to map value, value_size=8 off=8 size=8"),
@@ -247,7 +252,7 @@ func rawC() []Case {
 // objects are cases that libbpf and cilium/ebpf share. Both load without a log first, and again with one.
 func objects(l Loader) []Case {
 	fail := func(object, program string, errno int, stage load.Stage, rule, says string) Case {
-		return Case{Name: string(l) + "-" + program, Loader: l, Args: []string{object, program}, Want: fails(errno, stage, rule), Says: says}
+		return Case{Name: string(l) + "-" + program, Loader: l, Args: []string{object, program}, Want: fails(errno, stage, rule), Says: says, Again: true}
 	}
 	const programs = "programs.o"
 	newHelper := fail(programs, "new_helper", eINVAL, load.Verifier, "FEAT001", "invalid func unknown#160")

@@ -51,6 +51,11 @@ type Case struct {
 	// Says is a part of the verifier's message. For a quiet case it must be read from the verifier itself.
 	Says string
 
+	// Again: the loader tries again, for a log. All of its calls are one attempt.
+	Again bool
+	// Jump is the jump that blinding breaks, from and to, in slots of the submitted program.
+	Jump [2]int
+
 	Want Want
 	// On holds what differs from Want, by kernel: an ID of the lab, or Host.
 	On map[string]Want
@@ -230,6 +235,16 @@ func (c *Case) judgeOne(want Want, a *load.Attempt, lenient bool, backend string
 	}
 	if a.FailedStage != want.Stage && !(j == Among && lenient) {
 		differ("stage %q, not %q", a.FailedStage, want.Stage)
+	}
+	if c.Again && a.Retries == 0 {
+		differ("no retries: the loader's calls are not one attempt")
+	}
+	if c.Jump != [2]int{} {
+		if a.Jump == nil {
+			differ("the jump is not named")
+		} else if got := [2]int{a.Jump.From, a.Jump.To}; got != c.Jump {
+			differ("jump from %d to %d, not %d to %d", got[0], got[1], c.Jump[0], c.Jump[1])
+		}
 	}
 	c.judgeWords(a, backend, differ)
 	return j
