@@ -17,9 +17,24 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 )
 
-// The kernels of the lab. Each boots once for all of this.
+// The kernels of the lab: each boots once for all of this, and once more for each lockdown, which is for a boot.
 func TestKernels(t *testing.T) {
-	vmtest.Run(t, "^TestGuest", vm.Machine{Sysctls: map[string]string{"kernel.unprivileged_bpf_disabled": "2"}}, updateSamples)
+	vmtest.Need(t)
+	table := newTable()
+	for _, lockdown := range []string{"", "integrity", "confidentiality"} {
+		m := vm.Machine{Sysctls: map[string]string{"kernel.unprivileged_bpf_disabled": "2"}}
+		name, pattern := "open", "^TestGuest"
+		if lockdown != "" {
+			name, pattern = lockdown, "^TestLocked$"
+			m.KernelArgs = []string{"lockdown=" + lockdown}
+		}
+		t.Run(name, func(t *testing.T) {
+			vmtest.Run(t, pattern, m, updateSamples, func(t *testing.T, kernel string, r *vm.Result) {
+				table.add(t, kernel, lockdown, r.Files[outcomesFile])
+			})
+		})
+	}
+	table.check(t)
 }
 
 var backends = []backend{fentry, kprobe, tracepoint, tpBTF}
@@ -82,6 +97,11 @@ func playAll(t *testing.T, kernel string) {
 		}
 		t.Logf("%s: %v", sc.name, time.Since(start).Round(time.Millisecond))
 	}
+	var outcomes []outcome
+	for _, w := range watchers {
+		outcomes = append(outcomes, outcome{Backend: w.header.Backend, Hooks: w.header.Hooks})
+	}
+	handOut(t, outcomes)
 	for i, w := range watchers {
 		eventually(t, func() bool { return w.ask("calls") == 0 })
 		v := story{kernel, backends[i], w.header, w.stop()}

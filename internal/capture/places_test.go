@@ -227,6 +227,9 @@ func floodMain(args []string) error {
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	pin.Pin(&code[0])
+	license := []byte("GPL\x00")
+	pin.Pin(&license[0])
+	a.license = addr(license)
 	for range n {
 		if ret := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(a), unsafe.Sizeof(*a)); ret != -int(unix.E2BIG) {
 			return errors.New(strconv.Itoa(ret))

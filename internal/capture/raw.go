@@ -64,7 +64,6 @@ func loadRaw(spec *ebpf.ProgramSpec, insns asm.Instructions, attachBTF uint32) (
 	}
 	license := append([]byte(spec.License), 0)
 	code := buf.Bytes()
-	log := make([]byte, 64<<10)
 	attr := rawAttr{
 		progType: uint32(spec.Type), insnCnt: uint32(len(code) / 8), insns: addr(code), license: addr(license),
 		expectedAttachType: uint32(spec.AttachType), attachBTFID: attachBTF,
@@ -79,17 +78,22 @@ func loadRaw(spec *ebpf.ProgramSpec, insns asm.Instructions, attachBTF uint32) (
 	for errno == unix.EAGAIN { // a signal came in the middle: Go sends them
 		fd, errno = load()
 	}
-	if errno != 0 {
+	why := ""
+	if errno != 0 { // what counts is the first answer: the second can be that the log does not fit
+		log := make([]byte, 1<<20)
 		attr.logLevel, attr.logSize, attr.logBuf = 1, uint32(len(log)), addr(log)
-		fd, errno = load()
+		if fd, again := load(); again == 0 {
+			unix.Close(int(fd))
+		}
+		text, _, _ := bytes.Cut(log, []byte{0})
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		why = lines[max(0, len(lines)-2)]
 	}
 	runtime.KeepAlive(code)
 	runtime.KeepAlive(functions)
 	runtime.KeepAlive(license)
 	if errno != 0 {
-		text, _, _ := bytes.Cut(log, []byte{0})
-		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-		return nil, fmt.Errorf("bpf(BPF_PROG_LOAD): %w: %s", errno, lines[max(0, len(lines)-2)])
+		return nil, fmt.Errorf("bpf(BPF_PROG_LOAD): %w: %s", errno, why)
 	}
 	unix.CloseOnExec(int(fd))
 	return ebpf.NewProgramFromFD(int(fd))
