@@ -142,11 +142,11 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 		switch {
 		case fentryOK && h.programs(fentry) != nil && (!t.byValue || probeFentry(t.symbol) == nil):
 			via = fentry
+		case h.shape == denial && !opts.OnlyFollowed:
+			c.missing(h.function, errors.New("without fentry, watching it would slow every system call of every confined task: only done while single processes are watched"))
+			continue
 		case kprobeOK && h.programs(kprobe) != nil:
 			via = kprobe
-		case h.shape == fexitAny && !fentryOK:
-			c.missing(h.function, errors.New("only fentry reaches it cheaply: a kretprobe would slow every system call of confined tasks"))
-			continue
 		case h.shape == say:
 			c.missing(h.function, fmt.Errorf("variadic, so only a kprobe reaches it: %w", errKprobe))
 			continue
@@ -281,8 +281,7 @@ func configured(loader func() (*ebpf.CollectionSpec, error), opts Options, nonce
 	}
 	for name, v := range map[string]any{
 		"cfg_nonce": nonce, "cfg_ns_dev": dev, "cfg_ns_ino": ino, "cfg_copy_max": uint32(copyMax), "cfg_log_max": uint32(logMax),
-		"cfg_cgroup": opts.CgroupID, "cfg_cgroup_level": uint32(opts.CgroupLevel), "cfg_comm": comm,
-		"cfg_filter_comm": flag(opts.Comm != ""), "cfg_filter_pid": flag(opts.OnlyFollowed),
+		"cfg_comm": comm, "cfg_filter_cgroup": flag(opts.CgroupID != 0), "cfg_filter_comm": flag(opts.Comm != ""), "cfg_filter_pid": flag(opts.OnlyFollowed),
 		"cfg_failed_only": flag(opts.FailedOnly), "cfg_all": flag(opts.All),
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {

@@ -40,7 +40,6 @@ type Options struct {
 	PIDs         []int
 	Comm         string // only threads of this name (at most 15 bytes)
 	CgroupID     uint64 // only this cgroup v2 and those below it
-	CgroupLevel  int    // its depth below the root, which is 0
 	FailedOnly   bool
 	All          bool // successful maps, BTF, links too
 	// Node goes into the trace's header. Read by the caller, who may know more.
@@ -111,6 +110,11 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 	}
 	if err := c.greet(ctx, nonce); err != nil {
 		return nil, errors.Join(err, c.Close(), c.release())
+	}
+	if opts.CgroupID != 0 {
+		if err := coll.watchCgroup(opts.CgroupID); err != nil {
+			return nil, errors.Join(err, c.Close(), c.release())
+		}
 	}
 	for _, pid := range opts.PIDs {
 		if err := c.Follow(pid); err != nil {
@@ -312,7 +316,7 @@ func descendants(pid int) []int {
 // hookName is the function of a hook id, in the order of enum hook.
 func hookName(id uint32) load.Function {
 	for _, h := range hooks() {
-		if uint32(h.id) == id && h.shape != say && h.shape != fexitAny {
+		if uint32(h.id) == id && h.shape != say && h.shape != denial {
 			return h.function
 		}
 	}

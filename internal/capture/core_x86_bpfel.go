@@ -255,6 +255,7 @@ const (
 const (
 	coreMapAsked                           = "asked"
 	coreMapCalls                           = "calls"
+	coreMapCgroups                         = "cgroups"
 	coreMapEmpty                           = "empty"
 	coreMapFollowed                        = "followed"
 	coreMapLosses                          = "losses"
@@ -279,6 +280,7 @@ const (
 	coreProgFentryJitSubprogs              = "fentry_jit_subprogs"
 	coreProgFentrySkAttachFilter           = "fentry_sk_attach_filter"
 	coreProgFentrySysBpf                   = "fentry_sys_bpf"
+	coreProgFentrySysBpfTwin               = "fentry_sys_bpf_twin"
 	coreProgFentryX64SysBpf                = "fentry_x64_sys_bpf"
 	coreProgFexitBpfCheck                  = "fexit_bpf_check"
 	coreProgFexitBpfIntJitCompile          = "fexit_bpf_int_jit_compile"
@@ -298,6 +300,7 @@ const (
 	coreProgFexitSecurityLockedDown        = "fexit_security_locked_down"
 	coreProgFexitSkAttachFilter            = "fexit_sk_attach_filter"
 	coreProgFexitSysBpf                    = "fexit_sys_bpf"
+	coreProgFexitSysBpfTwin                = "fexit_sys_bpf_twin"
 	coreProgFexitX64SysBpf                 = "fexit_x64_sys_bpf"
 	coreProgKprobeBpfCheck                 = "kprobe_bpf_check"
 	coreProgKprobeBpfIntJitCompile         = "kprobe_bpf_int_jit_compile"
@@ -330,6 +333,7 @@ const (
 	coreProgKretprobeBpfProgSelectRuntime  = "kretprobe_bpf_prog_select_runtime"
 	coreProgKretprobeDoCheckCommon         = "kretprobe_do_check_common"
 	coreProgKretprobeJitSubprogs           = "kretprobe_jit_subprogs"
+	coreProgKretprobeSecureComputing       = "kretprobe_secure_computing"
 	coreProgKretprobeSecurityBpf           = "kretprobe_security_bpf"
 	coreProgKretprobeSecurityBpfProgLoad   = "kretprobe_security_bpf_prog_load"
 	coreProgKretprobeSecurityCapable       = "kretprobe_security_capable"
@@ -340,11 +344,10 @@ const (
 	coreProgTaskExit                       = "task_exit"
 	coreProgTaskFork                       = "task_fork"
 	coreVarCfgAll                          = "cfg_all"
-	coreVarCfgCgroup                       = "cfg_cgroup"
-	coreVarCfgCgroupLevel                  = "cfg_cgroup_level"
 	coreVarCfgComm                         = "cfg_comm"
 	coreVarCfgCopyMax                      = "cfg_copy_max"
 	coreVarCfgFailedOnly                   = "cfg_failed_only"
+	coreVarCfgFilterCgroup                 = "cfg_filter_cgroup"
 	coreVarCfgFilterComm                   = "cfg_filter_comm"
 	coreVarCfgFilterPid                    = "cfg_filter_pid"
 	coreVarCfgLogMax                       = "cfg_log_max"
@@ -439,6 +442,7 @@ type coreProgramSpecs struct {
 	FentryJitSubprogs              *ebpf.ProgramSpec `ebpf:"fentry_jit_subprogs"`
 	FentrySkAttachFilter           *ebpf.ProgramSpec `ebpf:"fentry_sk_attach_filter"`
 	FentrySysBpf                   *ebpf.ProgramSpec `ebpf:"fentry_sys_bpf"`
+	FentrySysBpfTwin               *ebpf.ProgramSpec `ebpf:"fentry_sys_bpf_twin"`
 	FentryX64SysBpf                *ebpf.ProgramSpec `ebpf:"fentry_x64_sys_bpf"`
 	FexitBpfCheck                  *ebpf.ProgramSpec `ebpf:"fexit_bpf_check"`
 	FexitBpfIntJitCompile          *ebpf.ProgramSpec `ebpf:"fexit_bpf_int_jit_compile"`
@@ -458,6 +462,7 @@ type coreProgramSpecs struct {
 	FexitSecurityLockedDown        *ebpf.ProgramSpec `ebpf:"fexit_security_locked_down"`
 	FexitSkAttachFilter            *ebpf.ProgramSpec `ebpf:"fexit_sk_attach_filter"`
 	FexitSysBpf                    *ebpf.ProgramSpec `ebpf:"fexit_sys_bpf"`
+	FexitSysBpfTwin                *ebpf.ProgramSpec `ebpf:"fexit_sys_bpf_twin"`
 	FexitX64SysBpf                 *ebpf.ProgramSpec `ebpf:"fexit_x64_sys_bpf"`
 	KprobeBpfCheck                 *ebpf.ProgramSpec `ebpf:"kprobe_bpf_check"`
 	KprobeBpfIntJitCompile         *ebpf.ProgramSpec `ebpf:"kprobe_bpf_int_jit_compile"`
@@ -490,6 +495,7 @@ type coreProgramSpecs struct {
 	KretprobeBpfProgSelectRuntime  *ebpf.ProgramSpec `ebpf:"kretprobe_bpf_prog_select_runtime"`
 	KretprobeDoCheckCommon         *ebpf.ProgramSpec `ebpf:"kretprobe_do_check_common"`
 	KretprobeJitSubprogs           *ebpf.ProgramSpec `ebpf:"kretprobe_jit_subprogs"`
+	KretprobeSecureComputing       *ebpf.ProgramSpec `ebpf:"kretprobe_secure_computing"`
 	KretprobeSecurityBpf           *ebpf.ProgramSpec `ebpf:"kretprobe_security_bpf"`
 	KretprobeSecurityBpfProgLoad   *ebpf.ProgramSpec `ebpf:"kretprobe_security_bpf_prog_load"`
 	KretprobeSecurityCapable       *ebpf.ProgramSpec `ebpf:"kretprobe_security_capable"`
@@ -507,6 +513,7 @@ type coreProgramSpecs struct {
 type coreMapSpecs struct {
 	Asked    *ebpf.MapSpec `ebpf:"asked"`
 	Calls    *ebpf.MapSpec `ebpf:"calls"`
+	Cgroups  *ebpf.MapSpec `ebpf:"cgroups"`
 	Empty    *ebpf.MapSpec `ebpf:"empty"`
 	Followed *ebpf.MapSpec `ebpf:"followed"`
 	Losses   *ebpf.MapSpec `ebpf:"losses"`
@@ -519,11 +526,10 @@ type coreMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type coreVariableSpecs struct {
 	CfgAll          *ebpf.VariableSpec `ebpf:"cfg_all"`
-	CfgCgroup       *ebpf.VariableSpec `ebpf:"cfg_cgroup"`
-	CfgCgroupLevel  *ebpf.VariableSpec `ebpf:"cfg_cgroup_level"`
 	CfgComm         *ebpf.VariableSpec `ebpf:"cfg_comm"`
 	CfgCopyMax      *ebpf.VariableSpec `ebpf:"cfg_copy_max"`
 	CfgFailedOnly   *ebpf.VariableSpec `ebpf:"cfg_failed_only"`
+	CfgFilterCgroup *ebpf.VariableSpec `ebpf:"cfg_filter_cgroup"`
 	CfgFilterComm   *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
 	CfgFilterPid    *ebpf.VariableSpec `ebpf:"cfg_filter_pid"`
 	CfgLogMax       *ebpf.VariableSpec `ebpf:"cfg_log_max"`
@@ -579,6 +585,7 @@ func (o *coreObjects) Close() error {
 type coreMaps struct {
 	Asked    *ebpf.Map `ebpf:"asked"`
 	Calls    *ebpf.Map `ebpf:"calls"`
+	Cgroups  *ebpf.Map `ebpf:"cgroups"`
 	Empty    *ebpf.Map `ebpf:"empty"`
 	Followed *ebpf.Map `ebpf:"followed"`
 	Losses   *ebpf.Map `ebpf:"losses"`
@@ -590,6 +597,7 @@ func (m *coreMaps) Close() error {
 	return _CoreClose(
 		m.Asked,
 		m.Calls,
+		m.Cgroups,
 		m.Empty,
 		m.Followed,
 		m.Losses,
@@ -603,11 +611,10 @@ func (m *coreMaps) Close() error {
 // It can be passed to loadCoreObjects or ebpf.CollectionSpec.LoadAndAssign.
 type coreVariables struct {
 	CfgAll          *ebpf.Variable `ebpf:"cfg_all"`
-	CfgCgroup       *ebpf.Variable `ebpf:"cfg_cgroup"`
-	CfgCgroupLevel  *ebpf.Variable `ebpf:"cfg_cgroup_level"`
 	CfgComm         *ebpf.Variable `ebpf:"cfg_comm"`
 	CfgCopyMax      *ebpf.Variable `ebpf:"cfg_copy_max"`
 	CfgFailedOnly   *ebpf.Variable `ebpf:"cfg_failed_only"`
+	CfgFilterCgroup *ebpf.Variable `ebpf:"cfg_filter_cgroup"`
 	CfgFilterComm   *ebpf.Variable `ebpf:"cfg_filter_comm"`
 	CfgFilterPid    *ebpf.Variable `ebpf:"cfg_filter_pid"`
 	CfgLogMax       *ebpf.Variable `ebpf:"cfg_log_max"`
@@ -664,6 +671,7 @@ type corePrograms struct {
 	FentryJitSubprogs              *ebpf.Program `ebpf:"fentry_jit_subprogs"`
 	FentrySkAttachFilter           *ebpf.Program `ebpf:"fentry_sk_attach_filter"`
 	FentrySysBpf                   *ebpf.Program `ebpf:"fentry_sys_bpf"`
+	FentrySysBpfTwin               *ebpf.Program `ebpf:"fentry_sys_bpf_twin"`
 	FentryX64SysBpf                *ebpf.Program `ebpf:"fentry_x64_sys_bpf"`
 	FexitBpfCheck                  *ebpf.Program `ebpf:"fexit_bpf_check"`
 	FexitBpfIntJitCompile          *ebpf.Program `ebpf:"fexit_bpf_int_jit_compile"`
@@ -683,6 +691,7 @@ type corePrograms struct {
 	FexitSecurityLockedDown        *ebpf.Program `ebpf:"fexit_security_locked_down"`
 	FexitSkAttachFilter            *ebpf.Program `ebpf:"fexit_sk_attach_filter"`
 	FexitSysBpf                    *ebpf.Program `ebpf:"fexit_sys_bpf"`
+	FexitSysBpfTwin                *ebpf.Program `ebpf:"fexit_sys_bpf_twin"`
 	FexitX64SysBpf                 *ebpf.Program `ebpf:"fexit_x64_sys_bpf"`
 	KprobeBpfCheck                 *ebpf.Program `ebpf:"kprobe_bpf_check"`
 	KprobeBpfIntJitCompile         *ebpf.Program `ebpf:"kprobe_bpf_int_jit_compile"`
@@ -715,6 +724,7 @@ type corePrograms struct {
 	KretprobeBpfProgSelectRuntime  *ebpf.Program `ebpf:"kretprobe_bpf_prog_select_runtime"`
 	KretprobeDoCheckCommon         *ebpf.Program `ebpf:"kretprobe_do_check_common"`
 	KretprobeJitSubprogs           *ebpf.Program `ebpf:"kretprobe_jit_subprogs"`
+	KretprobeSecureComputing       *ebpf.Program `ebpf:"kretprobe_secure_computing"`
 	KretprobeSecurityBpf           *ebpf.Program `ebpf:"kretprobe_security_bpf"`
 	KretprobeSecurityBpfProgLoad   *ebpf.Program `ebpf:"kretprobe_security_bpf_prog_load"`
 	KretprobeSecurityCapable       *ebpf.Program `ebpf:"kretprobe_security_capable"`
@@ -747,6 +757,7 @@ func (p *corePrograms) Close() error {
 		p.FentryJitSubprogs,
 		p.FentrySkAttachFilter,
 		p.FentrySysBpf,
+		p.FentrySysBpfTwin,
 		p.FentryX64SysBpf,
 		p.FexitBpfCheck,
 		p.FexitBpfIntJitCompile,
@@ -766,6 +777,7 @@ func (p *corePrograms) Close() error {
 		p.FexitSecurityLockedDown,
 		p.FexitSkAttachFilter,
 		p.FexitSysBpf,
+		p.FexitSysBpfTwin,
 		p.FexitX64SysBpf,
 		p.KprobeBpfCheck,
 		p.KprobeBpfIntJitCompile,
@@ -798,6 +810,7 @@ func (p *corePrograms) Close() error {
 		p.KretprobeBpfProgSelectRuntime,
 		p.KretprobeDoCheckCommon,
 		p.KretprobeJitSubprogs,
+		p.KretprobeSecureComputing,
 		p.KretprobeSecurityBpf,
 		p.KretprobeSecurityBpfProgLoad,
 		p.KretprobeSecurityCapable,

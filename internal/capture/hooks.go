@@ -26,10 +26,10 @@ const (
 type shape int
 
 const (
-	span     shape = iota // entry and exit
-	check                 // fexit alone sees arguments and result; kprobes need both ends
-	say                   // kprobe alone: the function is variadic
-	fexitAny              // fexit alone, and nothing else is worth its cost
+	span   shape = iota // entry and exit
+	check               // fexit alone sees arguments and result; kprobes need both ends
+	say                 // kprobe alone: the function is variadic
+	denial              // the end alone; a kretprobe only where few processes are watched, and briefly
 )
 
 // hook is one watched function.
@@ -69,19 +69,23 @@ func hooks() []hook {
 		{load.FnSockFilter, coreHookH_SOCKFILTER, span, "sk_attach_filter", []string{"sk_attach_filter"}, pointerTo("sock_fprog", 1)},
 		{load.FnVerbose, 0, say, "verbose", []string{"verbose"}, nil},
 		{load.FnVerbose, 0, say, "bpf_verifier_log_write", []string{"bpf_verifier_log_write"}, nil},
-		{load.FnDenied, 0, fexitAny, "secure_computing", []string{"__secure_computing"}, nil},
+		{load.FnDenied, 0, denial, "secure_computing", []string{"__secure_computing"}, nil},
 	}
 }
 
 // programs are the names of a hook's programs under a backend, nil when it has none.
 func (h *hook) programs(b backend) []string {
 	switch {
+	case b == fentry && h.program == "sys_bpf":
+		return []string{"fentry_sys_bpf", "fentry_sys_bpf_twin", "fexit_sys_bpf", "fexit_sys_bpf_twin"}
 	case b == fentry && h.shape == span:
 		return []string{"fentry_" + h.program, "fexit_" + h.program}
-	case b == fentry && (h.shape == check || h.shape == fexitAny):
+	case b == fentry && (h.shape == check || h.shape == denial):
 		return []string{"fexit_" + h.program}
 	case b == kprobe && (h.shape == span || h.shape == check):
 		return []string{"kprobe_" + h.program, "kretprobe_" + h.program}
+	case b == kprobe && h.shape == denial:
+		return []string{"kretprobe_" + h.program}
 	case b == kprobe && h.shape == say:
 		return []string{"kprobe_" + h.program}
 	}

@@ -42,7 +42,11 @@ func (l *lossMeter) counters() map[string]uint64 {
 		}
 	}
 	for name, p := range l.coll.programs {
-		if n := recursionMisses(p.FD()); n > 0 { // 5.12+
+		n := recursionMisses(p.FD()) // 5.12+
+		if twin, ok := l.coll.programs[name+"_twin"]; ok {
+			n = min(n, recursionMisses(twin.FD())) // one of the two is enough
+		}
+		if n > 0 && !strings.HasSuffix(name, "_twin") {
 			now["recursion in "+name] = n
 		}
 	}

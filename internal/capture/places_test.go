@@ -48,7 +48,7 @@ func TestGuestFilters(t *testing.T) {
 		"followed, tp_btf": watch(t, place{Options: Options{Backend: "tp_btf", PIDs: []int{first.pid()}}}),
 		"followed, no BTF": watch(t, place{Options: Options{PIDs: []int{first.pid()}}, NoBTF: true}),
 		"comm":             watch(t, place{Options: Options{Backend: "tp_btf", Comm: "unreachable", FailedOnly: true}}),
-		"cgroup":           watch(t, place{Options: Options{Backend: "tp_btf", CgroupID: st.Ino, CgroupLevel: 1}}),
+		"cgroup":           watch(t, place{Options: Options{Backend: "tp_btf", CgroupID: st.Ino}}),
 		"all":              watch(t, place{Options: Options{Backend: "tp_btf", All: true}}),
 	}
 	want := map[string][]string{

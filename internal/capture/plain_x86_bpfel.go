@@ -18,6 +18,7 @@ import (
 const (
 	plainMapAsked            = "asked"
 	plainMapCalls            = "calls"
+	plainMapCgroups          = "cgroups"
 	plainMapEmpty            = "empty"
 	plainMapFollowed         = "followed"
 	plainMapLosses           = "losses"
@@ -38,13 +39,13 @@ const (
 	plainProgTaskExit        = "task_exit"
 	plainProgTaskFork        = "task_fork"
 	plainVarCfgAll           = "cfg_all"
-	plainVarCfgCgroup        = "cfg_cgroup"
-	plainVarCfgCgroupLevel   = "cfg_cgroup_level"
 	plainVarCfgComm          = "cfg_comm"
 	plainVarCfgCopyMax       = "cfg_copy_max"
 	plainVarCfgFailedOnly    = "cfg_failed_only"
+	plainVarCfgFilterCgroup  = "cfg_filter_cgroup"
 	plainVarCfgFilterComm    = "cfg_filter_comm"
 	plainVarCfgFilterPid     = "cfg_filter_pid"
+	plainVarCfgForkChild     = "cfg_fork_child"
 	plainVarCfgLogMax        = "cfg_log_max"
 	plainVarCfgNonce         = "cfg_nonce"
 	plainVarCfgNsDev         = "cfg_ns_dev"
@@ -120,6 +121,7 @@ type plainProgramSpecs struct {
 type plainMapSpecs struct {
 	Asked     *ebpf.MapSpec `ebpf:"asked"`
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
+	Cgroups   *ebpf.MapSpec `ebpf:"cgroups"`
 	Empty     *ebpf.MapSpec `ebpf:"empty"`
 	Followed  *ebpf.MapSpec `ebpf:"followed"`
 	Losses    *ebpf.MapSpec `ebpf:"losses"`
@@ -132,24 +134,24 @@ type plainMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type plainVariableSpecs struct {
-	CfgAll         *ebpf.VariableSpec `ebpf:"cfg_all"`
-	CfgCgroup      *ebpf.VariableSpec `ebpf:"cfg_cgroup"`
-	CfgCgroupLevel *ebpf.VariableSpec `ebpf:"cfg_cgroup_level"`
-	CfgComm        *ebpf.VariableSpec `ebpf:"cfg_comm"`
-	CfgCopyMax     *ebpf.VariableSpec `ebpf:"cfg_copy_max"`
-	CfgFailedOnly  *ebpf.VariableSpec `ebpf:"cfg_failed_only"`
-	CfgFilterComm  *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
-	CfgFilterPid   *ebpf.VariableSpec `ebpf:"cfg_filter_pid"`
-	CfgLogMax      *ebpf.VariableSpec `ebpf:"cfg_log_max"`
-	CfgNonce       *ebpf.VariableSpec `ebpf:"cfg_nonce"`
-	CfgNsDev       *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
-	CfgNsIno       *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
-	CfgObjects     *ebpf.VariableSpec `ebpf:"cfg_objects"`
-	CfgRet         *ebpf.VariableSpec `ebpf:"cfg_ret"`
-	CfgSeccompRet  *ebpf.VariableSpec `ebpf:"cfg_seccomp_ret"`
-	CfgSizeSlot    *ebpf.VariableSpec `ebpf:"cfg_size_slot"`
-	CfgSlot        *ebpf.VariableSpec `ebpf:"cfg_slot"`
-	CfgTaskPid     *ebpf.VariableSpec `ebpf:"cfg_task_pid"`
+	CfgAll          *ebpf.VariableSpec `ebpf:"cfg_all"`
+	CfgComm         *ebpf.VariableSpec `ebpf:"cfg_comm"`
+	CfgCopyMax      *ebpf.VariableSpec `ebpf:"cfg_copy_max"`
+	CfgFailedOnly   *ebpf.VariableSpec `ebpf:"cfg_failed_only"`
+	CfgFilterCgroup *ebpf.VariableSpec `ebpf:"cfg_filter_cgroup"`
+	CfgFilterComm   *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
+	CfgFilterPid    *ebpf.VariableSpec `ebpf:"cfg_filter_pid"`
+	CfgForkChild    *ebpf.VariableSpec `ebpf:"cfg_fork_child"`
+	CfgLogMax       *ebpf.VariableSpec `ebpf:"cfg_log_max"`
+	CfgNonce        *ebpf.VariableSpec `ebpf:"cfg_nonce"`
+	CfgNsDev        *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
+	CfgNsIno        *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
+	CfgObjects      *ebpf.VariableSpec `ebpf:"cfg_objects"`
+	CfgRet          *ebpf.VariableSpec `ebpf:"cfg_ret"`
+	CfgSeccompRet   *ebpf.VariableSpec `ebpf:"cfg_seccomp_ret"`
+	CfgSizeSlot     *ebpf.VariableSpec `ebpf:"cfg_size_slot"`
+	CfgSlot         *ebpf.VariableSpec `ebpf:"cfg_slot"`
+	CfgTaskPid      *ebpf.VariableSpec `ebpf:"cfg_task_pid"`
 }
 
 // plainObjects contains all objects after they have been loaded into the kernel.
@@ -174,6 +176,7 @@ func (o *plainObjects) Close() error {
 type plainMaps struct {
 	Asked     *ebpf.Map `ebpf:"asked"`
 	Calls     *ebpf.Map `ebpf:"calls"`
+	Cgroups   *ebpf.Map `ebpf:"cgroups"`
 	Empty     *ebpf.Map `ebpf:"empty"`
 	Followed  *ebpf.Map `ebpf:"followed"`
 	Losses    *ebpf.Map `ebpf:"losses"`
@@ -186,6 +189,7 @@ func (m *plainMaps) Close() error {
 	return _PlainClose(
 		m.Asked,
 		m.Calls,
+		m.Cgroups,
 		m.Empty,
 		m.Followed,
 		m.Losses,
@@ -199,24 +203,24 @@ func (m *plainMaps) Close() error {
 //
 // It can be passed to loadPlainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type plainVariables struct {
-	CfgAll         *ebpf.Variable `ebpf:"cfg_all"`
-	CfgCgroup      *ebpf.Variable `ebpf:"cfg_cgroup"`
-	CfgCgroupLevel *ebpf.Variable `ebpf:"cfg_cgroup_level"`
-	CfgComm        *ebpf.Variable `ebpf:"cfg_comm"`
-	CfgCopyMax     *ebpf.Variable `ebpf:"cfg_copy_max"`
-	CfgFailedOnly  *ebpf.Variable `ebpf:"cfg_failed_only"`
-	CfgFilterComm  *ebpf.Variable `ebpf:"cfg_filter_comm"`
-	CfgFilterPid   *ebpf.Variable `ebpf:"cfg_filter_pid"`
-	CfgLogMax      *ebpf.Variable `ebpf:"cfg_log_max"`
-	CfgNonce       *ebpf.Variable `ebpf:"cfg_nonce"`
-	CfgNsDev       *ebpf.Variable `ebpf:"cfg_ns_dev"`
-	CfgNsIno       *ebpf.Variable `ebpf:"cfg_ns_ino"`
-	CfgObjects     *ebpf.Variable `ebpf:"cfg_objects"`
-	CfgRet         *ebpf.Variable `ebpf:"cfg_ret"`
-	CfgSeccompRet  *ebpf.Variable `ebpf:"cfg_seccomp_ret"`
-	CfgSizeSlot    *ebpf.Variable `ebpf:"cfg_size_slot"`
-	CfgSlot        *ebpf.Variable `ebpf:"cfg_slot"`
-	CfgTaskPid     *ebpf.Variable `ebpf:"cfg_task_pid"`
+	CfgAll          *ebpf.Variable `ebpf:"cfg_all"`
+	CfgComm         *ebpf.Variable `ebpf:"cfg_comm"`
+	CfgCopyMax      *ebpf.Variable `ebpf:"cfg_copy_max"`
+	CfgFailedOnly   *ebpf.Variable `ebpf:"cfg_failed_only"`
+	CfgFilterCgroup *ebpf.Variable `ebpf:"cfg_filter_cgroup"`
+	CfgFilterComm   *ebpf.Variable `ebpf:"cfg_filter_comm"`
+	CfgFilterPid    *ebpf.Variable `ebpf:"cfg_filter_pid"`
+	CfgForkChild    *ebpf.Variable `ebpf:"cfg_fork_child"`
+	CfgLogMax       *ebpf.Variable `ebpf:"cfg_log_max"`
+	CfgNonce        *ebpf.Variable `ebpf:"cfg_nonce"`
+	CfgNsDev        *ebpf.Variable `ebpf:"cfg_ns_dev"`
+	CfgNsIno        *ebpf.Variable `ebpf:"cfg_ns_ino"`
+	CfgObjects      *ebpf.Variable `ebpf:"cfg_objects"`
+	CfgRet          *ebpf.Variable `ebpf:"cfg_ret"`
+	CfgSeccompRet   *ebpf.Variable `ebpf:"cfg_seccomp_ret"`
+	CfgSizeSlot     *ebpf.Variable `ebpf:"cfg_size_slot"`
+	CfgSlot         *ebpf.Variable `ebpf:"cfg_slot"`
+	CfgTaskPid      *ebpf.Variable `ebpf:"cfg_task_pid"`
 }
 
 // plainPrograms contains all programs after they have been loaded into the kernel.

@@ -66,6 +66,25 @@ func eventID(tracefs *os.Root, group, name string) (uint64, error) {
 	return strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
 }
 
+// eventField reads where a field of a trace event is, in bytes.
+func eventField(tracefs *os.Root, group, event, field string) (uint32, error) {
+	b, err := tracefs.ReadFile("events/" + group + "/" + event + "/format")
+	if err != nil {
+		return 0, fmt.Errorf("read format of %s/%s: %w", group, event, err)
+	}
+	for line := range strings.Lines(string(b)) { // "field:pid_t child_pid;	offset:44;	size:4;	signed:1;"
+		declaration, rest, ok := strings.Cut(strings.TrimSpace(line), ";")
+		if !ok || !strings.HasSuffix(declaration, " "+field) {
+			continue
+		}
+		_, at, _ := strings.Cut(rest, "offset:")
+		at, _, _ = strings.Cut(at, ";")
+		n, err := strconv.ParseUint(at, 10, 16)
+		return uint32(n), err
+	}
+	return 0, fmt.Errorf("read format of %s/%s: no field %s", group, event, field)
+}
+
 // perfEvent is a program on a trace event. Closing it detaches the program.
 type perfEvent struct{ fd int }
 

@@ -41,7 +41,7 @@ func attachTracepoints(opts Options, nonce uint64) (*collection, error) {
 	}
 	var errs []error
 	for _, l := range loaders {
-		err := c.loadTracepoints(l, opts, nonce)
+		err := c.loadTracepoints(l, tracefs, opts, nonce)
 		if err == nil {
 			errs = nil
 			c.objects = true
@@ -76,7 +76,7 @@ func attachTracepoints(opts Options, nonce uint64) (*collection, error) {
 	return c, nil
 }
 
-func (c *collection) loadTracepoints(loader func() (*ebpf.CollectionSpec, error), opts Options, nonce uint64) error {
+func (c *collection) loadTracepoints(loader func() (*ebpf.CollectionSpec, error), tracefs *os.Root, opts Options, nonce uint64) error {
 	spec, err := configured(loader, opts, nonce)
 	if err != nil {
 		return err
@@ -90,6 +90,15 @@ func (c *collection) loadTracepoints(loader func() (*ebpf.CollectionSpec, error)
 	}
 	if opts.OnlyFollowed {
 		keep = append(keep, "task_fork")
+		if v := spec.Variables["cfg_fork_child"]; v != nil { // only without CO-RE
+			at, err := eventField(tracefs, "sched", "sched_process_fork", "child_pid")
+			if err != nil {
+				return err
+			}
+			if err := v.Set(at); err != nil {
+				return err
+			}
+		}
 	}
 	return c.load(spec, keep)
 }

@@ -63,4 +63,10 @@ SEC("fexit/__secure_computing") int fexit_secure_computing(u64 *ctx)
 	return 0;
 }
 
+SEC("kretprobe/__secure_computing") int kretprobe_secure_computing(struct pt_regs *ctx)
+{
+	denied((s64)(s32)ctx->ax);
+	return 0;
+}
+
 #endif

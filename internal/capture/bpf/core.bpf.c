@@ -132,16 +132,42 @@ static __always_inline void begin_sys_bpf(u64 cmd, u64 uattr, u64 is_kernel, u64
 	begin_bpf((u32)cmd, uattr, (u32)size, is_kernel & 1 ? F_KERNEL : 0);
 }
 
-SEC("fentry/__sys_bpf") int fentry_sys_bpf(u64 *ctx)
+/*
+ * Twice: a fentry program that is preempted on its CPU does not run for the task that preempts it there (prog->active), and copying takes
+ * long. Its twin does then. Whichever comes second finds the work done.
+ */
+static __always_inline int enter_sys_bpf(u64 *ctx)
 {
 	begin_sys_bpf(slot(ctx, 0), slot(ctx, 1), slot(ctx, 2), slot(ctx, cfg_size_slot));
 	return 0;
 }
 
-SEC("fexit/__sys_bpf") int fexit_sys_bpf(u64 *ctx)
+static __always_inline int exit_sys_bpf(u64 *ctx)
 {
+	if (!is_watched((u32)slot(ctx, 0)))
+		return 0;
 	/* an int return leaves the upper half of the slot undefined */
 	return end_call((s64)(s32)slot(ctx, cfg_ret[H_SYSCALL]), F_EXIT);
+}
+
+SEC("fentry/__sys_bpf") int fentry_sys_bpf(u64 *ctx)
+{
+	return enter_sys_bpf(ctx);
+}
+
+SEC("fentry/__sys_bpf") int fentry_sys_bpf_twin(u64 *ctx)
+{
+	return current_call() ? 0 : enter_sys_bpf(ctx);
+}
+
+SEC("fexit/__sys_bpf") int fexit_sys_bpf(u64 *ctx)
+{
+	return exit_sys_bpf(ctx);
+}
+
+SEC("fexit/__sys_bpf") int fexit_sys_bpf_twin(u64 *ctx)
+{
+	return exit_sys_bpf(ctx);
 }
 
 SEC("kprobe/__sys_bpf") int kprobe_sys_bpf(struct pt_regs *ctx)

@@ -40,6 +40,7 @@ enum {
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_CGROUP_ARRAY = 8,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
@@ -268,15 +269,6 @@ struct sys_exit_args {
 	u64 common;
 	s64 nr;
 	s64 ret;
-};
-
-/* 'tracepoint/sched/sched_process_fork' */
-struct sched_fork_args {
-	u64 common;
-	char parent_comm[16];
-	s32 parent_pid;
-	char child_comm[16];
-	s32 child_pid;
 };
 
 #endif

@@ -54,9 +54,15 @@ SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
 	return 0;
 }
 
-SEC("tracepoint/sched/sched_process_fork") int task_fork(struct sched_fork_args *ctx)
+const volatile u32 cfg_fork_child = 0; /* where the event has its child_pid: 6.17 moved it */
+
+SEC("tracepoint/sched/sched_process_fork") int task_fork(void *ctx)
 {
-	return follow_child(ctx->child_pid);
+	u32 pid = 0;
+
+	/* the one kernel read of this file: classic tracepoints are closed where it is refused */
+	bpf_probe_read_kernel(&pid, sizeof(pid), ctx + cfg_fork_child);
+	return follow_child(pid);
 }
 
 SEC("tp_btf/sched_process_fork") int btf_task_fork(u64 *ctx)

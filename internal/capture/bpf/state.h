@@ -4,8 +4,6 @@
 #define BPFWHY_STATE_H
 
 const volatile u64 cfg_nonce = 0;       /* the call that our own process makes to be recognised */
-const volatile u64 cfg_cgroup = 0;      /* only this cgroup and those below it, 0: all */
-const volatile u32 cfg_cgroup_level = 0;
 const volatile u64 cfg_ns_dev = 0;      /* our own pid namespace */
 const volatile u64 cfg_ns_ino = 0;
 const volatile u32 cfg_copy_max = 0;    /* bytes of instructions, line_info and BTF each */
@@ -17,6 +15,7 @@ const volatile u32 cfg_seccomp_ret = 1;   /* fexit slot of __secure_computing's 
 const volatile u32 cfg_task_pid = 0;      /* offset of task_struct.pid, where CO-RE is not to be had */
 const volatile u8 cfg_filter_pid = 0;
 const volatile u8 cfg_filter_comm = 0;
+const volatile u8 cfg_filter_cgroup = 0;
 const volatile u8 cfg_failed_only = 0;
 const volatile u8 cfg_all = 0;
 const volatile u8 cfg_objects = 0;        /* report new maps and BTF: where the kernel is not read, nothing else tells of them */
@@ -58,6 +57,14 @@ struct {
 	__type(key, u32);
 	__type(value, u8);
 } followed SEC(".maps");
+
+/* The cgroup that is asked for, with those below it. The helpers that give the ids of ancestors are younger in tracing programs than 5.10. */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, 4);
+} cgroups SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -132,7 +139,7 @@ static __always_inline bool is_wanted(void)
 		return false;
 	if (cfg_filter_pid && !is_followed(tgid))
 		return false;
-	if (cfg_cgroup && bpf_get_current_ancestor_cgroup_id(cfg_cgroup_level) != cfg_cgroup)
+	if (cfg_filter_cgroup && bpf_current_task_under_cgroup(&cgroups, 0) != 1)
 		return false;
 	return true;
 }
