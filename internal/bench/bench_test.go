@@ -57,6 +57,10 @@ func guestFiles(t *testing.T, p programs) map[string]string {
 	files, err := vm.Binary(p.bpftrace)
 	qt.Assert(t, qt.IsNil(err))
 	delete(files, p.bpftrace)
+	// bpftrace asks a shell where clang is, and crashes when there is none.
+	shell, err := vm.Binary("/bin/sh")
+	qt.Assert(t, qt.IsNil(err))
+	maps.Copy(files, shell)
 	maps.Copy(files, map[string]string{
 		inGuest.bpfwhy: p.bpfwhy, inGuest.loader: p.loader, inGuest.patient: p.patient, inGuest.bpftrace: p.bpftrace,
 	})
@@ -78,7 +82,6 @@ func TestBench(t *testing.T) {
 		m := vm.Machine{
 			Files:             guestFiles(t, host),
 			Env:               []string{wantEnv + "=1", quickEnv + "=" + os.Getenv(quickEnv)},
-			MemoryMiB:         1536,
 			Timeout:           20 * time.Minute,
 			CountInstructions: true,
 		}

@@ -73,7 +73,7 @@ func (p programs) startCommand(dir string, argv []string) (*tracer, error) {
 		select {
 		case <-t.ended:
 			said, err := os.ReadFile(t.errors)
-			return nil, errors.Join(fmt.Errorf("%w: %s", errUnavailable, bytes.TrimSpace(said)), err)
+			return nil, errors.Join(fmt.Errorf("%w: %s: %s", errUnavailable, t.cmd.ProcessState, bytes.TrimSpace(said)), err)
 		case <-time.After(50 * time.Millisecond):
 		}
 		text, err := os.ReadFile(t.output)
