@@ -86,15 +86,19 @@ func outOfBounds(fd int) []ins {
 	return join(lookup(fd), jeqK(0, 0, 1), ldDW(0, 0, 8), movK(0, 0), exit())
 }
 
-// countTo walks a bounded loop of two instructions, which the verifier follows step by step.
+// countTo is a bounded loop, which the verifier walks round by round. The body is long, because it is the number of rounds, each
+// compared with those before, that makes newer verifiers slow.
 func countTo(n int32) []ins {
-	return []ins{
-		movK(1, 0),
-		addK(1, 1),
-		{op: opJLtK, dst: 1, imm: n, off: -2},
-		movK(0, 0),
-		exit(),
+	const body = 2000
+	insns := []ins{movK(1, 0)}
+	for range body {
+		insns = append(insns, movK(0, 0))
 	}
+	return append(insns,
+		addK(1, 1),
+		ins{op: opJLtK, dst: 1, imm: n, off: -body - 2},
+		exit(),
+	)
 }
 
 // manyJumps has n conditional jumps, none of which the verifier can decide and all of which stay pending.
