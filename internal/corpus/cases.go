@@ -63,7 +63,7 @@ var (
 // Why a case is left out somewhere.
 const noFentry = "a kernel of its kind refuses every fentry program before it looks at the id"
 
-const unseenPolicy = "the call never begins, and a kretprobe at its end would slow every system call of confined tasks"
+const unseenPolicy = "the call never begins, and while the whole machine is watched a kretprobe at its end would slow every system call of confined tasks"
 
 const unseenClassic = "seccomp(2) and setsockopt(2) succeed, and only hooks inside the kernel see that the filter was not compiled"
 
@@ -306,6 +306,16 @@ func ciliumCases() []Case {
 func otherLoaders() []Case {
 	return []Case{
 		{Name: "python-no-value", Loader: Python, Want: fails(eACCES, load.Verifier, "VER002"), Says: "R0 !read_ok"},
+		// What is left under confidentiality is enough for these.
+		{Name: "locked-ok", Loader: C, Args: []string{"ok"}, Lockdown: "confidentiality", Want: Loads},
+		{Name: "locked-null-map", Loader: C, Args: []string{"null-map"}, Lockdown: "confidentiality",
+			Want: fails(eACCES, load.Verifier, "VER001"), Says: "R0 invalid mem access 'map_value_or_null'"},
+		{Name: "locked-null_value", Loader: Libbpf, Args: []string{"programs.o", "null_value"}, Lockdown: "confidentiality", Again: true,
+			Want: fails(eACCES, load.Verifier, "VER001"), Says: "R0 invalid mem access 'map_value_or_null'"},
+		{Name: "locked-missing_field", Loader: Libbpf, Args: []string{"programs.o", "missing_field"}, Lockdown: "confidentiality", Again: true,
+			Want: fails(eINVAL, load.BTF, "BTF001")},
+		{Name: "locked-lru-no-prealloc", Loader: C, Args: []string{"lru-no-prealloc"}, Lockdown: "confidentiality",
+			Want: fails(eNOTSUPP, load.Request, "MAP002").of(load.MapCreate)},
 		{Name: "bpftrace-endless", Loader: Bpftrace, Args: []string{"-e", "BEGIN { while (1) { } }"}, Program: "BEGIN",
 			Want: fails(eINVAL, load.Verifier, "VER012"), Says: "infinite loop detected at insn 0"},
 		// The same library's probes as libbpf-probes, and 5,000 of them.
