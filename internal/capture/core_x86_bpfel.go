@@ -229,7 +229,7 @@ type coreStage struct {
 	Calls   uint32
 	Failed  uint32
 	LastRet int32
-	Pad     uint32
+	Missed  uint32
 }
 
 type coreWhat uint32

@@ -237,12 +237,12 @@ func decodeCall(r *coreCallRecord) *trace.Call {
 		}
 	}
 	for i, s := range k.Stages {
-		if s.Calls == 0 && (s.Entered == 0 || isCheck(uint32(i))) {
+		if s.Calls == 0 && s.Missed == 0 && (s.Entered == 0 || isCheck(uint32(i))) {
 			continue
 		}
 		c.Stages = append(c.Stages, trace.Stage{
 			Function: hookName(uint32(i)), Calls: s.Calls, Failed: s.Failed, First: s.First, Total: s.Total, LastRet: s.LastRet,
-			Open: s.Entered != 0 && !isCheck(uint32(i)),
+			Open: (s.Entered != 0 || s.Missed != 0) && !isCheck(uint32(i)),
 		})
 	}
 	n := min(int(k.Nfailed), len(k.Failed))

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
 )
 
 // lossMeter reads what every mechanism lost. Counters only grow; what was lost between two looks is one record.
@@ -42,6 +43,9 @@ func (l *lossMeter) counters() map[string]uint64 {
 		}
 	}
 	for name, p := range l.coll.programs {
+		if showsItsMisses(name) {
+			continue
+		}
 		n := recursionMisses(p.FD()) // 5.12+
 		if twin, ok := l.coll.programs[name+"_twin"]; ok {
 			n = min(n, recursionMisses(twin.FD())) // one of the two is enough
@@ -58,6 +62,20 @@ func (l *lossMeter) counters() map[string]uint64 {
 		}
 	}
 	return now
+}
+
+// showsItsMisses reports whether a run that a program misses shows in the call that it belongs to: a start without an end, an end without a
+// start, or an entry that nobody takes out. Those calls are marked one by one, and others are not for their sake.
+func showsItsMisses(program string) bool {
+	for _, h := range hooks() {
+		if h.shape != span {
+			continue
+		}
+		if program == "fexit_"+h.program || program == "fexit_"+h.program+"_twin" || program == "fentry_"+h.program && h.function != load.FnSyscall {
+			return true
+		}
+	}
+	return false
 }
 
 // recursionMisses is how often a program did not run because it was running on that CPU already.

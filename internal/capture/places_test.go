@@ -54,7 +54,7 @@ func TestGuestFilters(t *testing.T) {
 	want := map[string][]string{
 		"followed": followed, "followed, tp_btf": followed, "followed, no BTF": followed,
 		"comm": {"unreachable"}, "cgroup": {"unknown_helper", "bad_prog_type"},
-		"all": slices.Concat(followed, []string{"unreachable", "unknown_helper", "bad_prog_type", "works", "fails"}),
+		"all": slices.Concat(followed, []string{"unreachable", "unknown_helper", "bad_prog_type", "works", "fails", "ok_map"}),
 	}
 	for name := range watchers {
 		if strings.HasPrefix(name, "followed") {
@@ -63,7 +63,8 @@ func TestGuestFilters(t *testing.T) {
 	}
 	first.do("start bad-opcode", "start-ns no-exit", "go")
 	second.do("start endless-loop", "go")
-	_, _ = run(t, "unreachable")
+	run(t, "unreachable")
+	run(t, "ok-map")
 	as(t, "unreachable", func() { qt.Check(t, qt.IsTrue(rawLoad("works", smallProgram) >= 0)) })
 	as(t, "unreachable2", func() { qt.Check(t, qt.Equals(rawLoad("fails", smallProgram[8:]), -int(unix.EACCES))) })
 	grouped.do("start unknown-helper", "go")

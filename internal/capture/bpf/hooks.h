@@ -84,8 +84,10 @@ static __always_inline void leave(struct call *c, u64 hook, s32 err, bool unjite
 		return;
 	s = &c->stages[hook];
 	entered = s->entered;
-	if (!entered) /* its start was missed */
+	if (!entered) { /* its start was missed: a hole */
+		s->missed++;
 		return;
+	}
 	s->entered = 0;
 	if (!s->first)
 		s->first = entered;

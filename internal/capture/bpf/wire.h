@@ -113,7 +113,7 @@ struct stage {
 	u32 calls;
 	u32 failed;
 	s32 last_ret;
-	u32 pad;
+	u32 missed; /* ends without a start */
 };
 
 struct span {
