@@ -70,7 +70,7 @@ func (s *selection) options() (capture.Options, error) {
 		if err != nil {
 			return o, fmt.Errorf("--cgroup: %w", err)
 		}
-		o.CgroupID, o.CgroupLevel = g.id, g.level
+		o.CgroupID = g.id
 	}
 	return o, nil
 }
