@@ -26,7 +26,9 @@ const (
 	plainMapSelf             = "self"
 	plainMapUnwatched        = "unwatched"
 	plainProgBtfSysEnter     = "btf_sys_enter"
+	plainProgBtfSysEnterTwin = "btf_sys_enter_twin"
 	plainProgBtfSysExit      = "btf_sys_exit"
+	plainProgBtfSysExitTwin  = "btf_sys_exit_twin"
 	plainProgBtfTaskFork     = "btf_task_fork"
 	plainProgEnterBpf        = "enter_bpf"
 	plainProgEnterPrctl      = "enter_prctl"
@@ -101,7 +103,9 @@ type plainSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type plainProgramSpecs struct {
 	BtfSysEnter     *ebpf.ProgramSpec `ebpf:"btf_sys_enter"`
+	BtfSysEnterTwin *ebpf.ProgramSpec `ebpf:"btf_sys_enter_twin"`
 	BtfSysExit      *ebpf.ProgramSpec `ebpf:"btf_sys_exit"`
+	BtfSysExitTwin  *ebpf.ProgramSpec `ebpf:"btf_sys_exit_twin"`
 	BtfTaskFork     *ebpf.ProgramSpec `ebpf:"btf_task_fork"`
 	EnterBpf        *ebpf.ProgramSpec `ebpf:"enter_bpf"`
 	EnterPrctl      *ebpf.ProgramSpec `ebpf:"enter_prctl"`
@@ -228,7 +232,9 @@ type plainVariables struct {
 // It can be passed to loadPlainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type plainPrograms struct {
 	BtfSysEnter     *ebpf.Program `ebpf:"btf_sys_enter"`
+	BtfSysEnterTwin *ebpf.Program `ebpf:"btf_sys_enter_twin"`
 	BtfSysExit      *ebpf.Program `ebpf:"btf_sys_exit"`
+	BtfSysExitTwin  *ebpf.Program `ebpf:"btf_sys_exit_twin"`
 	BtfTaskFork     *ebpf.Program `ebpf:"btf_task_fork"`
 	EnterBpf        *ebpf.Program `ebpf:"enter_bpf"`
 	EnterPrctl      *ebpf.Program `ebpf:"enter_prctl"`
@@ -245,7 +251,9 @@ type plainPrograms struct {
 func (p *plainPrograms) Close() error {
 	return _PlainClose(
 		p.BtfSysEnter,
+		p.BtfSysEnterTwin,
 		p.BtfSysExit,
+		p.BtfSysExitTwin,
 		p.BtfTaskFork,
 		p.EnterBpf,
 		p.EnterPrctl,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -90,4 +91,10 @@ func offsetOf(kernel *btf.Spec, name, member string) uint32 {
 		}
 	}
 	return 0
+}
+
+// preempts reports whether the kernel may take the CPU from a task inside the kernel.
+func preempts() bool {
+	var u unix.Utsname
+	return unix.Uname(&u) != nil || strings.Contains(unix.ByteSliceToString(u.Version[:]), "PREEMPT")
 }

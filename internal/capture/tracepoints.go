@@ -134,7 +134,10 @@ func attachBTFTracepoints(opts Options, nonce uint64) (*collection, error) {
 		return nil, err
 	}
 	programs := map[string]*ebpf.ProgramSpec{}
-	names := []string{"task_exit", "btf_sys_exit", "btf_sys_enter"}
+	names := []string{"task_exit", "btf_sys_exit", "btf_sys_exit_twin", "btf_sys_enter", "btf_sys_enter_twin"}
+	if !preempts() {
+		names = []string{"task_exit", "btf_sys_exit", "btf_sys_enter"}
+	}
 	if opts.OnlyFollowed {
 		names = append(names, "btf_task_fork")
 	}

@@ -72,7 +72,11 @@ SEC("tp_btf/sched_process_fork") int btf_task_fork(u64 *ctx)
 	return follow_child(*pid);
 }
 
-SEC("tp_btf/sys_enter") int btf_sys_enter(u64 *ctx)
+/*
+ * On kernels that preempt, a program that is interrupted in the middle does not run for the task that comes in between (prog->active), and
+ * copying takes long. Its twin, attached behind it, does then; else it finds the work done.
+ */
+static __always_inline int begin_syscall(u64 *ctx)
 {
 	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
 
@@ -91,6 +95,29 @@ SEC("tp_btf/sys_enter") int btf_sys_enter(u64 *ctx)
 		break;
 	}
 	return 0;
+}
+
+SEC("tp_btf/sys_enter") int btf_sys_enter(u64 *ctx)
+{
+	return begin_syscall(ctx);
+}
+
+static __always_inline bool is_watched_syscall(u64 nr)
+{
+	return nr == NR_BPF || nr == NR_SETSOCKOPT || nr == NR_PRCTL || nr == NR_SECCOMP;
+}
+
+SEC("tp_btf/sys_enter") int btf_sys_enter_twin(u64 *ctx)
+{
+	return !is_watched_syscall(ctx[1]) || current_call() ? 0 : begin_syscall(ctx);
+}
+
+/* An end without a start is told by the first alone: the second cannot know whether it did. */
+SEC("tp_btf/sys_exit") int btf_sys_exit_twin(u64 *ctx)
+{
+	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
+
+	return is_watched_syscall(regs->orig_ax) ? end_call(ctx[1], F_EXIT) : 0;
 }
 
 SEC("tp_btf/sys_exit") int btf_sys_exit(u64 *ctx)
