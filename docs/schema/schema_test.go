@@ -163,7 +163,9 @@ func TestEveryField(t *testing.T) {
 			}
 		}
 		for p := range root.Defs[name].Properties {
-			properties = append(properties, p)
+			if p != "demo" { // beside the attempt, by the demo alone
+				properties = append(properties, p)
+			}
 		}
 		slices.Sort(fields)
 		slices.Sort(properties)

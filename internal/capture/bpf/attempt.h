@@ -63,7 +63,7 @@ static __always_inline bool greet(u64 uattr)
 	h->type = R_HELLO;
 	h->tid = tgid;
 	h->start = bpf_ktime_get_ns();
-	bpf_ringbuf_submit(h, BPF_RB_FORCE_WAKEUP);
+	bpf_ringbuf_submit(h, 0);
 	return true;
 }
 
@@ -114,8 +114,7 @@ static __always_inline void announce(struct call *c)
 	b->head.start = c->head.start;
 	b->tgid = bpf_get_current_pid_tgid() >> 32;
 	b->pad = 0;
-	/* Nobody need wake up for this. What follows must then wake by force: without, only a record that the reader is waiting for does. */
-	bpf_ringbuf_submit(b, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(b, 0);
 }
 
 static __always_inline void begin_bpf(u32 cmd, u64 uattr, u32 size, u32 flags)
@@ -278,7 +277,7 @@ GLOBAL int send_call(void)
 #endif
 	if (c->flags & F_EVIDENCE)
 		read_license(r, c);
-	bpf_ringbuf_submit(r, BPF_RB_FORCE_WAKEUP);
+	bpf_ringbuf_submit(r, 0);
 	return 0;
 }
 

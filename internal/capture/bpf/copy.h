@@ -60,7 +60,7 @@ static __always_inline long send_chunk(struct call *c, struct chunk *to, void *d
 	else if (got > 0 && (u64)got-- < n)
 		to->total = offset + got; /* the string ended */
 	to->len = got < 0 ? 0 : got;
-	bpf_ringbuf_submit(to, type == R_SMALL ? 0 : BPF_RB_FORCE_WAKEUP);
+	bpf_ringbuf_submit(to, 0);
 	return got;
 }
 
