@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -149,14 +150,25 @@ func (rs *results) render(t *testing.T) string {
 			fmt.Fprintf(&b, " %s |", rs.cell(t, &c, k))
 		}
 		b.WriteString("\n")
-		for _, k := range []string{"*/tracepoint", "*/tp_btf", "7/tp_btf", "hardened"} {
-			if why, ok := c.Except[k]; ok {
-				notes = append(notes, fmt.Sprintf("* %s, %s: %s.", c.Name, strings.TrimPrefix(strings.TrimPrefix(k, "*/"), "7/"), why))
-			}
-		}
+		notes = append(notes, c.notes()...)
 	}
 	b.WriteString("\n## Notes\n\n" + strings.Join(notes, "\n") + "\n")
 	return b.String()
+}
+
+// notes says where in the lab a case is left out, and why.
+func (c *Case) notes() []string {
+	where := map[string][]string{} // by reason
+	for _, k := range slices.Sorted(maps.Keys(c.Except)) {
+		if k != Host {
+			where[c.Except[k]] = append(where[c.Except[k]], strings.ReplaceAll(strings.TrimPrefix(k, "*/"), "/", " with "))
+		}
+	}
+	var notes []string
+	for _, why := range slices.Sorted(maps.Keys(where)) {
+		notes = append(notes, fmt.Sprintf("* %s, %s: %s.", c.Name, strings.Join(where[why], ", "), why))
+	}
+	return notes
 }
 
 func (rs *results) cell(t *testing.T, c *Case, kernel string) string {
