@@ -16,6 +16,9 @@ import (
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
+// twin ends the name of a program that runs where the one without it was missed.
+const twin = "_twin"
+
 // lossMeter reads what every mechanism lost. Counters only grow; what was lost between two looks is one record.
 type lossMeter struct {
 	coll  *collection
@@ -46,18 +49,12 @@ func (l *lossMeter) counters() map[string]uint64 {
 		if showsItsMisses(name) {
 			continue
 		}
-		n := recursionMisses(p.FD()) // 5.12+
-		if twin, ok := l.coll.programs[name+"_twin"]; ok {
-			n = min(n, recursionMisses(twin.FD())) // one of the two is enough
-		}
-		if n > 0 && !strings.HasSuffix(name, "_twin") {
-			now["recursion in "+name] = n
-		}
+		now["recursion in "+name] = recursionMisses(p.FD()) // 5.12+
 	}
 	if profile := kprobeProfile(l.coll.tracefs); profile != nil {
 		for _, lk := range l.coll.links {
 			if p, ok := lk.(*returnProbe); ok {
-				now["kretprobe missed"] += profile[p.name]
+				now["kretprobe missed in "+p.symbol] += profile[p.name]
 			}
 		}
 	}
@@ -116,18 +113,25 @@ func (l *lossMeter) read() []trace.Record {
 	if l.coll == nil {
 		return nil
 	}
-	var records []trace.Record
-	for name, n := range l.counters() {
-		if d := n - l.seen[name]; d > 0 {
-			records = append(records, trace.Record{Loss: &trace.Loss{Mechanism: name, Count: d, From: l.since, To: at}})
-			l.total += d
-		}
-		if l.seen == nil {
-			l.seen = map[string]uint64{}
-		}
-		l.seen[name] = n
+	now := l.counters()
+	more := map[string]uint64{}
+	for name, n := range now {
+		more[name] = n - l.seen[name]
 	}
-	l.since = at
+	var records []trace.Record
+	for name, n := range more {
+		if _, ok := more[strings.TrimSuffix(name, twin)]; ok && strings.HasSuffix(name, twin) {
+			continue // counted with the other
+		}
+		if second, ok := more[name+twin]; ok {
+			n = min(n, second) // lost is what both missed: never more than either did meanwhile
+		}
+		if n > 0 {
+			records = append(records, trace.Record{Loss: &trace.Loss{Mechanism: name, Count: n, From: l.since, To: at}})
+			l.total += n
+		}
+	}
+	l.seen, l.since = now, at
 	return records
 }
 
