@@ -55,7 +55,7 @@ func works(guest, quick bool) []work {
 // cost is what one repetition cost, in ns.
 type cost struct {
 	Kind, Variant string
-	Call          float64 // the system call, as its caller sees it
+	Call          float64 // median duration of the system call, what runs meanwhile included
 	Loader        float64 // processor time of the caller
 	Tracer        float64 // processor time of the tool
 }
@@ -63,9 +63,10 @@ type cost struct {
 // measured is the costs on one machine.
 type measured struct {
 	Release string
-	Costs   []cost               // one for each round
-	Missing map[string]string    // variants that cannot run there, and why
-	Start   map[string][]float64 // seconds from the start of a variant to the first load that it shows
+	Costs   []cost                           // one for each round
+	Missing map[string]string                // variants that cannot run there, and why
+	Start   map[string][]float64             // seconds from the start of a variant to the first load that it shows
+	Hooks   map[string]map[string][]hookCost // by backend and kind of work
 }
 
 // measure goes through all variants in each round, so that what changes meanwhile changes for all.
@@ -192,6 +193,8 @@ func TestGuestCosts(t *testing.T) {
 	})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(m.Missing, 0)) // every backend works on the lab's kernels
+	m.Hooks, err = inGuest.profile(t.TempDir())
+	qt.Assert(t, qt.IsNil(err))
 	m.Release = release(t)
 	b, err := json.Marshal(m)
 	qt.Assert(t, qt.IsNil(err))

@@ -26,8 +26,8 @@ func table(b *strings.Builder, head []string, rows [][]string) {
 	b.WriteString("\n")
 }
 
-func call(c cost) float64  { return c.Call }
-func total(c cost) float64 { return c.Loader + c.Tracer }
+func caller(c cost) float64 { return c.Loader }
+func total(c cost) float64  { return c.Loader + c.Tracer }
 
 // ratios is a table of one row for each work and one column for each variant that ran, relative to untraced.
 func ratios(b *strings.Builder, m measured, list []work, unit string, what func(cost) float64) {
@@ -51,6 +51,40 @@ func ratios(b *strings.Builder, m measured, list []work, unit string, what func(
 	table(b, append([]string{"", untraced}, ran[1:]...), rows)
 }
 
+// shownHooks is how many programs of a profile are worth a row.
+const shownHooks = 6
+
+// hooksDoc says which of bpfwhy's programs the costs of the caller are spent in.
+func hooksDoc(b *strings.Builder, m measured) {
+	fmt.Fprintf(b, "Where the caller's time goes: instructions per load inside bpfwhy's own programs, as the kernel counts them\n"+
+		"(kernel.bpf_stats_enabled). The way there and back is not in them.\n\n")
+	var rows [][]string
+	for _, backend := range profiledBackends {
+		for _, w := range profiled {
+			list := m.Hooks[backend][w.kind]
+			sum := 0.0
+			for _, c := range list {
+				sum += c.NS
+			}
+			cells := []string{}
+			for _, c := range list[:min(len(list), shownHooks)] {
+				cells = append(cells, fmt.Sprintf("%s %s (%s runs)", c.Program, thousands(c.NS), thousands(c.Runs)))
+			}
+			rows = append(rows, []string{backend, titleOf(w.kind), thousands(sum), strings.Join(cells, ", ")})
+		}
+	}
+	table(b, []string{"backend", "", "in all", "most of it"}, rows)
+}
+
+func titleOf(kind string) string {
+	for _, w := range works(true, false) {
+		if w.kind == kind {
+			return w.title
+		}
+	}
+	return kind
+}
+
 // thousands writes a number with separators.
 func thousands(x float64) string {
 	s := fmt.Sprintf("%.0f", x)
@@ -70,7 +104,7 @@ func aim(b *strings.Builder, m measured, list []work, backend string) {
 		for _, by := range []struct {
 			name string
 			what func(cost) float64
-		}{{"the call", call}, {"in all", total}} {
+		}{{"the caller", caller}, {"in all", total}} {
 			ours, ok := m.of(w.kind, backend, by.what)
 			theirs, ok2 := m.of(w.kind, script, by.what)
 			if ok && ok2 && ours > theirs*noWorse {
@@ -93,8 +127,8 @@ func benchmarksDoc(lab map[string]measured, host hostFigures) string {
 What watching costs, beside the bpftrace script of four probes that people use in its place
 ([side-by-side.md](side-by-side.md) shows what each says). ` + "`make bench`" + ` measures and writes all of it.
 
-* **The call**: how long bpf(2), or getppid(2), takes its caller.
-* **In all**: the processor time of the caller and of the tool together, with what the tool prints, per call.
+* **The caller**: processor time of the thread that makes the call, bpf(2) or getppid(2), per call: what watching costs who is watched.
+* **In all**: processor time of the caller and of the tool together, with what the tool prints, per call.
 * All figures but those untraced are ratios to untraced: 1.10 is a tenth more. Variants take turns in each round; figures are medians of
   the rounds.
 
@@ -106,21 +140,29 @@ percent, and knows nothing of caches, of traps, and of the speed of a real proce
 `)
 	for _, kernel := range slices.Sorted(maps.Keys(lab)) {
 		m := lab[kernel]
-		fmt.Fprintf(b, "### Linux %s\n\nThe call:\n\n", m.Release)
-		ratios(b, m, works(true, false), "insns", call)
+		fmt.Fprintf(b, "### Linux %s\n\nThe caller:\n\n", m.Release)
+		ratios(b, m, works(true, false), "insns", caller)
 		b.WriteString("In all:\n\n")
 		ratios(b, m, works(true, false), "insns", total)
 		aim(b, m, works(true, false), "fentry")
+		hooksDoc(b, m)
 	}
 
+	if len(host.first) > 0 {
+		hostDoc(b, host)
+	}
+	return b.String()
+}
+
+func hostDoc(b *strings.Builder, host hostFigures) {
 	fmt.Fprintf(b, "## On a real machine\n\nLinux %s on %d CPUs, %s. Times are real.\n\n", host.Release, host.cpus, host.cpu)
 	for _, v := range variants {
 		if why := host.Missing[v]; why != "" {
 			fmt.Fprintf(b, "* not possible there: %s. `%s`\n", v, oneLine(why))
 		}
 	}
-	b.WriteString("\nThe call:\n\n")
-	ratios(b, host.measured, works(false, false), "ns", call)
+	b.WriteString("\nThe caller:\n\n")
+	ratios(b, host.measured, works(false, false), "ns", caller)
 	b.WriteString("In all:\n\n")
 	ratios(b, host.measured, works(false, false), "ns", total)
 
@@ -138,7 +180,6 @@ percent, and knows nothing of caches, of traps, and of the speed of a real proce
 	}
 	table(b, []string{"", "measured", "aim: below"}, rows)
 	fmt.Fprintf(b, "What the watch said at the end of the storm:\n\n```\n%s\n```\n", host.storm.summary)
-	return b.String()
 }
 
 func seconds(s float64) string { return fmt.Sprintf("%.3f s", s) }
