@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -93,10 +94,10 @@ func runDemo(ctx context.Context, o demoOptions, names []string) error {
 		Watching:    func(h trace.Header) { say("watching %s", coverageWords(h)) },
 		Each:        each,
 	})
-	if err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("interrupted; nothing is left behind")
-		}
+	switch {
+	case err == context.Canceled: // and nothing else went wrong on the way out
+		return errors.New("interrupted; nothing is left behind")
+	case err != nil:
 		return err
 	}
 	for mechanism, n := range sum.Lost {

@@ -75,11 +75,14 @@ func (s *Summary) OK() bool { return s.Wrong == 0 && s.NotRun == 0 }
 const patience = 3 * time.Minute
 
 // Run needs root, and patient.Main and guardian.Main at the start of the executable.
+//
+// The error is the context's own, and not one that wraps it, when the run was interrupted and nothing else went wrong.
 func Run(ctx context.Context, o Options) (Summary, error) {
 	cases, err := Find(o.Names)
 	if err != nil {
 		return Summary{}, err
 	}
+	interrupted := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &session{opts: o, summary: Summary{Lost: map[string]uint64{}}}
@@ -126,7 +129,16 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	err = c.Close()
 	<-read
 	if ctx.Err() != nil {
-		return s.summary, errors.Join(context.Cause(ctx), err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		cause := context.Cause(ctx)
+		switch {
+		case interrupted.Err() == nil:
+			return s.summary, errors.Join(cause, err) // the reader's, which has seen s.err
+		case s.err == nil && err == nil:
+			return s.summary, interrupted.Err()
+		}
+		return s.summary, errors.Join(interrupted.Err(), s.err, err)
 	}
 	for i := range skipped {
 		if oerr := s.skip(&skipped[i], s.unfit(&skipped[i], harden)); oerr != nil {
@@ -227,7 +239,9 @@ func (s *session) catchUp(ctx context.Context, c *capture.Capture) {
 	mark := &pending{marks: make(chan struct{})}
 	s.start(ctx, c, mark, ok)
 	if mark.err != nil {
-		s.fail(mark.err)
+		if ctx.Err() == nil {
+			s.fail(mark.err)
+		}
 		return
 	}
 	select {
