@@ -105,6 +105,9 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	}
 	c, err := capture.Open(ctx, capture.Options{Backend: o.Backend, OnlyFollowed: true, Node: *node.Host(), Tool: o.Tool})
 	if err != nil {
+		if interrupted.Err() != nil {
+			err = interrupted.Err()
+		}
 		return s.summary, err
 	}
 	s.header = c.Header()
