@@ -128,9 +128,9 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 	if opts.OnlyFollowed {
 		keep = append(keep, "task_fork")
 	}
-	syscall := false
+	syscall, shared := false, false
 	for _, h := range hooks() {
-		if h.function == load.FnSyscall && syscall {
+		if h.function == load.FnSyscall && shared {
 			continue
 		}
 		t, err := h.resolve(kernel)
@@ -165,6 +165,7 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 		}
 		list = append(list, chosen{t, via})
 		syscall = syscall || h.function == load.FnSyscall
+		shared = shared || h.program == "sys_bpf" // by all entry points
 	}
 	if !syscall {
 		return nil, fmt.Errorf("watch the system call: %w", errNoFunction)

@@ -277,6 +277,7 @@ const (
 	coreProgFentryBpfProgNewFd             = "fentry_bpf_prog_new_fd"
 	coreProgFentryBpfProgSelectRuntime     = "fentry_bpf_prog_select_runtime"
 	coreProgFentryDoCheckCommon            = "fentry_do_check_common"
+	coreProgFentryIa32SysBpf               = "fentry_ia32_sys_bpf"
 	coreProgFentryJitSubprogs              = "fentry_jit_subprogs"
 	coreProgFentrySkAttachFilter           = "fentry_sk_attach_filter"
 	coreProgFentrySysBpf                   = "fentry_sys_bpf"
@@ -292,6 +293,7 @@ const (
 	coreProgFexitBpfProgNewFd              = "fexit_bpf_prog_new_fd"
 	coreProgFexitBpfProgSelectRuntime      = "fexit_bpf_prog_select_runtime"
 	coreProgFexitDoCheckCommon             = "fexit_do_check_common"
+	coreProgFexitIa32SysBpf                = "fexit_ia32_sys_bpf"
 	coreProgFexitJitSubprogs               = "fexit_jit_subprogs"
 	coreProgFexitSecureComputing           = "fexit_secure_computing"
 	coreProgFexitSecurityBpf               = "fexit_security_bpf"
@@ -313,6 +315,7 @@ const (
 	coreProgKprobeBpfProgSelectRuntime     = "kprobe_bpf_prog_select_runtime"
 	coreProgKprobeBpfVerifierLogWrite      = "kprobe_bpf_verifier_log_write"
 	coreProgKprobeDoCheckCommon            = "kprobe_do_check_common"
+	coreProgKprobeIa32SysBpf               = "kprobe_ia32_sys_bpf"
 	coreProgKprobeJitSubprogs              = "kprobe_jit_subprogs"
 	coreProgKprobeSecurityBpf              = "kprobe_security_bpf"
 	coreProgKprobeSecurityBpfProgLoad      = "kprobe_security_bpf_prog_load"
@@ -332,6 +335,7 @@ const (
 	coreProgKretprobeBpfProgNewFd          = "kretprobe_bpf_prog_new_fd"
 	coreProgKretprobeBpfProgSelectRuntime  = "kretprobe_bpf_prog_select_runtime"
 	coreProgKretprobeDoCheckCommon         = "kretprobe_do_check_common"
+	coreProgKretprobeIa32SysBpf            = "kretprobe_ia32_sys_bpf"
 	coreProgKretprobeJitSubprogs           = "kretprobe_jit_subprogs"
 	coreProgKretprobeSecureComputing       = "kretprobe_secure_computing"
 	coreProgKretprobeSecurityBpf           = "kretprobe_security_bpf"
@@ -439,6 +443,7 @@ type coreProgramSpecs struct {
 	FentryBpfProgNewFd             *ebpf.ProgramSpec `ebpf:"fentry_bpf_prog_new_fd"`
 	FentryBpfProgSelectRuntime     *ebpf.ProgramSpec `ebpf:"fentry_bpf_prog_select_runtime"`
 	FentryDoCheckCommon            *ebpf.ProgramSpec `ebpf:"fentry_do_check_common"`
+	FentryIa32SysBpf               *ebpf.ProgramSpec `ebpf:"fentry_ia32_sys_bpf"`
 	FentryJitSubprogs              *ebpf.ProgramSpec `ebpf:"fentry_jit_subprogs"`
 	FentrySkAttachFilter           *ebpf.ProgramSpec `ebpf:"fentry_sk_attach_filter"`
 	FentrySysBpf                   *ebpf.ProgramSpec `ebpf:"fentry_sys_bpf"`
@@ -454,6 +459,7 @@ type coreProgramSpecs struct {
 	FexitBpfProgNewFd              *ebpf.ProgramSpec `ebpf:"fexit_bpf_prog_new_fd"`
 	FexitBpfProgSelectRuntime      *ebpf.ProgramSpec `ebpf:"fexit_bpf_prog_select_runtime"`
 	FexitDoCheckCommon             *ebpf.ProgramSpec `ebpf:"fexit_do_check_common"`
+	FexitIa32SysBpf                *ebpf.ProgramSpec `ebpf:"fexit_ia32_sys_bpf"`
 	FexitJitSubprogs               *ebpf.ProgramSpec `ebpf:"fexit_jit_subprogs"`
 	FexitSecureComputing           *ebpf.ProgramSpec `ebpf:"fexit_secure_computing"`
 	FexitSecurityBpf               *ebpf.ProgramSpec `ebpf:"fexit_security_bpf"`
@@ -475,6 +481,7 @@ type coreProgramSpecs struct {
 	KprobeBpfProgSelectRuntime     *ebpf.ProgramSpec `ebpf:"kprobe_bpf_prog_select_runtime"`
 	KprobeBpfVerifierLogWrite      *ebpf.ProgramSpec `ebpf:"kprobe_bpf_verifier_log_write"`
 	KprobeDoCheckCommon            *ebpf.ProgramSpec `ebpf:"kprobe_do_check_common"`
+	KprobeIa32SysBpf               *ebpf.ProgramSpec `ebpf:"kprobe_ia32_sys_bpf"`
 	KprobeJitSubprogs              *ebpf.ProgramSpec `ebpf:"kprobe_jit_subprogs"`
 	KprobeSecurityBpf              *ebpf.ProgramSpec `ebpf:"kprobe_security_bpf"`
 	KprobeSecurityBpfProgLoad      *ebpf.ProgramSpec `ebpf:"kprobe_security_bpf_prog_load"`
@@ -494,6 +501,7 @@ type coreProgramSpecs struct {
 	KretprobeBpfProgNewFd          *ebpf.ProgramSpec `ebpf:"kretprobe_bpf_prog_new_fd"`
 	KretprobeBpfProgSelectRuntime  *ebpf.ProgramSpec `ebpf:"kretprobe_bpf_prog_select_runtime"`
 	KretprobeDoCheckCommon         *ebpf.ProgramSpec `ebpf:"kretprobe_do_check_common"`
+	KretprobeIa32SysBpf            *ebpf.ProgramSpec `ebpf:"kretprobe_ia32_sys_bpf"`
 	KretprobeJitSubprogs           *ebpf.ProgramSpec `ebpf:"kretprobe_jit_subprogs"`
 	KretprobeSecureComputing       *ebpf.ProgramSpec `ebpf:"kretprobe_secure_computing"`
 	KretprobeSecurityBpf           *ebpf.ProgramSpec `ebpf:"kretprobe_security_bpf"`
@@ -668,6 +676,7 @@ type corePrograms struct {
 	FentryBpfProgNewFd             *ebpf.Program `ebpf:"fentry_bpf_prog_new_fd"`
 	FentryBpfProgSelectRuntime     *ebpf.Program `ebpf:"fentry_bpf_prog_select_runtime"`
 	FentryDoCheckCommon            *ebpf.Program `ebpf:"fentry_do_check_common"`
+	FentryIa32SysBpf               *ebpf.Program `ebpf:"fentry_ia32_sys_bpf"`
 	FentryJitSubprogs              *ebpf.Program `ebpf:"fentry_jit_subprogs"`
 	FentrySkAttachFilter           *ebpf.Program `ebpf:"fentry_sk_attach_filter"`
 	FentrySysBpf                   *ebpf.Program `ebpf:"fentry_sys_bpf"`
@@ -683,6 +692,7 @@ type corePrograms struct {
 	FexitBpfProgNewFd              *ebpf.Program `ebpf:"fexit_bpf_prog_new_fd"`
 	FexitBpfProgSelectRuntime      *ebpf.Program `ebpf:"fexit_bpf_prog_select_runtime"`
 	FexitDoCheckCommon             *ebpf.Program `ebpf:"fexit_do_check_common"`
+	FexitIa32SysBpf                *ebpf.Program `ebpf:"fexit_ia32_sys_bpf"`
 	FexitJitSubprogs               *ebpf.Program `ebpf:"fexit_jit_subprogs"`
 	FexitSecureComputing           *ebpf.Program `ebpf:"fexit_secure_computing"`
 	FexitSecurityBpf               *ebpf.Program `ebpf:"fexit_security_bpf"`
@@ -704,6 +714,7 @@ type corePrograms struct {
 	KprobeBpfProgSelectRuntime     *ebpf.Program `ebpf:"kprobe_bpf_prog_select_runtime"`
 	KprobeBpfVerifierLogWrite      *ebpf.Program `ebpf:"kprobe_bpf_verifier_log_write"`
 	KprobeDoCheckCommon            *ebpf.Program `ebpf:"kprobe_do_check_common"`
+	KprobeIa32SysBpf               *ebpf.Program `ebpf:"kprobe_ia32_sys_bpf"`
 	KprobeJitSubprogs              *ebpf.Program `ebpf:"kprobe_jit_subprogs"`
 	KprobeSecurityBpf              *ebpf.Program `ebpf:"kprobe_security_bpf"`
 	KprobeSecurityBpfProgLoad      *ebpf.Program `ebpf:"kprobe_security_bpf_prog_load"`
@@ -723,6 +734,7 @@ type corePrograms struct {
 	KretprobeBpfProgNewFd          *ebpf.Program `ebpf:"kretprobe_bpf_prog_new_fd"`
 	KretprobeBpfProgSelectRuntime  *ebpf.Program `ebpf:"kretprobe_bpf_prog_select_runtime"`
 	KretprobeDoCheckCommon         *ebpf.Program `ebpf:"kretprobe_do_check_common"`
+	KretprobeIa32SysBpf            *ebpf.Program `ebpf:"kretprobe_ia32_sys_bpf"`
 	KretprobeJitSubprogs           *ebpf.Program `ebpf:"kretprobe_jit_subprogs"`
 	KretprobeSecureComputing       *ebpf.Program `ebpf:"kretprobe_secure_computing"`
 	KretprobeSecurityBpf           *ebpf.Program `ebpf:"kretprobe_security_bpf"`
@@ -754,6 +766,7 @@ func (p *corePrograms) Close() error {
 		p.FentryBpfProgNewFd,
 		p.FentryBpfProgSelectRuntime,
 		p.FentryDoCheckCommon,
+		p.FentryIa32SysBpf,
 		p.FentryJitSubprogs,
 		p.FentrySkAttachFilter,
 		p.FentrySysBpf,
@@ -769,6 +782,7 @@ func (p *corePrograms) Close() error {
 		p.FexitBpfProgNewFd,
 		p.FexitBpfProgSelectRuntime,
 		p.FexitDoCheckCommon,
+		p.FexitIa32SysBpf,
 		p.FexitJitSubprogs,
 		p.FexitSecureComputing,
 		p.FexitSecurityBpf,
@@ -790,6 +804,7 @@ func (p *corePrograms) Close() error {
 		p.KprobeBpfProgSelectRuntime,
 		p.KprobeBpfVerifierLogWrite,
 		p.KprobeDoCheckCommon,
+		p.KprobeIa32SysBpf,
 		p.KprobeJitSubprogs,
 		p.KprobeSecurityBpf,
 		p.KprobeSecurityBpfProgLoad,
@@ -809,6 +824,7 @@ func (p *corePrograms) Close() error {
 		p.KretprobeBpfProgNewFd,
 		p.KretprobeBpfProgSelectRuntime,
 		p.KretprobeDoCheckCommon,
+		p.KretprobeIa32SysBpf,
 		p.KretprobeJitSubprogs,
 		p.KretprobeSecureComputing,
 		p.KretprobeSecurityBpf,

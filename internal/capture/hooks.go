@@ -50,7 +50,8 @@ type hook struct {
 func hooks() []hook {
 	return []hook{
 		{load.FnSyscall, coreHookH_SYSCALL, span, "sys_bpf", []string{"__sys_bpf"}, nil},
-		{load.FnSyscall, coreHookH_SYSCALL, span, "x64_sys_bpf", []string{"__x64_sys_bpf"}, nil}, // 5.10
+		{load.FnSyscall, coreHookH_SYSCALL, span, "x64_sys_bpf", []string{"__x64_sys_bpf"}, nil},   // 5.10
+		{load.FnSyscall, coreHookH_SYSCALL, span, "ia32_sys_bpf", []string{"__ia32_sys_bpf"}, nil}, // and loaders of 32 bits there
 		{load.FnLoad, coreHookH_LOAD, span, "bpf_prog_load", []string{"bpf_prog_load"}, nil},
 		{load.FnCheck, coreHookH_CHECK, span, "bpf_check", []string{"bpf_check"}, pointerTo("bpf_prog", 2)},
 		{load.FnDoCheck, coreHookH_DOCHECK, span, "do_check_common", []string{"do_check_common"}, pointerTo("bpf_verifier_env", 1)},

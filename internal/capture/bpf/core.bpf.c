@@ -181,36 +181,46 @@ SEC("kretprobe/__sys_bpf") int kretprobe_sys_bpf(struct pt_regs *ctx)
 	return end_call((s64)(s32)ctx->ax, F_EXIT);
 }
 
-/* 5.10 has no __sys_bpf: the system call's own entry point, whose argument is the user's registers. */
-static __always_inline void begin_x64_sys_bpf(u64 regs)
+/* 5.10 has no __sys_bpf: the system call's own entry points, whose argument is the user's registers. */
+static __always_inline int begin_x64_sys_bpf(u64 regs)
 {
 	struct pt_regs user = {};
 
 	bpf_probe_read_kernel(&user, sizeof(user), (void *)(unsigned long)regs);
 	begin_bpf((u32)user.di, user.si, (u32)user.dx, 0);
-}
-
-SEC("fentry/__x64_sys_bpf") int fentry_x64_sys_bpf(u64 *ctx)
-{
-	begin_x64_sys_bpf(slot(ctx, 0));
 	return 0;
 }
 
-SEC("fexit/__x64_sys_bpf") int fexit_x64_sys_bpf(u64 *ctx)
+/* The same for loaders of 32 bits; union bpf_attr is laid out alike. */
+static __always_inline int begin_ia32_sys_bpf(u64 regs)
 {
-	return end_call(slot(ctx, cfg_ret[H_SYSCALL]), F_EXIT);
-}
+	struct pt_regs user = {};
 
-SEC("kprobe/__x64_sys_bpf") int kprobe_x64_sys_bpf(struct pt_regs *ctx)
-{
-	begin_x64_sys_bpf(ctx->di);
+	bpf_probe_read_kernel(&user, sizeof(user), (void *)(unsigned long)regs);
+	begin_bpf((u32)user.bx, (u32)user.cx, (u32)user.dx, 0);
 	return 0;
 }
 
-SEC("kretprobe/__x64_sys_bpf") int kretprobe_x64_sys_bpf(struct pt_regs *ctx)
-{
-	return end_call(ctx->ax, F_EXIT);
-}
+#define ENTRY_POINT(name)                                                                                                       \
+	SEC("fentry/__" #name) int fentry_##name(u64 *ctx)                                                                      \
+	{                                                                                                                       \
+		return begin_##name(slot(ctx, 0));                                                                              \
+	}                                                                                                                       \
+	SEC("fexit/__" #name) int fexit_##name(u64 *ctx)                                                                        \
+	{                                                                                                                       \
+		return end_call(slot(ctx, cfg_ret[H_SYSCALL]), F_EXIT);                                                         \
+	}                                                                                                                       \
+	SEC("kprobe/__" #name) int kprobe_##name(struct pt_regs *ctx)                                                           \
+	{                                                                                                                       \
+		return begin_##name(ctx->di);                                                                                   \
+	}                                                                                                                       \
+	SEC("kretprobe/__" #name) int kretprobe_##name(struct pt_regs *ctx)                                                     \
+	{                                                                                                                       \
+		return end_call(ctx->ax, F_EXIT);                                                                               \
+	}
+
+ENTRY_POINT(x64_sys_bpf)
+ENTRY_POINT(ia32_sys_bpf)
 
 #include "syscalls.h"
 
