@@ -3,33 +3,42 @@
 package capture
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// openCgroup opens the directory of a cgroup v2 by its id, which is the file handle of kernfs (5.5).
+// openCgroup opens the directory of a cgroup v2 by its id, which is the directory's inode number. open_by_handle_at would be quicker, and
+// not every kernel has it.
 func openCgroup(id uint64) (*os.File, error) {
 	root, err := cgroup2Root()
 	if err != nil {
 		return nil, err
 	}
-	mount, err := os.Open(root)
+	found := ""
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil // a group that has just gone
+		}
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) == nil && st.Ino == id {
+			found = path
+			return fs.SkipAll
+		}
+		return nil
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find cgroup %d: %w", id, err)
 	}
-	defer mount.Close()
-	const fileidKernfs = 0xfe // include/linux/exportfs.h
-	handle := unix.NewFileHandle(fileidKernfs, binary.LittleEndian.AppendUint64(nil, id))
-	fd, err := unix.OpenByHandleAt(int(mount.Fd()), handle, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("open cgroup %d below %s: %w", id, root, err)
+	if found == "" {
+		return nil, fmt.Errorf("find cgroup %d: there is none below %s", id, root)
 	}
-	return os.NewFile(uintptr(fd), root), nil
+	return os.Open(found)
 }
 
 // cgroup2Root is where the cgroup v2 hierarchy is mounted.
@@ -39,8 +48,8 @@ func cgroup2Root() (string, error) {
 		return "", fmt.Errorf("find cgroup2: %w", err)
 	}
 	for line := range strings.Lines(string(b)) { // "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"
-		mount, fs, ok := strings.Cut(line, " - ")
-		if fields := strings.Fields(mount); ok && strings.HasPrefix(fs, "cgroup2 ") && len(fields) > 4 {
+		mount, kind, ok := strings.Cut(line, " - ")
+		if fields := strings.Fields(mount); ok && strings.HasPrefix(kind, "cgroup2 ") && len(fields) > 4 {
 			return fields[4], nil
 		}
 	}
