@@ -31,15 +31,17 @@ func TestLocked(t *testing.T) {
 	switch level := lockdownLevel(t); level {
 	case "integrity":
 		// what may not be written may still be read: everything as ever
-		w := watch(t, place{})
+		w, other := watch(t, place{}), watch(t, place{}) // and two of a kind do not disturb each other
 		handOut(t, []outcome{{Backend: w.header.Backend, Hooks: w.header.Hooks}})
 		run(t, "uninit-register-nolog")
-		s := w.stop()
-		qt.Check(t, qt.Equals(w.header.Backend, "fentry"))
-		qt.Check(t, qt.Equals(hookOf(w.header, load.FnVerbose).Via, "kprobe"))
-		c := s.one(t, programOf(t, "uninit-register-nolog"))
-		qt.Check(t, qt.Equals(c.FailedInsn, 0))
-		qt.Check(t, qt.StringContains(s.says(c.ID), "!read_ok"))
+		for _, w := range []*watcher{w, other} {
+			qt.Check(t, qt.Equals(w.header.Backend, "fentry"))
+			qt.Check(t, qt.Equals(hookOf(w.header, load.FnVerbose).Via, "kprobe"))
+			s := w.stop()
+			c := s.one(t, programOf(t, "uninit-register-nolog"))
+			qt.Check(t, qt.Equals(c.FailedInsn, 0))
+			qt.Check(t, qt.StringContains(s.says(c.ID), "!read_ok"))
+		}
 	case "confidentiality":
 		var outcomes []outcome
 		for _, b := range []backend{fentry, kprobe, tracepoint} {
