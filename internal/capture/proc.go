@@ -75,7 +75,7 @@ func readCreds(dir string) *trace.Creds {
 	if known < 4 {
 		return nil
 	}
-	if !strings.HasSuffix(strings.TrimSpace(readSome(dir+"uid_map")), " 4294967295") { // not the initial user namespace
+	if m := strings.TrimSpace(readSome(dir + "uid_map")); m != "" && !strings.HasSuffix(m, " 4294967295") { // not the initial user namespace
 		c.UserNSLevel = 1
 	}
 	return c

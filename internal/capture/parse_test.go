@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+)
+
+// What bpf_prog_show_fdinfo writes (kernel/bpf/syscall.c, 6.1).
+func TestParseFdinfo(t *testing.T) {
+	const text = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t1057\nprog_type:\t1\nprog_jited:\t1\nprog_tag:\ta04f5eef06a7f555\n" +
+		"memlock:\t4096\nprog_id:\t42\nrun_time_ns:\t0\nrun_cnt:\t0\nrecursion_misses:\t0\nverified_insns:\t2\n"
+	want := &trace.Prog{ID: 42, Type: 1, Tag: mustHex("a04f5eef06a7f555"), JITed: true, VerifiedInsns: 2, BlindedUnknown: true}
+	qt.Check(t, qt.DeepEquals(parseFdinfo(strings.NewReader(text)), want))
+	interpreted := parseFdinfo(strings.NewReader(strings.Replace(text, "jited:\t1", "jited:\t0", 1)))
+	qt.Check(t, qt.IsFalse(interpreted.JITed))
+	for _, other := range []string{"", "pos:\t0\nflags:\t02\n", "prog_jited:\tmaybe\n", "\x00\xff:\n::"} {
+		qt.Check(t, qt.IsNil(parseFdinfo(strings.NewReader(other))), qt.Commentf("%q", other))
+	}
+}
+
+// The child's pid moved when 6.17 gave the names lengths of their own.
+func TestEventField(t *testing.T) {
+	const before = "name: sched_process_fork\nID: 298\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n" +
+		"\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\tfield:char parent_comm[16];\toffset:8;\tsize:16;\tsigned:0;\n" +
+		"\tfield:pid_t parent_pid;\toffset:24;\tsize:4;\tsigned:1;\n\tfield:char child_comm[16];\toffset:28;\tsize:16;\tsigned:0;\n" +
+		"\tfield:pid_t child_pid;\toffset:44;\tsize:4;\tsigned:1;\n\nprint fmt: \"comm=%s pid=%d child_comm=%s child_pid=%d\", REC->parent_comm\n"
+	const after = "format:\n\tfield:__data_loc char[] parent_comm;\toffset:8;\tsize:4;\tsigned:0;\n\tfield:pid_t parent_pid;\toffset:12;\tsize:4;\tsigned:1;\n" +
+		"\tfield:__data_loc char[] child_comm;\toffset:16;\tsize:4;\tsigned:0;\n\tfield:pid_t child_pid;\toffset:20;\tsize:4;\tsigned:1;\n"
+	dir := t.TempDir()
+	event := filepath.Join(dir, "events/sched/sched_process_fork")
+	qt.Assert(t, qt.IsNil(os.MkdirAll(event, 0o755)))
+	root, err := os.OpenRoot(dir)
+	qt.Assert(t, qt.IsNil(err))
+	defer root.Close()
+	for text, want := range map[string]uint32{before: 44, after: 20} {
+		qt.Assert(t, qt.IsNil(os.WriteFile(event+"/format", []byte(text), 0o644)))
+		at, err := eventField(root, "sched", "sched_process_fork", "child_pid")
+		qt.Check(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(at, want))
+	}
+	_, err = eventField(root, "sched", "sched_process_fork", "pid")
+	qt.Check(t, qt.ErrorMatches(err, "read format of sched/sched_process_fork: no field pid"))
+	_, err = eventField(root, "sched", "sched_process_exec", "pid")
+	qt.Check(t, qt.ErrorMatches(err, "read format of sched/sched_process_exec: .*no such file or directory"))
+}
