@@ -56,6 +56,11 @@ func (p programs) profile(dir string) (map[string]map[string][]hookCost, error) 
 }
 
 func (p programs) profileWork(w work) ([]hookCost, error) {
+	// Reading the counters is watched too: what it costs is measured first, and taken off.
+	idle, err := programStats()
+	if err != nil {
+		return nil, err
+	}
 	before, err := programStats()
 	if err != nil {
 		return nil, err
@@ -75,16 +80,16 @@ func (p programs) profileWork(w work) ([]hookCost, error) {
 	}
 	byName := map[string]hookCost{}
 	for id, s := range after {
-		b := before[id]
+		b, i := before[id], idle[id]
 		c := byName[s.name]
 		c.Program = s.name
-		c.Runs += float64(s.runs-b.runs) / loads
-		c.NS += float64(s.time-b.time) / loads
+		c.Runs += max(0, float64(s.runs-b.runs)-float64(b.runs-i.runs)) / loads
+		c.NS += max(0, float64(s.time-b.time)-float64(b.time-i.time)) / loads
 		byName[s.name] = c
 	}
 	var list []hookCost
 	for _, c := range byName {
-		if c.Runs > 0 {
+		if c.Runs > 0 && c.NS > 0 {
 			list = append(list, c)
 		}
 	}
