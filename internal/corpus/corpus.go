@@ -63,7 +63,7 @@ type Case struct {
 	Except map[string]string
 }
 
-// Host is the kernel of the machine that runs the tests.
+// Host is the kernel of the machine that runs the tests: its fates are those of 6.14 to 6.18 without an interpreter.
 const Host = "host"
 
 // Want is a load's fate, and what is to be concluded from it. The zero value of Kind is prog_load.

@@ -22,6 +22,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 )
 
 func TestMain(m *testing.M) {
@@ -189,13 +190,18 @@ func TestHost(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
+	profile := node.Host()
+	kernel, ok := profile.Kernel()
+	if always, _ := profile.JITAlwaysOn(); !ok || !always || kernel.Before(6, 14) || !kernel.Before(6, 19) {
+		t.Skipf("the fates are those of Linux 6.14 to 6.18 without an interpreter, this is %s", profile.Release)
+	}
 	tools := build(t)
 	cases := slices.DeleteFunc(selected(t, ""), func(c Case) bool { return c.inLab() || c.skip(Host, "") != "" })
 	runs, err := Observe(t.Context(), Watch{Kernel: Host, Backends: []string{""}, Tools: tools, Followed: true, Sysctls: raiseHarden, Log: func(s string) { t.Log(s) }}, cases)
 	qt.Assert(t, qt.IsNil(err))
 	counts := map[Judgement]int{}
 	for _, r := range runs {
-		c := cases[slices.IndexFunc(cases, func(c Case) bool { return c.Name == r.Case })]
+		c := cases[place(cases, r.Case)]
 		j, wrong := c.Judge(Host, r)
 		counts[j]++
 		for _, w := range wrong {
@@ -203,6 +209,12 @@ func TestHost(t *testing.T) {
 		}
 	}
 	t.Logf("%d right, %d among the alternatives, %d wrong", counts[Right], counts[Among], counts[Wrong])
+	slices.SortFunc(runs, func(a, b Run) int { return cmp.Compare(place(cases, a.Case), place(cases, b.Case)) })
+	hostTable(t, cases, runs, profile)
+}
+
+func place(cases []Case, name string) int {
+	return slices.IndexFunc(cases, func(c Case) bool { return c.Name == name })
 }
 
 // raiseHarden is all that may be set on a machine that is not the lab's.

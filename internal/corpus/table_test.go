@@ -21,6 +21,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/vm"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 )
 
 var update = flag.Bool("update", false, "write docs/corpus.md anew")
@@ -89,15 +90,59 @@ func (rs *results) table(t *testing.T) {
 		return
 	}
 	got := rs.render(t)
+	lab, host := readTable(t)
 	if *update {
-		qt.Assert(t, qt.IsNil(os.WriteFile(tableFile, []byte(got), 0o644)))
+		writeTable(t, got, host)
 		return
 	}
-	want, err := os.ReadFile(tableFile)
-	qt.Assert(t, qt.IsNil(err))
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("docs/corpus.md differs; run the test with -update and look at what changed:\n%s", diff)
+	if diff := cmp.Diff(lab, got); diff != "" {
+		t.Errorf("%s differs; run the test with -update and look at what changed:\n%s", tableFile, diff)
 	}
+}
+
+// The part of the file about one host is not held against anything: it is true of that machine.
+const hostHeading = "\n## On a host\n"
+
+func readTable(t *testing.T) (lab, host string) {
+	t.Helper()
+	b, err := os.ReadFile(tableFile)
+	if err != nil && !(*update && os.IsNotExist(err)) {
+		t.Fatal(err)
+	}
+	lab, host, _ = strings.Cut(string(b), hostHeading)
+	return lab, host
+}
+
+func writeTable(t *testing.T, lab, host string) {
+	t.Helper()
+	qt.Assert(t, qt.IsNil(os.WriteFile(tableFile, []byte(lab+hostHeading+host), 0o644)))
+}
+
+// hostTable writes what was concluded on this machine.
+func hostTable(t *testing.T, cases []Case, runs []Run, node *node.Profile) {
+	if !*update || narrowed(t, onlyEnv) != nil || t.Failed() {
+		return
+	}
+	var b strings.Builder
+	counts := map[Judgement]int{}
+	var rows strings.Builder
+	for i := range cases {
+		c := &cases[i]
+		j, _ := c.Judge(Host, runs[i])
+		counts[j]++
+		told := map[Judgement]string{Right: "right", Among: "the true cause is named among the alternatives"}[j]
+		fmt.Fprintf(&rows, "| %s | %s | %s | %s |\n", c.Name, c.Loader, c.fate(Host), told)
+	}
+	lockdown := node.Lockdown
+	if lockdown == "" {
+		lockdown = "not readable"
+	}
+	fmt.Fprintf(&b, "\nWhat needs no machine of its own, on the machine that last ran `go test ./internal/corpus -run TestHost -update`: Linux %s, "+
+		"lockdown %s, watched by %s. %d loads: %d told right, %d with the true cause among the alternatives.\n\n",
+		node.Release, lockdown, runs[0].Backend, len(runs), counts[Right], counts[Among])
+	b.WriteString("| case | loader | fate | told |\n|---|---|---|---|\n" + rows.String())
+	lab, _ := readTable(t)
+	writeTable(t, lab, b.String())
 }
 
 const preamble = `# The corpus
@@ -107,11 +152,11 @@ from what the kernel does; each loader also says itself which errno it met. ` + 
 BPFWHY_LAB=1) writes this file, and the same test without -update fails when it no longer holds.
 
 A cell holds the rule, the errno and the stage that were concluded. They were told with all four backends (fentry, kprobe, classic tracepoints,
-tp_btf) unless a letter says otherwise:
+tp_btf; under lockdown=confidentiality there is tp_btf alone) unless a letter says otherwise:
 
 * **≈t**, **≈b**: with tracepoints, or with tp_btf, the conclusion stays open and the true cause is named among the alternatives. These
   backends watch the system call from outside, and the loader asked for no log.
-* **−t**, **−b**: not seen with that backend; the notes say why.
+* **−k**, **−t**, **−b**: not to be seen with that backend; the notes say why.
 * "works" means that the load succeeds there and gives no finding.
 
 `
@@ -123,8 +168,9 @@ func (rs *results) render(t *testing.T) string {
 	for _, k := range vm.Kernels() {
 		kernels = append(kernels, k.ID)
 	}
-	failing, runs := 0, len(rs.judged)
-	for _, c := range Cases() {
+	cases := slices.DeleteFunc(Cases(), func(c Case) bool { return c.HostOnly })
+	failing := 0
+	for _, c := range cases {
 		if slices.ContainsFunc(kernels, func(k string) bool { return c.on(k).Outcome != load.Loaded }) {
 			failing++
 		}
@@ -134,10 +180,9 @@ func (rs *results) render(t *testing.T) string {
 		counts[j]++
 	}
 	fmt.Fprintf(&b, "%d cases, %d of them with a failing load; %d observed runs: %d told right, %d with the true cause among the alternatives.\n\n",
-		len(Cases()), failing, runs, counts[Right], counts[Among])
+		len(cases), failing, len(rs.judged), counts[Right], counts[Among])
 	fmt.Fprintf(&b, "| case | loader | %s |\n|---|---|%s\n", strings.Join(kernels, " | "), strings.Repeat("---|", len(kernels)))
-	var notes []string
-	for _, c := range Cases() {
+	for _, c := range cases {
 		name := c.Name
 		switch {
 		case c.Lockdown != "":
@@ -150,29 +195,39 @@ func (rs *results) render(t *testing.T) string {
 			fmt.Fprintf(&b, " %s |", rs.cell(t, &c, k))
 		}
 		b.WriteString("\n")
-		notes = append(notes, c.notes()...)
 	}
-	b.WriteString("\n## Notes\n\n" + strings.Join(notes, "\n") + "\n")
+	b.WriteString("\n## Notes\n\n" + notes(cases))
 	return b.String()
 }
 
-// notes says where in the lab a case is left out, and why.
-func (c *Case) notes() []string {
-	where := map[string][]string{} // by reason
-	for _, k := range slices.Sorted(maps.Keys(c.Except)) {
-		if k != Host {
-			where[c.Except[k]] = append(where[c.Except[k]], strings.ReplaceAll(strings.TrimPrefix(k, "*/"), "/", " with "))
+// notes says which cases are left out where in the lab, and why.
+func notes(cases []Case) string {
+	type note struct{ why, where string }
+	var order []note
+	of := map[note][]string{}
+	for _, c := range cases {
+		where := map[string][]string{} // by reason
+		for _, k := range slices.Sorted(maps.Keys(c.Except)) {
+			if k != Host {
+				where[c.Except[k]] = append(where[c.Except[k]], strings.ReplaceAll(strings.TrimPrefix(k, "*/"), "/", " with "))
+			}
+		}
+		for _, why := range slices.Sorted(maps.Keys(where)) {
+			n := note{why, strings.Join(where[why], ", ")}
+			if of[n] == nil {
+				order = append(order, n)
+			}
+			of[n] = append(of[n], c.Name)
 		}
 	}
-	var notes []string
-	for _, why := range slices.Sorted(maps.Keys(where)) {
-		notes = append(notes, fmt.Sprintf("* %s, %s: %s.", c.Name, strings.Join(where[why], ", "), why))
+	var b strings.Builder
+	for _, n := range order {
+		fmt.Fprintf(&b, "* %s; %s: %s.\n", strings.Join(of[n], ", "), n.where, n.why)
 	}
-	return notes
+	return b.String()
 }
 
 func (rs *results) cell(t *testing.T, c *Case, kernel string) string {
-	w := c.on(kernel)
 	marks := ""
 	ran := false
 	for _, backend := range backendsUnder(t, c.Lockdown) {
@@ -187,11 +242,17 @@ func (rs *results) cell(t *testing.T, c *Case, kernel string) string {
 			ran = true
 		}
 	}
-	switch {
-	case !ran:
+	if !ran {
 		return "not run"
-	case w.Outcome == load.Loaded:
-		return "works" + marks
+	}
+	return c.fate(kernel) + marks
+}
+
+// fate is what is to be concluded on a kernel, in a few words.
+func (c *Case) fate(kernel string) string {
+	w := c.on(kernel)
+	if w.Outcome == load.Loaded {
+		return "works"
 	}
 	rule := w.Rule
 	if c.Several != nil {
@@ -201,7 +262,7 @@ func (rs *results) cell(t *testing.T, c *Case, kernel string) string {
 	if w.Errno != 0 {
 		errno = names[w.Errno]
 	}
-	return fmt.Sprintf("%s %s, %s%s", rule, errno, w.Stage, marks)
+	return fmt.Sprintf("%s %s, %s", rule, errno, w.Stage)
 }
 
 var names = map[int]string{
