@@ -130,7 +130,7 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 	}
 	syscall, shared := false, false
 	for _, h := range hooks() {
-		if h.function == load.FnSyscall && shared {
+		if h.function == load.FnSyscall && shared || h.program == "bpf_verifier_log_write" && !verifierIsSplit(kernel) {
 			continue
 		}
 		t, err := h.resolve(kernel)
@@ -237,11 +237,13 @@ func (c *collection) attachProgram(name, symbol string, via backend, tracefs *os
 	l, err := link.Kprobe(symbol, p, nil)
 	if err != nil {
 		// verbose is the name of a variable too from 6.1 on: the function is reached by its address
-		if offset, err2 := textOffset(symbol); err2 == nil {
-			return link.Kprobe("_text", p, &link.KprobeOptions{Offset: offset})
+		offset, hidden := textOffset(symbol)
+		if hidden != nil {
+			return nil, fmt.Errorf("kprobe by name: %s; by address: %w", reason(err), hidden)
 		}
+		return link.Kprobe("_text", p, &link.KprobeOptions{Offset: offset})
 	}
-	return l, err
+	return l, nil
 }
 
 // attachLife attaches what follows tasks: their ends, and their children where processes are followed.

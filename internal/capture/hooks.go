@@ -106,6 +106,14 @@ type target struct {
 
 var errNoFunction = errors.New("this kernel has no such function")
 
+// verifierIsSplit: from 7.1 on the verifier is several files, and those but the first say what is wrong through
+// bpf_verifier_log_write. Before, only the state at log level 2 is written through it: a million calls for a program of 30,000
+// instructions, which watching made half as expensive again.
+func verifierIsSplit(spec *btf.Spec) bool {
+	var fn *btf.Func
+	return spec.TypeByName("bpf_jit_subprogs", &fn) == nil
+}
+
 // resolve finds a hook in the kernel's BTF. Positions come from there and never from the version: 7.1 put an argument
 // before another, and stable kernels backport.
 func (h hook) resolve(spec *btf.Spec) (*target, error) {
