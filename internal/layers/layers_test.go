@@ -23,6 +23,7 @@ var pure = map[string][]string{
 	"load":              {"insn"},
 	"verifierlog":       {},
 	"blinding":          {"insn"},
+	"rewrite":           {"insn", "blinding"},
 	"explain":           {"insn", "load", "node", "verifierlog", "blinding"},
 	"internal/trace":    {"insn", "load", "node"},
 	"internal/enrich":   {"load"},
