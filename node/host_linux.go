@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -86,6 +87,7 @@ func read(root fs.FS, machine string) *Profile {
 	r.cgroups()
 	r.jitMemory()
 	r.container()
+	r.process()
 	if len(r.p.Unknown) == 0 {
 		r.p.Unknown = nil
 	}
@@ -357,6 +359,69 @@ func (r *reader) container() {
 	default:
 		if l, err := fs.ReadLink(r.root, "proc/self/ns/pid"); err == nil && l != initialPIDNS {
 			r.p.Container = "the pid namespace is not the initial one"
+		}
+	}
+}
+
+// process reads what the kernel says of ourselves.
+func (r *reader) process() {
+	p := &Process{}
+	status, err := r.small("proc/self/status")
+	if err != nil {
+		r.unknown("process", err)
+		return
+	}
+	found := 0
+	for l := range strings.Lines(string(status)) {
+		key, value, _ := strings.Cut(l, ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "CapEff":
+			mask, err := strconv.ParseUint(value, 16, 64)
+			if err != nil {
+				continue
+			}
+			found++
+			p.Capabilities = Capabilities(mask)
+		case "Seccomp": // a kernel without seccomp has no such line
+			switch value {
+			case "0":
+				p.Seccomp = "none"
+			case "1":
+				p.Seccomp = "strict"
+			case "2":
+				p.Seccomp = "filter"
+			}
+		}
+	}
+	if found == 0 {
+		r.p.Unknown["process"] = "/proc/self/status names no capabilities"
+		return
+	}
+	if p.Seccomp == "" {
+		p.Seccomp = "none"
+	}
+	r.p.Process = p
+	// The initial user namespace maps every id to itself, in one line.
+	if b, err := r.small("proc/self/uid_map"); err != nil {
+		p.InitialUser = errors.Is(err, fs.ErrNotExist) // a kernel without user namespaces
+		if !p.InitialUser {
+			r.unknown("user_ns", err)
+		}
+	} else {
+		p.InitialUser = slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
+	}
+	limits, err := r.small("proc/self/limits")
+	if err != nil {
+		r.unknown("memlock_bytes", err)
+		return
+	}
+	for l := range strings.Lines(string(limits)) {
+		rest, ok := strings.CutPrefix(l, "Max locked memory")
+		if f := strings.Fields(rest); ok && len(f) > 0 && f[0] != "unlimited" {
+			if n, err := strconv.ParseUint(f[0], 10, 64); err == nil {
+				p.Memlock = &n
+			}
 		}
 	}
 }

@@ -40,6 +40,18 @@ var mapTypes = [...]string{
 	31: "user_ringbuf", 32: "cgrp_storage", 33: "arena", 34: "insn_array",
 }
 
+// ProgramType names a program type as the kernel's enum does, in lower case and without its prefix: "socket_filter".
+func ProgramType(n uint32) string { return typeName(programTypes[:], n) }
+
+// MapType names a map type: "hash".
+func MapType(n uint32) string { return typeName(mapTypes[:], n) }
+
+// Types of programs and maps that have a name, from 1 on.
+const (
+	ProgramTypes = len(programTypes) - 1
+	MapTypes     = len(mapTypes) - 1
+)
+
 func typeName(table []string, n uint32) string {
 	if n < uint32(len(table)) && table[n] != "" {
 		return table[n]

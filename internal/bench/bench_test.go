@@ -90,6 +90,7 @@ func TestBench(t *testing.T) {
 			defer lock.Unlock()
 			if b, ok := r.Files[costsFile]; ok {
 				costs[kernel] = decode[measured](t, b)
+				t.Logf("seconds until a first load is shown: %v", costs[kernel].Start)
 			}
 			c := decode[comparison](t, r.Files[comparisonFile])
 			c.attempts = explainTrace(t, host.bpfwhy, r.Files[traceFile])

@@ -151,9 +151,16 @@ func TestGuestNothingIsLeftBehind(t *testing.T) {
 	name := programOf(t, "null-map-value-nolog")
 	run(t, "null-map-value-nolog")
 	saveSamples(t, c, name)
+	for _, name := range []string{"ok", "bad-opcode", "unprivileged"} {
+		run(t, name)
+	}
 	qt.Assert(t, qt.IsNil(c.Close()))
 	qt.Check(t, qt.IsNil(c.Close()))
 	s := drain(t, c)
+	for _, name := range []string{"ok", "bad_opcode", "unprivileged"} {
+		s.one(t, name)
+	}
+	qt.Check(t, qt.Equals(s.lost(), 0), qt.Commentf("%s", describe(s))) // with nobody else about
 	qt.Check(t, qt.IsNotNil(s[len(s)-1].End))
 	qt.Check(t, qt.HasLen(probes(), 0))
 	eventually(t, func() bool { return kernelObjects(t) == objects })

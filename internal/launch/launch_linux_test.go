@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,6 +24,16 @@ func TestMain(m *testing.M) {
 	Main()
 	if len(os.Args) > 2 && os.Args[1] == "launch" {
 		os.Exit(launch(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "await" {
+		os.Exit(await())
+	}
+	// Whoever started the tests may have started them to ignore signals (nohup, a job in the background of a script). The children
+	// are to find the default.
+	for _, s := range passed {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
 	}
 	os.Exit(m.Run())
 }
@@ -46,6 +57,16 @@ func launch(args []string) int {
 		return 96
 	}
 	return code
+}
+
+// await is a command that ends with 5 on SIGUSR1. A shell with a loop would not do: between vfork and exec of its child, dash does
+// not stop on a Ctrl-Z.
+func await() int {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGUSR1)
+	fmt.Println("ready", os.Getpid())
+	<-c
+	return 5
 }
 
 // start runs a shell script; its standard output is a file.
@@ -97,10 +118,11 @@ func TestNothingRunsBeforeRelease(t *testing.T) {
 	qt.Assert(t, qt.Equals(unix.Kill(p.PID, 0), error(unix.ESRCH)))
 }
 
-// TestInherits: what the command finds is what it would have found without us.
+// TestInherits: what the command finds is what it would have found without us. The shell reads its status itself: one that has just
+// started a child may still have all signals blocked.
 func TestInherits(t *testing.T) {
 	t.Setenv("BPFWHY_TEST", "a b")
-	const script = `echo "$0 $*"; env | grep -v ^_= | sort; ulimit -n; ulimit -l; ls /proc/self/fd | tr '\n' ' '; grep -E '^(Sig(Ign|Blk)|Cap|NoNewPrivs|Seccomp):' /proc/$$/status; cut -d' ' -f5,6,7 /proc/$$/stat`
+	const script = `echo "$0 $*"; env | grep -v ^_= | sort; ulimit -n; ulimit -l; ls /proc/self/fd | tr '\n' ' '; while read -r l; do case $l in SigIgn*|SigBlk*|Cap*|NoNewPrivs*|Seccomp:*) echo "$l";; esac; done </proc/$$/status; cut -d' ' -f5,6,7 /proc/$$/stat`
 	p, output := start(t, "", script)
 	qt.Assert(t, qt.IsNil(p.Release()))
 	_, err := p.Wait(nil)
@@ -216,9 +238,17 @@ func terminal(t *testing.T, args ...string) (*exec.Cmd, *os.File) {
 		t.Skipf("needs a pseudo-terminal: %v", err)
 	}
 	t.Cleanup(func() { master.Close() })
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	// Not Fd: it makes the file blocking, and then no deadline ends a read.
+	control, err := master.SyscallConn()
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)))
+	var n int
+	var numberErr, unlockErr error
+	qt.Assert(t, qt.IsNil(control.Control(func(fd uintptr) {
+		n, numberErr = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		unlockErr = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0)
+	})))
+	qt.Assert(t, qt.IsNil(numberErr))
+	qt.Assert(t, qt.IsNil(unlockErr))
 	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	qt.Assert(t, qt.IsNil(err))
 	defer slave.Close()
@@ -226,6 +256,7 @@ func terminal(t *testing.T, args ...string) (*exec.Cmd, *os.File) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	qt.Assert(t, qt.IsNil(cmd.Start()))
+	t.Cleanup(func() { cmd.Process.Kill() })
 	return cmd, master
 }
 
@@ -233,8 +264,7 @@ func terminal(t *testing.T, args ...string) (*exec.Cmd, *os.File) {
 func expect(t *testing.T, f *os.File, word string) {
 	t.Helper()
 	var got []byte
-	done := time.AfterFunc(10*time.Second, func() { f.Close() })
-	defer done.Stop()
+	qt.Assert(t, qt.IsNil(f.SetReadDeadline(time.Now().Add(10*time.Second))))
 	for !strings.Contains(string(got), word) {
 		b := make([]byte, 256)
 		n, err := f.Read(b)
@@ -264,7 +294,7 @@ func TestJobControl(t *testing.T) {
 	self, err := os.Executable()
 	qt.Assert(t, qt.IsNil(err))
 	cmd, tty := terminal(t, "sh", "-c",
-		`set -m; "$0" launch sh -c 'trap "exit 5" USR1; echo ready $$; while :; do sleep 0.05; done'; echo "prompt $?"; fg; echo "status $?"`, self)
+		`set -m; "$0" launch "$0" await; echo "prompt $?"; fg; echo "status $?"`, self)
 	expect(t, tty, "ready ")
 	_, err = tty.WriteString("\x1a")
 	qt.Assert(t, qt.IsNil(err))

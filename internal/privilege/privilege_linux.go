@@ -8,27 +8,12 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/bpfwhy/bpfwhy/node"
 	"golang.org/x/sys/unix"
 )
 
-// names by number (include/uapi/linux/capability.h); the kernel of 7.2 has no more.
-var names = [...]string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
-	"CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
-	"CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT",
-	"CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
-	"CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
-	"CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
-	"CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
-}
-
 // Name returns the name of a capability.
-func Name(c int) string {
-	if c >= 0 && c < len(names) {
-		return names[c]
-	}
-	return fmt.Sprintf("CAP_%d", c)
-}
+func Name(c int) string { return node.Capability(c) }
 
 // Effective returns the effective capabilities of the calling thread, one bit each.
 func Effective() (uint64, error) {
