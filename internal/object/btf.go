@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package object
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/bpfwhy/bpfwhy/insn"
+)
+
+// types is what is needed of .BTF: strings, and which symbols are declared to come from the kernel.
+type types struct {
+	strings []byte
+	externs map[string]externKind
+	// callbacks are the exception callbacks of functions, by the function's name: libbpf links them without a call.
+	callbacks map[string]string
+}
+
+type externKind int
+
+const (
+	externNone externKind = iota
+	externFunction
+	externVariable
+)
+
+// Kinds of BTF types that are looked at, and the linkage of what is defined elsewhere. Source: include/uapi/linux/btf.h.
+const (
+	btfMagic = 0xeb9f
+
+	kindVar     = 14
+	kindFunc    = 12
+	kindDeclTag = 17
+
+	linkageExtern = 2
+
+	exceptionTag = "exception_callback:"
+)
+
+// after gives the number of bytes that follow the 12 of a type.
+func after(kind, vlen int) (int, bool) {
+	switch kind {
+	case 1, kindVar, kindDeclTag: // INT
+		return 4, true
+	case 2, 7, 8, 9, 10, 11, kindFunc, 16, 18: // PTR, FWD, TYPEDEF, qualifiers, FLOAT, TYPE_TAG
+		return 0, true
+	case 3: // ARRAY
+		return 12, true
+	case 4, 5, 15, 19: // STRUCT, UNION, DATASEC, ENUM64
+		return 12 * vlen, true
+	case 6, 13: // ENUM, FUNC_PROTO
+		return 8 * vlen, true
+	}
+	return 0, false
+}
+
+// readTypes reads .BTF and .BTF.ext, where they are.
+func (o *Object) readTypes() error {
+	of := o.image.byName(".BTF")
+	if len(of) == 0 {
+		return nil
+	}
+	t, err := parseTypes(o.image.sections[of[0]].data)
+	if err != nil {
+		return fmt.Errorf("section .BTF: %w", err)
+	}
+	o.btf = t
+	of = o.image.byName(".BTF.ext")
+	if len(of) == 0 {
+		return nil
+	}
+	if o.ext, err = parseExt(o.image.sections[of[0]].data, t); err != nil {
+		return fmt.Errorf("section .BTF.ext: %w", err)
+	}
+	o.ext.section = of[0]
+	return nil
+}
+
+func parseTypes(b []byte) (*types, error) {
+	if len(b) < 24 || order.Uint16(b) != btfMagic {
+		return nil, errors.New("no BTF header")
+	}
+	headerLen := uint64(order.Uint32(b[4:]))
+	part := func(at int) ([]byte, error) {
+		off, size := headerLen+uint64(order.Uint32(b[at:])), uint64(order.Uint32(b[at+4:]))
+		if !inside(b, off, size) {
+			return nil, fmt.Errorf("%d bytes at byte %d of %d", size, off, len(b))
+		}
+		return b[off : off+size], nil
+	}
+	list, err := part(8)
+	if err != nil {
+		return nil, fmt.Errorf("read types: %w", err)
+	}
+	t := &types{externs: map[string]externKind{}, callbacks: map[string]string{}}
+	if t.strings, err = part(16); err != nil {
+		return nil, fmt.Errorf("read strings: %w", err)
+	}
+	names := map[int]string{} // of functions, by type id
+	tags := map[int]string{}
+	for id := 1; len(list) > 0; id++ {
+		if len(list) < 12 {
+			return nil, fmt.Errorf("type %d is cut off", id)
+		}
+		name, info, ref := order.Uint32(list), order.Uint32(list[4:]), order.Uint32(list[8:])
+		kind, vlen := int(info>>24&0x1f), int(info&0xffff)
+		n, ok := after(kind, vlen)
+		if !ok {
+			return nil, fmt.Errorf("type %d is of the unknown kind %d", id, kind)
+		}
+		if len(list) < 12+n {
+			return nil, fmt.Errorf("type %d is cut off", id)
+		}
+		switch {
+		case kind == kindFunc:
+			s, err := text(t.strings, name)
+			if err != nil {
+				return nil, fmt.Errorf("read name of type %d: %w", id, err)
+			}
+			names[id] = s
+			if vlen == linkageExtern {
+				t.externs[s] = externFunction
+			}
+		case kind == kindVar && order.Uint32(list[12:]) == linkageExtern:
+			s, err := text(t.strings, name)
+			if err != nil {
+				return nil, fmt.Errorf("read name of type %d: %w", id, err)
+			}
+			t.externs[s] = externVariable
+		case kind == kindDeclTag:
+			s, err := text(t.strings, name)
+			if err != nil {
+				return nil, fmt.Errorf("read name of type %d: %w", id, err)
+			}
+			if callback, ok := strings.CutPrefix(s, exceptionTag); ok {
+				tags[int(ref)] = callback
+			}
+		}
+		list = list[12+n:]
+	}
+	for id, callback := range tags {
+		if f, ok := names[id]; ok {
+			t.callbacks[f] = callback
+		}
+	}
+	return t, nil
+}
+
+// ext is .BTF.ext: which function, line and relocation belongs to which instruction.
+type ext struct {
+	section int
+	// places are the byte offsets, in the section, of every insn_off field, and the code section that it is about.
+	places []place
+	lines  map[string][]line // by the name of the code section, in order
+}
+
+type place struct {
+	at     int
+	about  string // name of the code section
+	offset uint32 // bytes in the code section
+}
+
+type line struct {
+	slot         int
+	file, source uint32 // offsets in the strings
+	number       int
+}
+
+func parseExt(b []byte, t *types) (*ext, error) {
+	if len(b) < 24 || order.Uint16(b) != btfMagic {
+		return nil, errors.New("no BTF header")
+	}
+	headerLen := uint64(order.Uint32(b[4:]))
+	if headerLen < 24 || headerLen > uint64(len(b)) {
+		return nil, fmt.Errorf("a header of %d bytes", headerLen)
+	}
+	e := &ext{lines: map[string][]line{}}
+	for n, what := range []struct {
+		name string
+		size uint32 // of a record at least
+	}{{"func_info", 8}, {"line_info", 16}, {"core_relo", 16}} {
+		at := 8 + 8*n
+		if uint64(at)+8 > headerLen {
+			break // an older header, without core_relo
+		}
+		off, size := headerLen+uint64(order.Uint32(b[at:])), uint64(order.Uint32(b[at+4:]))
+		if !inside(b, off, size) {
+			return nil, fmt.Errorf("%s: %d bytes at byte %d of %d", what.name, size, off, len(b))
+		}
+		if err := e.table(b, int(off), int(off+size), what.size, t, what.name == "line_info"); err != nil {
+			return nil, fmt.Errorf("%s: %w", what.name, err)
+		}
+	}
+	for name := range e.lines {
+		slices.SortStableFunc(e.lines[name], func(a, b line) int { return cmp.Compare(a.slot, b.slot) })
+	}
+	return e, nil
+}
+
+// table reads one of the three tables: the size of a record, then for each code section its name and its records, which begin
+// with the byte offset of an instruction.
+func (e *ext) table(b []byte, at, end int, least uint32, t *types, isLines bool) error {
+	if at == end {
+		return nil
+	}
+	if end-at < 4 {
+		return errors.New("cut off")
+	}
+	size := order.Uint32(b[at:])
+	if size < least || size > 256 || size%4 != 0 {
+		return fmt.Errorf("records of %d bytes", size)
+	}
+	for at += 4; at < end; {
+		if end-at < 8 {
+			return errors.New("cut off")
+		}
+		about, err := text(t.strings, order.Uint32(b[at:]))
+		if err != nil {
+			return fmt.Errorf("read section name: %w", err)
+		}
+		count := uint64(order.Uint32(b[at+4:]))
+		at += 8
+		if count == 0 || count*uint64(size) > uint64(end-at) {
+			return fmt.Errorf("%d records about section %s in %d bytes", count, about, end-at)
+		}
+		for range count {
+			off := order.Uint32(b[at:])
+			if off%insn.Size != 0 {
+				return fmt.Errorf("byte %d of section %s is no instruction", off, about)
+			}
+			e.places = append(e.places, place{at, about, off})
+			if isLines {
+				e.lines[about] = append(e.lines[about], line{
+					slot: int(off / insn.Size), file: order.Uint32(b[at+4:]), source: order.Uint32(b[at+8:]),
+					number: int(order.Uint32(b[at+12:]) >> 10),
+				})
+			}
+			at += int(size)
+		}
+	}
+	return nil
+}
+
+// Line is a place in the source.
+type Line struct {
+	File   string
+	Number int
+	Text   string // "" where the compiler did not keep it
+}
+
+// lineAt returns the line of a slot of a section: that of the last record at or before it, but not before the function.
+func (o *Object) lineAt(f Function, slot int) (Line, bool) {
+	if o.ext == nil {
+		return Line{}, false
+	}
+	lines := o.ext.lines[f.Section]
+	n, _ := slices.BinarySearchFunc(lines, slot+1, func(l line, slot int) int { return cmp.Compare(l.slot, slot) })
+	if n == 0 || lines[n-1].slot < f.start {
+		return Line{}, false
+	}
+	l := lines[n-1]
+	file, err := text(o.btf.strings, l.file)
+	if err != nil || file == "" {
+		return Line{}, false
+	}
+	source, err := text(o.btf.strings, l.source)
+	if err != nil {
+		source = ""
+	}
+	return Line{file, l.number, strings.TrimSpace(source)}, true
+}
