@@ -252,17 +252,25 @@ type Line struct {
 	Text   string // "" where the compiler did not keep it
 }
 
-// lineAt returns the line of a slot of a section: that of the last record at or before it, but not before the function.
-func (o *Object) lineAt(f Function, slot int) (Line, bool) {
+// record returns the line_info record of a slot of a section: the last one at or before it, but not before the function.
+func (o *Object) record(f Function, slot int) (line, bool) {
 	if o.ext == nil {
-		return Line{}, false
+		return line{}, false
 	}
 	lines := o.ext.lines[f.Section]
 	n, _ := slices.BinarySearchFunc(lines, slot+1, func(l line, slot int) int { return cmp.Compare(l.slot, slot) })
 	if n == 0 || lines[n-1].slot < f.start {
+		return line{}, false
+	}
+	return lines[n-1], true
+}
+
+// lineAt returns the line of a slot of a section.
+func (o *Object) lineAt(f Function, slot int) (Line, bool) {
+	l, ok := o.record(f, slot)
+	if !ok {
 		return Line{}, false
 	}
-	l := lines[n-1]
 	file, err := text(o.btf.strings, l.file)
 	if err != nil || file == "" {
 		return Line{}, false

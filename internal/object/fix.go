@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package object
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/rewrite"
+)
+
+// Fixed is an object whose functions survive constant blinding.
+type Fixed struct {
+	// Bytes are the object, those of the original when nothing had to change.
+	Bytes []byte
+	// Object is what Bytes say, read again.
+	Object *Object
+	// Functions are those that changed, in the order of the file.
+	Functions []FixedFunction
+	// Stale names sections that describe the original's instructions still: DWARF, which loaders do not read.
+	Stale []string
+}
+
+// Changed reports whether anything had to change.
+func (f *Fixed) Changed() bool { return len(f.Functions) > 0 }
+
+// FixedFunction is what was done to one function.
+type FixedFunction struct {
+	Function
+	Before, After int // slots
+	Detours       []FixedJump
+}
+
+// FixedJump is a jump that no longer goes straight to its target.
+type FixedJump struct {
+	From, To   int // slots of the original function
+	Need       int // the offset that it needed after blinding
+	Hops       int // the islands on its way
+	Gotol      bool
+	Source     Line // of the jump; the zero Line where it is not known
+	TargetLine Line
+}
+
+// Fix returns the object with every jump of every function within the limit. What it does not need to change keeps its bytes;
+// where nothing needs to change, all of it does. Functions and Relocated of the options are the object's own.
+//
+// Before it returns, the result has been read again and held against the original: functions, what each relocation names, and
+// the line of each instruction. Objects whose code something else pins are refused with the reason.
+func (o *Object) Fix(options rewrite.Options) (*Fixed, error) {
+	e := &editor{object: o, image: o.image, results: map[int]*rewrite.Result{}}
+	for _, i := range slices.Sorted(maps.Keys(o.code)) {
+		r, err := o.rewriteSection(o.code[i], options)
+		if err != nil {
+			return nil, fmt.Errorf("section %s: %w", o.image.sections[i].name, err)
+		}
+		if r.Changed() {
+			e.results[i] = r
+		}
+	}
+	if len(e.results) == 0 {
+		return &Fixed{Bytes: o.image.bytes, Object: o}, nil
+	}
+	if err := e.refuse(); err != nil {
+		return nil, err
+	}
+	b, err := e.build()
+	if err != nil {
+		return nil, err
+	}
+	fixed, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("read the result again: %w", err)
+	}
+	if err := e.verify(fixed); err != nil {
+		return nil, fmt.Errorf("hold the result against the original: %w", err)
+	}
+	return &Fixed{Bytes: b, Object: fixed, Functions: e.report(), Stale: e.stale()}, nil
+}
+
+// rewriteSection rewrites all functions of a section.
+func (o *Object) rewriteSection(c *code, options rewrite.Options) (*rewrite.Result, error) {
+	prog := slices.Clone(c.insns)
+	for _, r := range c.relocs {
+		// The kernel does not blind the address of a function; the object has a load like any other there.
+		if slot := int(r.offset / insn.Size); prog[slot].IsWide() && o.namesCode(r) {
+			prog[slot].Src = insn.PseudoFunc
+		}
+	}
+	options.Functions = o.cover(c)
+	options.Relocated = func(slot int) bool { _, ok := c.at(slot); return ok }
+	r, err := rewrite.Rewrite(prog, options)
+	if err != nil {
+		return nil, err
+	}
+	for _, rel := range c.relocs {
+		slot := int(rel.offset / insn.Size)
+		r.Program[r.New[slot]].Src = c.insns[slot].Src
+	}
+	return r, nil
+}
+
+func (o *Object) namesCode(r relocation) bool {
+	s := o.image.definedIn(&o.image.symbols[r.symbol])
+	return s != nil && s.isCode()
+}
+
+// cover returns the functions of a section with what lies between them.
+func (o *Object) cover(c *code) []insn.Function {
+	var list []insn.Function
+	end := 0
+	for _, f := range o.functions {
+		if f.section != c.section {
+			continue
+		}
+		if f.start > end {
+			list = append(list, insn.Function{Start: end, End: f.start})
+		}
+		list = append(list, insn.Function{Start: f.start, End: f.end})
+		end = f.end
+	}
+	if end < len(c.insns) {
+		list = append(list, insn.Function{Start: end, End: len(c.insns)})
+	}
+	return list
+}
+
+// editor writes an object whose code sections have changed.
+type editor struct {
+	object  *Object
+	image   *image
+	results map[int]*rewrite.Result // by section
+}
+
+// signature is how files end that scripts/sign-file of the kernel has signed.
+var signature = []byte("~Module signature appended~\n")
+
+// refuse says why an object must keep its instructions.
+func (e *editor) refuse() error {
+	im := e.image
+	if bytes.HasSuffix(im.bytes, signature) {
+		return errors.New("the object is signed, and a changed one would not match its signature: fix it, then sign it")
+	}
+	if im.header.Phnum != 0 {
+		return errors.New("the object has program headers, which name places in the file")
+	}
+	names := map[string]int{}
+	for i, s := range im.sections {
+		switch t := elf.SectionType(s.Type); {
+		case s.name == ".jumptables":
+			return errors.New("the object has jump tables (an instruction array), which hold places in the code")
+		case s.name == ".signature" || s.name == ".sig":
+			return fmt.Errorf("the object is signed (section %s), and a changed one would not match its signature: fix it, then sign it", s.name)
+		case t == elf.SHT_RELA && e.inCode(&s):
+			return fmt.Errorf("section %s has relocations with addends that name code", s.name)
+		case s.isCode():
+			names[s.name]++
+		}
+		if e.results[i] != nil && names[s.name] > 1 {
+			return fmt.Errorf("two sections of code have the name %s, so that .BTF.ext could mean either", s.name)
+		}
+	}
+	return nil
+}
+
+// inCode reports whether relocations with addends name a changed section.
+func (e *editor) inCode(s *section) bool {
+	const relaSize = 24
+	for b := s.data; len(b) >= relaSize; b = b[relaSize:] {
+		sym := int(order.Uint64(b[8:]) >> 32)
+		if sym >= len(e.image.symbols) || e.results[int(e.image.symbols[sym].Shndx)] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// moved returns where a byte of a section is now; the byte after the last is one too.
+func (e *editor) moved(section int, at uint64) (uint64, error) {
+	r := e.results[section]
+	if r == nil {
+		return at, nil
+	}
+	slot := at / insn.Size
+	if slot >= uint64(len(r.New)) || slot == uint64(len(r.New))-1 && at%insn.Size != 0 {
+		return 0, fmt.Errorf("byte %d is not in section %s", at, e.image.sections[section].name)
+	}
+	return uint64(r.New[slot])*insn.Size + at%insn.Size, nil
+}
+
+// build writes the object: first whatever keeps its size, in a copy, then the sections that grow in between.
+func (e *editor) build() ([]byte, error) {
+	b := slices.Clone(e.image.bytes)
+	if err := e.symbols(b); err != nil {
+		return nil, fmt.Errorf("move symbols: %w", err)
+	}
+	if err := e.places(b); err != nil {
+		return nil, fmt.Errorf("move .BTF.ext: %w", err)
+	}
+	sections := map[int][]byte{} // new code
+	for i, r := range e.results {
+		sections[i] = insn.Encode(r.Program)
+	}
+	for i := range e.image.sections {
+		s := &e.image.sections[i]
+		if elf.SectionType(s.Type) != elf.SHT_REL || int(s.Info) >= len(e.image.sections) {
+			continue
+		}
+		if err := e.relocations(b, s, sections[int(s.Info)]); err != nil {
+			return nil, fmt.Errorf("move relocations of section %s: %w", s.name, err)
+		}
+	}
+	return e.layout(b, sections)
+}
+
+// symbols moves what is defined in changed sections.
+func (e *editor) symbols(b []byte) error {
+	table := b[e.image.symbolTable().Off:]
+	for i, sym := range e.image.symbols {
+		section := int(sym.Shndx)
+		if e.results[section] == nil {
+			continue
+		}
+		value, err := e.moved(section, sym.Value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", describe(e.image, &sym), err)
+		}
+		order.PutUint64(table[i*symbolSize+8:], value)
+		if sym.Size == 0 {
+			continue
+		}
+		end, err := e.moved(section, sym.Value+sym.Size)
+		if err != nil {
+			return fmt.Errorf("%s: %w", describe(e.image, &sym), err)
+		}
+		order.PutUint64(table[i*symbolSize+16:], end-value)
+	}
+	return nil
+}
+
+// places moves what .BTF.ext says about changed sections.
+func (e *editor) places(b []byte) error {
+	x := e.object.ext
+	if x == nil {
+		return nil
+	}
+	byName := map[string]int{}
+	for i := range e.results {
+		byName[e.image.sections[i].name] = i
+	}
+	start := e.image.sections[x.section].Off
+	for _, p := range x.places {
+		section, ok := byName[p.about]
+		if !ok {
+			continue
+		}
+		at, err := e.moved(section, uint64(p.offset))
+		if err != nil {
+			return err
+		}
+		order.PutUint32(b[start+uint64(p.at):], uint32(at))
+	}
+	return nil
+}
+
+// relocations moves the places that the relocations of a section are for, and the addends that lie there and name code.
+// grown is the new code of the section that they are for, nil if that has not changed.
+func (e *editor) relocations(b []byte, rel *section, grown []byte) error {
+	list, err := e.image.relocations(rel)
+	if err != nil {
+		return err
+	}
+	about := int(rel.Info)
+	in := &e.image.sections[about]
+	for n, r := range list {
+		at, err := e.moved(about, r.offset)
+		if err != nil {
+			return err
+		}
+		order.PutUint64(b[rel.Off+uint64(n)*relSize:], at)
+		sym := &e.image.symbols[r.symbol]
+		if e.results[int(sym.Shndx)] == nil || e.object.ext != nil && about == e.object.ext.section {
+			continue // loaders take what .BTF.ext says as it is, and places has moved that
+		}
+		field := b[in.Off+r.offset : in.Off+uint64(len(in.data))]
+		if grown != nil {
+			field = grown[at:]
+		}
+		if in.isCode() {
+			err = e.immediate(field, sym)
+		} else {
+			err = e.addend(field, r.kind, sym)
+		}
+		if err != nil {
+			return fmt.Errorf("relocation %d: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// immediate moves what an instruction says about a place in a changed section.
+func (e *editor) immediate(field []byte, sym *symbol) error {
+	in, err := insn.Decode(field[:insn.Size])
+	if err != nil {
+		return err
+	}
+	slot, err := target(in[0], sym)
+	if err != nil {
+		return err
+	}
+	section := int(sym.Shndx)
+	to, err := e.moved(section, uint64(slot)*insn.Size)
+	if err != nil {
+		return err
+	}
+	base, err := e.moved(section, sym.Value)
+	if err != nil {
+		return err
+	}
+	distance := int64(to) - int64(base)
+	if !in[0].IsWide() {
+		distance = distance/insn.Size - 1
+	}
+	order.PutUint32(field[4:], uint32(int32(distance)))
+	return nil
+}
+
+// addend moves a place in a changed section that data holds.
+func (e *editor) addend(field []byte, kind uint32, sym *symbol) error {
+	size := 0
+	switch kind {
+	case relocLoad64, relocAbs64:
+		size = 8
+	case relocAbs32, relocNoDyn, relocCall32:
+		size = 4
+	default:
+		return fmt.Errorf("type %d is not known", kind)
+	}
+	if len(field) < size {
+		return errors.New("it is cut off")
+	}
+	addend := int64(int32(order.Uint32(field)))
+	if size == 8 {
+		addend = int64(order.Uint64(field))
+	}
+	if addend < 0 && uint64(-addend) > sym.Value {
+		return fmt.Errorf("it names byte %d before section %s", addend, e.image.definedIn(sym).name)
+	}
+	section := int(sym.Shndx)
+	to, err := e.moved(section, sym.Value+uint64(addend))
+	if err != nil {
+		return err
+	}
+	base, err := e.moved(section, sym.Value)
+	if err != nil {
+		return err
+	}
+	if size == 8 {
+		order.PutUint64(field, to-base)
+	} else {
+		order.PutUint32(field, uint32(to-base))
+	}
+	return nil
+}
+
+// layout makes room for the sections that grow. What lies behind moves by a multiple of every alignment.
+func (e *editor) layout(b []byte, code map[int][]byte) ([]byte, error) {
+	im := e.image
+	h := &im.header
+	align := uint64(insn.Size)
+	tableEnd := h.Shoff + uint64(h.Shnum)*sectionSize
+	for i, s := range im.sections {
+		if s.Addralign > align {
+			align = s.Addralign
+		}
+		if align&(align-1) != 0 || align > 1<<16 {
+			return nil, fmt.Errorf("section %d is aligned to %d bytes", i, s.Addralign)
+		}
+		if len(s.data) > 0 && (s.Off < headerSize || s.Off < tableEnd && h.Shoff < s.end()) {
+			return nil, fmt.Errorf("section %d overlaps the headers", i)
+		}
+	}
+	grown := slices.SortedFunc(maps.Keys(code), func(a, b int) int { return int(int64(im.sections[a].Off) - int64(im.sections[b].Off)) })
+	extra := func(i int) uint64 {
+		more := uint64(len(code[i])) - uint64(len(im.sections[i].data))
+		return (more + align - 1) &^ (align - 1)
+	}
+	place := func(off uint64) uint64 {
+		at := off
+		for _, i := range grown {
+			if im.sections[i].end() <= off {
+				at += extra(i)
+			}
+		}
+		return at
+	}
+	order.PutUint64(b[40:], place(h.Shoff))
+	for i, s := range im.sections {
+		header := b[h.Shoff+uint64(i)*sectionSize:]
+		order.PutUint64(header[24:], place(s.Off))
+		if c, ok := code[i]; ok {
+			order.PutUint64(header[32:], uint64(len(c)))
+		}
+	}
+	var out []byte
+	from := uint64(0)
+	for _, i := range grown {
+		s := &im.sections[i]
+		out = append(out, b[from:s.Off]...)
+		out = append(out, code[i]...)
+		out = append(out, make([]byte, uint64(len(s.data))+extra(i)-uint64(len(code[i])))...)
+		from = s.end()
+	}
+	return append(out, b[from:]...), nil
+}
+
+// verify holds the result against the original. That the instructions do the same, and how far they jump, package rewrite has
+// proved; this is about all that refers to them.
+func (e *editor) verify(fixed *Object) error {
+	o := e.object
+	if len(o.functions) != len(fixed.functions) || len(o.Programs) != len(fixed.Programs) {
+		return fmt.Errorf("%d functions and %d programs, instead of %d and %d", len(fixed.functions), len(fixed.Programs), len(o.functions), len(o.Programs))
+	}
+	slotOf := func(section, slot int) int {
+		if r := e.results[section]; r != nil {
+			return r.New[slot]
+		}
+		return slot
+	}
+	for i, f := range o.functions {
+		g := fixed.functions[i]
+		if f.Name != g.Name || f.section != g.section || g.start != slotOf(f.section, f.start) || g.end != slotOf(f.section, f.end) {
+			return fmt.Errorf("function %s is %s at %d..%d", f.Name, g.Name, g.start, g.end)
+		}
+		for slot := f.start; slot < f.end; slot++ {
+			was, ok := o.record(f, slot)
+			is, okNow := fixed.record(g, slotOf(f.section, slot))
+			if was.slot = is.slot; was != is || ok != okNow {
+				return fmt.Errorf("instruction %d of %s would be of another line", slot-f.start, f.Name)
+			}
+		}
+	}
+	for i, c := range o.code {
+		now := fixed.code[i]
+		if now == nil || len(now.relocs) != len(c.relocs) {
+			return fmt.Errorf("section %s has lost relocations", o.image.sections[i].name)
+		}
+		for _, r := range c.relocs {
+			slot := int(r.offset / insn.Size)
+			was, err := o.reference(c, slot, r, len(c.insns))
+			if err != nil {
+				continue // as wrong as it was
+			}
+			if was.isFunction {
+				was.slot = slotOf(was.section, was.slot)
+			}
+			s, ok := now.at(slotOf(i, slot))
+			if !ok {
+				return fmt.Errorf("the relocation of instruction %d of section %s is lost", slot, o.image.sections[i].name)
+			}
+			is, err := fixed.reference(now, slotOf(i, slot), s, len(now.insns))
+			if err != nil || s.symbol != r.symbol || is != was {
+				return fmt.Errorf("instruction %d of section %s would name something else", slot, o.image.sections[i].name)
+			}
+		}
+	}
+	return nil
+}
+
+// report says what was done to each function.
+func (e *editor) report() []FixedFunction {
+	var list []FixedFunction
+	o := e.object
+	for _, f := range o.functions {
+		r := e.results[f.section]
+		if r == nil {
+			continue
+		}
+		changed := FixedFunction{Function: f, Before: f.end - f.start, After: r.New[f.end] - r.New[f.start]}
+		for _, d := range r.Detours {
+			if d.From < f.start || d.From >= f.end {
+				continue
+			}
+			j := FixedJump{From: d.From - f.start, To: d.To - f.start, Need: d.Need, Hops: len(d.Via), Gotol: d.Gotol}
+			j.Source, _ = o.lineAt(f, d.From)
+			j.TargetLine, _ = o.lineAt(f, d.To)
+			changed.Detours = append(changed.Detours, j)
+		}
+		if len(changed.Detours) > 0 {
+			list = append(list, changed)
+		}
+	}
+	return list
+}
+
+// stale lists the DWARF sections that count instructions.
+func (e *editor) stale() []string {
+	var names []string
+	for _, s := range e.image.sections {
+		switch s.name {
+		case ".debug_line", ".debug_info", ".debug_frame", ".debug_loclists", ".debug_rnglists", ".debug_loc", ".debug_ranges":
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
