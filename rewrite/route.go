@@ -53,8 +53,8 @@ type route struct {
 	index   map[place]int // of islands
 
 	stations []station
-	// inserted[s] is how many slots the stations before s hold.
-	base []int
+	base     []int // how many slots the stations before each one hold
+	work     int
 }
 
 type place struct{ station, target int }
@@ -193,8 +193,8 @@ func (r *route) at(n int) int {
 // longer for what passes by, so this takes a few rounds; islands are never taken
 // away meanwhile, so that it ends.
 func (r *route) settle() error {
-	const rounds = 200
-	for range rounds {
+	for r.work < maxWork {
+		r.work += len(r.jumps) + len(r.islands) + len(r.stations)
 		r.layout()
 		changed := false
 		for n := range r.jumps {
@@ -231,16 +231,20 @@ func (r *route) settle() error {
 		if !changed {
 			return nil
 		}
-		if len(r.islands) > maxIslands {
+		if len(r.islands) > maxSlots-r.f.Len() {
 			return errCrowded
 		}
 	}
 	return errCrowded
 }
 
-// maxIslands is far beyond what can be of use in a program, which has at most a
-// million instructions.
-const maxIslands = 1 << 20
+const (
+	// A program has at most a million instructions.
+	maxSlots = 1_000_000
+	// maxWork is how often jumps and islands are looked at before a function is
+	// given up, about a second. The worst of what could be done took a fiftieth.
+	maxWork = 20_000_000
+)
 
 var errCrowded = fmt.Errorf("too many jumps cross the same place")
 
