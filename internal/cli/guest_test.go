@@ -23,9 +23,7 @@ import (
 
 // TestKernels takes the oldest and the newest kernel: what lies between is the matter of capture's own tests.
 func TestKernels(t *testing.T) {
-	for _, kernel := range []string{"5.10", "7"} {
-		t.Run(kernel, func(t *testing.T) { vmtest.Run(t, "^TestGuest", vm.Machine{Kernel: kernel}) })
-	}
+	vmtest.RunIn(t, []string{"5.10", "7"}, "^TestGuest", vm.Machine{})
 }
 
 // bpfwhy is this test binary under the name of the tool.

@@ -26,6 +26,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/internal/vm"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -227,7 +228,8 @@ func TestHost(t *testing.T) {
 
 var backends = []string{"fentry", "kprobe", "tracepoint", "tp_btf"}
 
-// TestKernels runs what any machine can run, by every backend.
+// TestKernels runs what any machine can run, and last what needs sysctls that would spoil the rest. By fentry: what the other backends
+// make of the same loads is corpus's matter, and that of the long tests.
 func TestKernels(t *testing.T) {
 	vmtest.Run(t, "^TestGuestCases$", vm.Machine{Timeout: 6 * time.Minute}, saveTraces)
 }
@@ -240,30 +242,36 @@ func TestGuestCases(t *testing.T) {
 			names = append(names, c.Name)
 		}
 	}
+	backends := []string{"fentry"}
+	if vmtest.Long() {
+		backends = []string{"fentry", "kprobe", "tracepoint", "tp_btf"}
+	}
 	for _, b := range backends {
 		t.Run(b, func(t *testing.T) { run(t, kernel, guestOptions(b, names)) })
 	}
-}
-
-// TestKernelsJITLimit needs sysctls that would spoil the other cases.
-func TestKernelsJITLimit(t *testing.T) {
-	p, err := patient.Find("jit-limit")
+	limited, err := patient.Find("jit-limit")
 	qt.Assert(t, qt.IsNil(err))
-	vmtest.Run(t, "^TestGuestJITLimit$", vm.Machine{Sysctls: p.Needs.Sysctls}, saveTraces)
+	for name, value := range limited.Needs.Sysctls {
+		setSysctl(t, name, value)
+	}
+	for _, b := range backends {
+		t.Run("jit-limit/"+b, func(t *testing.T) { run(t, kernel, guestOptions(b, []string{"jit-limit"})) })
+	}
 }
 
-func TestGuestJITLimit(t *testing.T) {
-	kernel := vmtest.Guest(t)
-	for _, b := range backends {
-		t.Run(b, func(t *testing.T) { run(t, kernel, guestOptions(b, []string{"jit-limit"})) })
-	}
+// setSysctl is for a machine of the lab, which ends after the test.
+func setSysctl(t *testing.T, name, value string) {
+	_, err := os.Stat(wire.SpecPath)
+	qt.Assert(t, qt.IsNil(err), qt.Commentf("only in a machine of the lab"))
+	qt.Assert(t, qt.Equals(os.Getppid(), 1))
+	qt.Assert(t, qt.IsNil(os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0o644)))
 }
 
 // TestKernelsLockdown has to find its way by itself: lockdown=confidentiality leaves one backend.
 func TestKernelsLockdown(t *testing.T) {
 	p, err := patient.Find("lockdown")
 	qt.Assert(t, qt.IsNil(err))
-	vmtest.Run(t, "^TestGuestLockdown$", vm.Machine{KernelArgs: p.Needs.KernelArgs}, saveTraces)
+	vmtest.RunIn(t, vmtest.Sample(), "^TestGuestLockdown$", vm.Machine{KernelArgs: p.Needs.KernelArgs}, saveTraces)
 }
 
 func TestGuestLockdown(t *testing.T) {

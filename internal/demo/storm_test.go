@@ -24,7 +24,7 @@ import (
 
 // TestKernelsStorm: fifty threads on two processors, every attempt right.
 func TestKernelsStorm(t *testing.T) {
-	vmtest.Run(t, "^TestGuestStorm$", vm.Machine{
+	vmtest.RunIn(t, vmtest.Sample(), "^TestGuestStorm$", vm.Machine{
 		CPUs: 2, Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}, Timeout: 6 * time.Minute,
 	})
 }

@@ -54,6 +54,22 @@ func Need(t testing.TB) {
 	}
 }
 
+// Long reports whether the long corpora are wanted, on the host and in the
+// guests: BPFWHY_LONG=1, which is what `make test-long` sets. Without it a test
+// takes a sample that says what it leaves out.
+func Long() bool { return os.Getenv(longEnv) == "1" }
+
+const longEnv = "BPFWHY_LONG"
+
+// Sample returns the oldest and the newest kernel, for what those between have
+// no say of their own in, and all of them when the long tests are wanted.
+func Sample() []string {
+	if Long() {
+		return allKernels()
+	}
+	return []string{"5.10", "7"}
+}
+
 // Kernels returns the kernels to test on: all of them. A developer may narrow
 // them with BPFWHY_KERNELS_ONLY, such as "5.10,6.1"; in CI that is an error.
 func Kernels(t testing.TB) []string {
@@ -65,11 +81,16 @@ func Kernels(t testing.TB) []string {
 	return ids
 }
 
-func kernels(only string, ci bool) ([]string, error) {
+func allKernels() []string {
 	var all []string
 	for _, kernel := range vm.Kernels() {
 		all = append(all, kernel.ID)
 	}
+	return all
+}
+
+func kernels(only string, ci bool) ([]string, error) {
+	all := allKernels()
 	if only == "" {
 		return all, nil
 	}
@@ -85,23 +106,26 @@ func kernels(only string, ci bool) ([]string, error) {
 	return wanted, nil
 }
 
-// Run runs those of the calling package's tests that match pattern in every
-// kernel, or in m.Kernel alone, each kernel as a parallel subtest and each
-// guest test as a subtest of that. Commands of m run before the tests and have
+// Run is [RunIn] in every kernel.
+func Run(t *testing.T, pattern string, m vm.Machine, checks ...func(t *testing.T, kernel string, result *vm.Result)) {
+	t.Helper()
+	RunIn(t, allKernels(), pattern, m, checks...)
+}
+
+// RunIn runs those of the calling package's tests that match pattern in some
+// kernels, each as a parallel subtest and each guest test as a subtest of that. Commands of m run before the tests and have
 // to succeed. The package's testdata folder is in the guest too, below the
 // working directory. Each of checks is called with what the machine gave back.
 //
 // A kernel that cannot be had, and a pattern that no test passes or fails
 // under, are failures.
-func Run(t *testing.T, pattern string, m vm.Machine, checks ...func(t *testing.T, kernel string, result *vm.Result)) {
+func RunIn(t *testing.T, ids []string, pattern string, m vm.Machine, checks ...func(t *testing.T, kernel string, result *vm.Result)) {
 	t.Helper()
 	Need(t)
-	ids := Kernels(t)
-	if m.Kernel != "" {
-		if !slices.Contains(ids, m.Kernel) {
-			t.Skipf("kernel %s is not in BPFWHY_KERNELS_ONLY", m.Kernel)
-		}
-		ids = []string{m.Kernel}
+	wanted := Kernels(t)
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !slices.Contains(wanted, id) })
+	if len(ids) == 0 {
+		t.Skip("none of its kernels is in BPFWHY_KERNELS_ONLY")
 	}
 	binary := staticBinary(t)
 	if m.Timeout == 0 {
@@ -119,6 +143,7 @@ func Run(t *testing.T, pattern string, m vm.Machine, checks ...func(t *testing.T
 	if m.Dir == "" {
 		m.Dir = dir
 	}
+	m.Env = append(slices.Clone(m.Env), longEnv+"="+os.Getenv(longEnv))
 	// The test's own limit comes first, since it tells where it hangs.
 	limit := m.Timeout * 3 / 4
 	m.Commands = append(slices.Clone(m.Commands), []string{
