@@ -64,8 +64,8 @@ type Features struct {
 	Maps     map[string]bool `json:"map_types"`     // "hash"
 	// Helpers are those that a program of a type may call, by their full names, sorted.
 	Helpers map[string][]string `json:"helpers"`
-	// Instructions that not every kernel takes: v2, v3, v4 (of clang's -mcpu), gotol alone, bounded_loops,
-	// large_programs (more than 4096 instructions).
+	// Instructions that not every kernel takes: v2, v3, v4 (of clang's -mcpu), gotol (of v4, backported alone by some),
+	// bounded_loops, large_programs (more than 4096 instructions).
 	Instructions map[string]bool `json:"instructions"`
 }
 

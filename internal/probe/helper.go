@@ -9,11 +9,13 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
-// A program of one helper call is loaded with our own bpf(2): cilium/ebpf replaces bpf_probe_read_kernel where lockdown
-// refuses it, and with it the answer.
+// Small programs are loaded with our own bpf(2): cilium/ebpf replaces bpf_probe_read_kernel where lockdown
+// refuses it, and with it the answer; and it takes gotol for all of v4.
 
 // attr is union bpf_attr of BPF_PROG_LOAD, up to expected_attach_type.
 type attr struct {
@@ -28,6 +30,7 @@ type attr struct {
 
 // What programs of some types must have besides (include/uapi/linux/bpf.h).
 const (
+	typeSocketFilter   = 1
 	typeCgroupSockAddr = 18
 	typeCgroupSockopt  = 25
 	typeTracing        = 26
@@ -62,17 +65,7 @@ const (
 
 // helper asks whether a program of a type may call a helper. When it is unclear, why says what the kernel said.
 func helper(progType uint32, id int32, log []byte) (a answer, why string) {
-	insns := [24]byte{0: 0x85, 8: 0xb7, 16: 0x95} // call id; r0 = 0; exit
-	*(*int32)(unsafe.Pointer(&insns[4])) = id
-	license := []byte("GPL\x00")
-	clear(log)
-	var pin runtime.Pinner
-	defer pin.Unpin()
-	pin.Pin(&insns)
-	pin.Pin(&license[0])
-	pin.Pin(&log[0])
-	at := attr{progType: progType, insnCnt: 3, insns: address(&insns[0]), license: address(&license[0]),
-		logLevel: 1, logSize: uint32(len(log)), logBuf: address(&log[0])}
+	at := attr{progType: progType}
 	switch progType {
 	case typeCgroupSockAddr:
 		at.attach = attachInet4Connect
@@ -85,21 +78,63 @@ func helper(progType uint32, id int32, log []byte) (a answer, why string) {
 	case typeSyscall:
 		at.flags = flagSleepable
 	}
-	for try := 0; ; try++ {
-		fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&at)), unsafe.Sizeof(at))
-		if errno == unix.EAGAIN && try < 30 { // the verifier stops for a signal, and Go sends itself many
-			continue
-		}
-		if errno == 0 {
-			unix.Close(int(fd))
-			return yes, ""
-		}
-		said, _, _ := bytes.Cut(log, []byte{0})
-		return judge(errno, string(said))
+	errno := try(at, []insn.Instruction{{Code: 0x85, Imm: id}, {Code: 0xb7}, {Code: 0x95}}, log) // call id; r0 = 0; exit
+	if errno == 0 {
+		return yes, ""
+	}
+	said, _, _ := bytes.Cut(log, []byte{0})
+	return judge(errno, string(said))
+}
+
+// gotol and movsx are what v4 of the instruction set brought. Vendors backport single ones: Debian's 6.1 takes gotol, which blinding does
+// not break, and refuses movsx.
+func gotol() error {
+	return taken([]insn.Instruction{
+		{Code: 0xb7}, {Code: 0x15, Dst: 1, Off: 1}, {Code: insn.OpcodeGotol, Imm: 1}, {Code: 0xb7, Imm: 1}, {Code: 0x95},
+	})
+}
+
+func movsx() error {
+	return taken([]insn.Instruction{{Code: 0xb7, Dst: 1, Imm: 1}, {Code: 0xbf, Src: 1, Off: 8}, {Code: 0x95}})
+}
+
+// taken loads a socket filter that is right but for an instruction that the kernel may not know.
+func taken(prog []insn.Instruction) error {
+	switch errno := try(attr{progType: typeSocketFilter}, prog, nil); errno {
+	case 0:
+		return nil
+	case unix.EINVAL: // "unknown opcode 06", "BPF_MOV uses reserved fields"
+		return ebpf.ErrNotSupported
+	default:
+		return errno
 	}
 }
 
-func address(b *byte) uint64 { return uint64(uintptr(unsafe.Pointer(b))) }
+// try loads a program, and closes it at once. log may be nil.
+func try(at attr, prog []insn.Instruction, log []byte) unix.Errno {
+	code, license := insn.Encode(prog), []byte("GPL\x00")
+	clear(log)
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	address := func(b []byte) uint64 {
+		pin.Pin(&b[0])
+		return uint64(uintptr(unsafe.Pointer(&b[0])))
+	}
+	at.insns, at.insnCnt, at.license = address(code), uint32(len(prog)), address(license)
+	if log != nil {
+		at.logLevel, at.logSize, at.logBuf = 1, uint32(len(log)), address(log)
+	}
+	for again := 0; ; again++ {
+		fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&at)), unsafe.Sizeof(at))
+		if errno == 0 {
+			unix.Close(int(fd))
+		}
+		// The verifier stops for a signal, and Go sends itself many.
+		if errno != unix.EAGAIN || again == 30 {
+			return errno
+		}
+	}
+}
 
 // judge reads the verifier's answer to a call without arguments. It looks for the helper first, and complains of the arguments
 // only when the program may call it.

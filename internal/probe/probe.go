@@ -14,10 +14,8 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
-	"golang.org/x/sys/unix"
 )
 
 // Merely asking for these changes the machine or writes a warning into the kernel's log: bpf_get_trace_printk_proto enables
@@ -28,7 +26,10 @@ var loud = []string{"bpf_trace_printk", "bpf_trace_vprintk", "bpf_probe_write_us
 // tried. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), and takes half a second for some
 // thousands of loads; it stops early with the context. Results belong to this process: they include what its capabilities and the
 // node's lockdown allow.
-func Add(ctx context.Context, p *node.Profile) {
+func Add(ctx context.Context, p *node.Profile) { add(ctx, p, nil) }
+
+// add asks for the helpers of some types of programs only, or of all.
+func add(ctx context.Context, p *node.Profile, only []string) {
 	if p.Unknown == nil {
 		p.Unknown = map[string]string{}
 	}
@@ -50,7 +51,7 @@ func Add(ctx context.Context, p *node.Profile) {
 		}
 	}
 	for name, try := range map[string]func() error{
-		"v2": features.HaveV2ISA, "v3": features.HaveV3ISA, "v4": features.HaveV4ISA, "gotol": gotol,
+		"v2": features.HaveV2ISA, "v3": features.HaveV3ISA, "v4": movsx, "gotol": gotol,
 		"bounded_loops": features.HaveBoundedLoops, "large_programs": features.HaveLargeInstructions,
 	} {
 		note(f.Instructions, "instructions", name, try())
@@ -61,7 +62,7 @@ func Add(ctx context.Context, p *node.Profile) {
 	for n := 1; n <= assemble.ProgramTypes; n++ {
 		note(f.Programs, "program type", assemble.ProgramType(uint32(n)), features.HaveProgramType(ebpf.ProgramType(n)))
 	}
-	helpers(ctx, p)
+	helpers(ctx, p, only)
 	lockdown(p)
 }
 
@@ -76,13 +77,13 @@ func lockdown(p *node.Profile) {
 	p.Unknown["lockdown"] += "; concluded, because programs may call bpf_probe_read_user and not bpf_probe_read_kernel"
 }
 
-// helpers tries every helper with every type of program that there is.
-func helpers(ctx context.Context, p *node.Profile) {
+// helpers tries every helper with every type of program that there is, or with those of a list.
+func helpers(ctx context.Context, p *node.Profile, only []string) {
 	unclearOf := map[string][]string{} // what was said, with the helper: the types
 	log := make([]byte, 16<<10)
 	for n := uint32(1); int(n) <= assemble.ProgramTypes; n++ {
 		name := assemble.ProgramType(n)
-		if !p.Features.Programs[name] {
+		if !p.Features.Programs[name] || only != nil && !slices.Contains(only, name) {
 			continue
 		}
 		if target(n) {
@@ -120,27 +121,6 @@ func helpers(ctx context.Context, p *node.Profile) {
 	for _, h := range loud {
 		p.Unknown["helper "+h] = "not tried: merely asking for it changes the machine, or writes a warning into the kernel's log"
 	}
-}
-
-// gotol tries the one instruction of v4 that matters to blinding: vendors backport it alone.
-func gotol() error {
-	prog, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
-		Type: ebpf.SocketFilter,
-		Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R0, 0),
-			asm.JEq.Imm(asm.R1, 0, "one"),
-			asm.LongJump("exit"),
-			asm.Mov.Imm(asm.R0, 1).WithSymbol("one"),
-			asm.Return().WithSymbol("exit"),
-		},
-	}, ebpf.ProgramOptions{LogDisabled: true})
-	switch {
-	case err == nil:
-		return prog.Close()
-	case errors.Is(err, unix.EINVAL): // "unknown opcode 06"
-		return ebpf.ErrNotSupported
-	}
-	return err
 }
 
 // blinding reads from the kernel's own types how it blinds: from 7.1 on the pass takes the verifier's environment, and with it the
