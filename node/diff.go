@@ -191,6 +191,8 @@ var turns = []turn{
 	{5, 11, []string{"PERM007"}, "before 5.11 the memory of programs and maps counts against RLIMIT_MEMLOCK (EPERM)"},
 	{5, 2, []string{"VER101", "VER102", "VER103"}, "before 5.2 a program has at most 4096 instructions, and the verifier walks 130,000 steps, not a million"},
 	{5, 3, []string{"VER101", "VER102"}, "before 5.3 loops are refused"},
+	{5, 15, []string{"BLIND001"}, "some kernels from 5.15 to 6.17 do not fall back to the interpreter when a program of one function cannot be compiled (524)"},
+	{6, 18, []string{"BLIND001"}, "since 6.18 (and backports) kernels with an interpreter fall back to it when a program cannot be compiled"},
 	{7, 1, []string{"BLIND002"}, "from 7.1 on a program with functions is blinded as a whole, and jumps that would wrap are noticed"},
 }
 
