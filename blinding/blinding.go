@@ -9,9 +9,8 @@
 // instruction grows and finds the jump that fails, and where in the kernel's
 // pass it does.
 //
-// The prediction is exact for post-verifier code. Submitted code is rewritten by
-// the verifier before it is blinded, so a verdict on it is as good as its
-// [Verdict.Margin] is large.
+// The prediction is exact for post-verifier code ([Check]). Submitted code is
+// rewritten by the verifier before it is blinded; [Predict] allows for that.
 package blinding
 
 import (
@@ -122,6 +121,10 @@ type Verdict struct {
 	TooFar int
 	// Worst lists the tightest jumps, at most 16, tightest first.
 	Worst []Jump
+	// Work is how many slots the kernel's pass walks over until it is done or
+	// gives up: each replacement moves all that follows and visits every jump,
+	// so that the time is quadratic. See [Verdict.Time].
+	Work int64
 }
 
 const worstJumps = 16
@@ -195,61 +198,143 @@ func CheckFunctions(prog []insn.Instruction, functions []insn.Function, k Kernel
 	return check(prog, functions, k, MaxOffset+1)
 }
 
+// check is CheckFunctions with offsets of limited range [-limit, limit).
+func check(prog []insn.Instruction, functions []insn.Function, k Kernel, limit int) (Verdict, error) {
+	c, err := newCode(prog, functions, nil, k, limit)
+	if err != nil {
+		return Verdict{}, err
+	}
+	return c.check()
+}
+
 // Jumps returns every 16-bit jump of the program with the offset that it needs
 // after blinding, in order. Errors are those of [Check].
 func Jumps(prog []insn.Instruction, k Kernel) ([]Jump, error) {
-	growth, err := growths(prog, k)
+	c, err := newCode(prog, insn.Functions(prog), nil, k, MaxOffset+1)
 	if err != nil {
 		return nil, err
 	}
-	return jumps(prog, insn.Functions(prog), growth, MaxOffset+1)
+	var list []Jump
+	if err := c.jumps(func(j Jump) { list = append(list, j) }); err != nil {
+		return nil, err
+	}
+	return list, nil
 }
 
-// growths returns the prefix sums of the growth: growths[i] is by how many slots
-// the code before slot i grows.
-func growths(prog []insn.Instruction, k Kernel) ([]int, error) {
-	sums := make([]int, len(prog)+1)
-	for i, in := range prog {
-		if in.IsWide() && !insn.IsSecondHalf(prog, i+1) {
-			return nil, fmt.Errorf("check blinding: slot %d is half of a 64-bit load", i)
+// Bits of an entry of a widths table.
+const (
+	widthMask = 0x07 // the width, where nothing but the opcode decides
+	isJump16  = 0x40
+	isSpecial = 0x80 // ask Width
+)
+
+// widths is what the opcode tells of an instruction.
+type widths [256]uint8
+
+func tableOf(k Kernel) *widths {
+	var t widths
+	for code := range t {
+		in := insn.Instruction{Code: uint8(code), Imm: 1}
+		t[code] = uint8(Width([]insn.Instruction{in}, 0, k))
+		if in.IsJump16() {
+			t[code] |= isJump16
 		}
-		sums[i+1] = sums[i] + Width(prog, i, k) - 1
+		if code == 0 || in.IsWide() || in.IsALU() && in.IsImmediate() && in.Op() == insn.OpMOV {
+			t[code] |= isSpecial
+		}
+	}
+	return &t
+}
+
+// Positions returns where each slot ends up when nothing fails: the number of
+// slots before it after blinding, and as the last element their sum. The offset
+// that the jump from slot i to t needs is Positions[t] - Positions[i+1]. The
+// error is that of half a 64-bit load.
+func Positions(prog []insn.Instruction, k Kernel) ([]int, error) {
+	sums, err := tableOf(k).growths(prog, nil, k)
+	if err != nil {
+		return nil, err
+	}
+	for i := range sums {
+		sums[i] += i
 	}
 	return sums, nil
 }
 
-func jumps(prog []insn.Instruction, functions []insn.Function, growth []int, limit int) ([]Jump, error) {
-	var list []Jump
-	for _, f := range functions {
-		if f.Start < 0 || f.End > len(prog) {
-			return nil, fmt.Errorf("check blinding: function %d..%d lies outside the program", f.Start, f.End)
+// growths returns the prefix sums of the growth: growths[i] is by how many slots
+// the code before slot i grows. extra, unless nil, is what the verifier adds at
+// each slot, counted after blinding.
+func (t *widths) growths(prog []insn.Instruction, extra []uint8, k Kernel) ([]int, error) {
+	sums := make([]int, len(prog)+1)
+	sum := 0
+	for i := range prog {
+		in := &prog[i]
+		w := t[in.Code]
+		switch {
+		case w&isSpecial != 0:
+			if in.IsWide() && !insn.IsSecondHalf(prog, i+1) {
+				return nil, fmt.Errorf("check blinding: slot %d is half of a 64-bit load", i)
+			}
+			w = uint8(Width(prog, i, k))
+		case in.Dst == insn.RegAX || in.Src == insn.RegAX:
+			w = 1
 		}
-		if insn.IsSecondHalf(prog, f.Start) {
-			return nil, fmt.Errorf("check blinding: function %d..%d starts inside a 64-bit load", f.Start, f.End-1)
+		sum += int(w&widthMask) - 1
+		if extra != nil {
+			sum += int(extra[i])
 		}
-		for i := f.Start; i < f.End; i++ {
-			in := prog[i]
-			if !in.IsJump16() {
+		sums[i+1] = sum
+	}
+	return sums, nil
+}
+
+// code is a program with what its check needs to know.
+type code struct {
+	prog      []insn.Instruction
+	functions []insn.Function
+	kernel    Kernel
+	table     *widths
+	growth    []int
+	limit     int // offsets are in [-limit, limit)
+}
+
+func newCode(prog []insn.Instruction, functions []insn.Function, extra []uint8, k Kernel, limit int) (*code, error) {
+	t := tableOf(k)
+	growth, err := t.growths(prog, extra, k)
+	if err != nil {
+		return nil, err
+	}
+	return &code{prog, functions, k, t, growth, limit}, nil
+}
+
+// jumps calls f for every 16-bit jump, in order.
+func (c *code) jumps(f func(Jump)) error {
+	for _, fn := range c.functions {
+		if fn.Start < 0 || fn.End > len(c.prog) {
+			return fmt.Errorf("check blinding: function %d..%d lies outside the program", fn.Start, fn.End)
+		}
+		if insn.IsSecondHalf(c.prog, fn.Start) {
+			return fmt.Errorf("check blinding: function %d..%d starts inside a 64-bit load", fn.Start, fn.End-1)
+		}
+		for i := fn.Start; i < fn.End; i++ {
+			in := &c.prog[i]
+			if c.table[in.Code]&isJump16 == 0 {
 				continue
 			}
 			to := i + 1 + int(in.Off)
-			if !f.Contains(to) {
-				return nil, fmt.Errorf("check blinding: the jump at slot %d goes to %d, outside its function %d..%d", i, to, f.Start, f.End-1)
+			if !fn.Contains(to) {
+				return fmt.Errorf("check blinding: the jump at slot %d goes to %d, outside its function %d..%d", i, to, fn.Start, fn.End-1)
 			}
-			j := Jump{From: i, To: to, Need: int(in.Off), Forward: in.Off >= 0}
-			if j.Forward {
-				j.Limit = limit - 1
-				j.Need += growth[to] - growth[i+1]
-			} else {
-				j.Limit = -limit
-				j.Need -= growth[i] - growth[to]
-				// The jump ends up at the end of its own replacement.
-				j.Need -= growth[i+1] - growth[i]
+			// A backward jump has the end of its own replacement behind it, and a
+			// forward one has left it there.
+			j := Jump{From: i, To: to, Need: int(in.Off) + c.growth[to] - c.growth[i+1], Limit: c.limit - 1, Forward: in.Off >= 0}
+			if !j.Forward {
+				j.Limit = -c.limit
 			}
-			list = append(list, j)
+			f(j)
 		}
 	}
-	return list, nil
+	return nil
 }
 
 // event is something that stops or spoils the pass.
@@ -272,56 +357,52 @@ func (e event) before(o event) bool {
 	return e.jump.From < o.jump.From
 }
 
-// check does the work of Check with offsets of limited range [-limit, limit).
-func check(prog []insn.Instruction, functions []insn.Function, k Kernel, limit int) (Verdict, error) {
-	growth, err := growths(prog, k)
-	if err != nil {
-		return Verdict{}, err
-	}
-	list, err := jumps(prog, functions, growth, limit)
-	if err != nil {
-		return Verdict{}, err
-	}
+// check predicts what becomes of the code.
+func (c *code) check() (Verdict, error) {
 	v := Verdict{
 		FailIndex: -1,
 		FailOff:   -1,
-		Before:    len(prog),
-		After:     len(prog) + growth[len(prog)],
-		Margin:    limit - 1,
-		Worst:     worst(list),
+		Before:    len(c.prog),
+		After:     len(c.prog) + c.growth[len(c.prog)],
+		Margin:    c.limit - 1,
 	}
+	var tightest worst
 	// A wrap is a failure only when nothing else stops the load.
 	var stop, wrap *event
-	for _, j := range list {
+	err := c.jumps(func(j Jump) {
+		tightest.add(j)
 		if j.Margin() >= 0 {
-			continue
+			return
 		}
 		v.TooFar++
-		e := firstFailure(j, growth, k)
+		e := c.firstFailure(j)
 		if e.failure == Wrap {
 			if wrap == nil || e.before(*wrap) {
 				wrap = &e
 			}
 			// The wrapped jump now points far ahead, and the next
 			// replacement that it spans stretches it beyond the range.
-			end := len(prog)
-			if f, ok := insn.FunctionAt(functions, j.From); ok && !k.WholeProgram {
+			end := len(c.prog)
+			if f, ok := insn.FunctionAt(c.functions, j.From); ok && !c.kernel.WholeProgram {
 				end = f.End
 			}
-			next := nextGrowth(growth, j.From+1, end)
-			if next >= end || next-j.From > j.Need+2*limit {
-				continue
+			next := nextGrowth(c.growth, j.From+1, end)
+			if next >= end || next-j.From > j.Need+2*c.limit {
+				return
 			}
-			e.index, e.failure = next, Patch
+			e = event{index: next, failure: Patch, jump: j}
 		}
 		if stop == nil || e.before(*stop) {
 			stop = &e
 		}
+	})
+	if err != nil {
+		return Verdict{}, err
 	}
 	if stop == nil {
 		stop = wrap
 	}
-	if len(v.Worst) > 0 {
+	if v.Worst = tightest; len(v.Worst) > 0 {
 		v.Jump = v.Worst[0]
 		v.Margin = v.Jump.Margin()
 	}
@@ -333,20 +414,22 @@ func check(prog []insn.Instruction, functions []insn.Function, k Kernel, limit i
 		v.Wraps = stop.failure == Wrap
 		v.FailIndex = stop.index
 	}
-	v.Function, _ = insn.FunctionAt(functions, v.Jump.From)
+	v.Function, _ = insn.FunctionAt(c.functions, v.Jump.From)
 	if v.Failure == Patch {
 		base := v.Function.Start
-		if k.WholeProgram {
+		if c.kernel.WholeProgram {
 			base = 0
 		}
-		v.FailOff = v.FailIndex - base + growth[v.FailIndex] - growth[base]
+		v.FailOff = v.FailIndex - base + c.growth[v.FailIndex] - c.growth[base]
 	}
+	v.Work = c.work(v)
 	return v, nil
 }
 
 // firstFailure finds the first slot whose replacement takes the jump out of
 // range.
-func firstFailure(j Jump, growth []int, k Kernel) event {
+func (c *code) firstFailure(j Jump) event {
+	growth := c.growth
 	if j.Forward {
 		// The replaced slots between the jump and its target, in order.
 		n := sort.Search(j.To-j.From-1, func(n int) bool {
@@ -360,7 +443,7 @@ func firstFailure(j Jump, growth []int, k Kernel) event {
 	switch {
 	case n < j.From-j.To:
 		return event{index: j.To + n, failure: Patch, jump: j}
-	case k.RangeCheck:
+	case c.kernel.RangeCheck:
 		return event{index: j.From, failure: RangeCheck, jump: j}
 	}
 	return event{index: j.From, failure: Wrap, jump: j}
@@ -374,8 +457,19 @@ func nextGrowth(growth []int, i, end int) int {
 	return i + sort.Search(end-i, func(n int) bool { return growth[i+n+1] > growth[i] })
 }
 
-func worst(list []Jump) []Jump {
-	sorted := slices.Clone(list)
-	slices.SortStableFunc(sorted, func(a, b Jump) int { return a.Margin() - b.Margin() })
-	return slices.Clone(sorted[:min(len(sorted), worstJumps)])
+// worst are the tightest jumps so far, tightest first.
+type worst []Jump
+
+func (w *worst) add(j Jump) {
+	list := *w
+	n, margin := len(list), j.Margin()
+	if n == worstJumps {
+		if margin >= list[n-1].Margin() {
+			return
+		}
+		list = list[:n-1]
+	}
+	at, _ := slices.BinarySearchFunc(list, margin+1, func(o Jump, m int) int { return o.Margin() - m })
+	// Of equals the earlier jump comes first, and they come in order.
+	*w = slices.Insert(list, at, j)
 }

@@ -88,6 +88,9 @@ func TestCheckForward(t *testing.T) {
 		Fits: true, FailIndex: -1, FailOff: -1, Jump: jump,
 		Function: insn.Function{Start: 0, End: 12_770},
 		Before:   12_770, After: 32_770, Margin: 0, Worst: []Jump{jump},
+		// 10,000 replacements in a program that grows by two each time; the last
+		// two are tried first.
+		Work: 10_000*12_770 + 2*10_000*9_999/2 + 32_766 + 32_768,
 	}))
 
 	// One more that stays: the last of those that grow is one too many. It is
@@ -100,6 +103,7 @@ func TestCheckForward(t *testing.T) {
 		Failure: Patch, FailIndex: 12_768, FailOff: 12_768 + 2*9_999, Jump: jump,
 		Function: insn.Function{Start: 0, End: 12_771},
 		Before:   12_771, After: 32_771, Margin: -1, TooFar: 1, Worst: []Jump{jump},
+		Work: 10_000*12_771 + 2*10_000*9_999/2 + 32_767 + 32_769,
 	}))
 }
 

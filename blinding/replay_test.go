@@ -4,6 +4,7 @@ package blinding
 
 import (
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 
@@ -26,6 +27,7 @@ type outcome struct {
 	Index   int // slot of the original program, -1 if it fits
 	Off     int // -1 when no patch failed
 	After   int // slots in the end; 0 if it failed
+	Work    int64
 }
 
 // slot is an instruction with an offset of its own range and the slot that it
@@ -49,9 +51,10 @@ func (r replay) run(prog []insn.Instruction, functions []insn.Function) outcome 
 		}
 		o := r.blind(code)
 		all.After += o.After
+		all.Work += o.Work
 		switch o.Failure {
 		case Patch, RangeCheck:
-			o.After = 0
+			o.After, o.Work = 0, 0
 			return o
 		case Wrap:
 			if all.Failure == None {
@@ -77,6 +80,12 @@ func (r replay) blind(code []slot) outcome {
 			continue
 		}
 		orig := code[i].orig
+		if len(patch) > 1 {
+			o.Work += int64(len(code))
+			if len(code)+len(patch)-1 > r.limit-1 && r.limit == MaxOffset+1 {
+				o.Work += int64(len(code))
+			}
+		}
 		next, ok := r.patchSingle(code, i, patch)
 		if !ok {
 			return outcome{Failure: Patch, Index: orig, Off: i}
@@ -246,7 +255,7 @@ func randomProgram(rnd *rand.Rand, limit int) ([]insn.Instruction, []insn.Functi
 func predicted(v Verdict) outcome {
 	o := outcome{Failure: v.Failure, Index: v.FailIndex, Off: v.FailOff}
 	if v.Fits || v.Wraps {
-		o.After = v.After
+		o.After, o.Work = v.After, v.Work
 	}
 	return o
 }
@@ -260,7 +269,11 @@ func TestCheckAgreesWithReplay(t *testing.T) {
 		{WholeProgram: true},
 	}
 	seen := make(map[Failure]int)
-	for n := range 60_000 {
+	programs := 50_000
+	if os.Getenv("BPFWHY_LONG") == "1" {
+		programs = 1_000_000
+	}
+	for n := range programs {
 		rnd := rand.New(rand.NewPCG(1, uint64(n)))
 		limit := 4 + rnd.IntN(28)
 		k := kernels[rnd.IntN(len(kernels))]
@@ -273,7 +286,7 @@ func TestCheckAgreesWithReplay(t *testing.T) {
 		qt.Assert(t, qt.Equals(v.Margin >= 0, v.TooFar == 0))
 		seen[v.Failure]++
 	}
-	t.Logf("outcomes: %v", seen)
+	t.Logf("%d programs, outcomes: %v", programs, seen)
 	for _, f := range []Failure{None, Patch, RangeCheck, Wrap} {
 		qt.Check(t, qt.IsTrue(seen[f] > 200), qt.Commentf("%v came up %d times", f, seen[f]))
 	}

@@ -167,13 +167,12 @@ type editor struct {
 
 // plan finds islands for the functions that need some.
 func (e *editor) plan() error {
-	// width[i] is how many slots the code before slot i takes after blinding.
-	width := make([]int, len(e.original)+1)
-	for i := range e.original {
-		width[i+1] = width[i] + blinding.Width(e.original, i, e.options.Kernel)
+	pos, err := blinding.Positions(e.original, e.options.Kernel)
+	if err != nil {
+		return err
 	}
 	for _, f := range e.functions {
-		r := newRoute(e.original, f, width, e.options)
+		r := newRoute(e.original, f, pos, e.options)
 		if !r.needed() {
 			continue
 		}

@@ -45,7 +45,7 @@ type jump struct {
 type route struct {
 	prog    []insn.Instruction
 	f       insn.Function
-	width   []int
+	pos     []int // of each slot of the original after blinding, with nothing inserted
 	limit   int
 	gotol   bool
 	jumps   []jump
@@ -59,8 +59,8 @@ type route struct {
 
 type place struct{ station, target int }
 
-func newRoute(prog []insn.Instruction, f insn.Function, width []int, o Options) *route {
-	r := &route{prog: prog, f: f, width: width, limit: o.Limit, gotol: o.Gotol}
+func newRoute(prog []insn.Instruction, f insn.Function, pos []int, o Options) *route {
+	r := &route{prog: prog, f: f, pos: pos, limit: o.Limit, gotol: o.Gotol}
 	for i := f.Start; i < f.End; i++ {
 		if in := prog[i]; in.IsJump16() {
 			r.jumps = append(r.jumps, jump{slot: i, target: i + 1 + int(in.Off), via: direct})
@@ -80,7 +80,7 @@ func (r *route) needed() bool {
 }
 
 // need is the offset of a jump of the original after blinding.
-func (r *route) need(j jump) int { return r.width[j.target] - r.width[j.slot+1] }
+func (r *route) need(j jump) int { return r.pos[j.target] - r.pos[j.slot+1] }
 
 func (r *route) reaches(need int) bool { return -r.limit <= need && need <= r.limit }
 
@@ -101,17 +101,17 @@ func (r *route) find() error {
 // begin forgets all islands and lays out stations at most so many slots apart.
 func (r *route) begin(spacing int) {
 	r.islands, r.index, r.stations = nil, make(map[place]int), nil
-	last := r.width[r.f.Start]
+	last := r.pos[r.f.Start]
 	for i := r.f.Start + 1; i < r.f.End; {
 		// The last gap in reach of the station before; better one that no code
 		// falls into, if one is not much nearer.
 		best, quiet := -1, -1
-		for ; i < r.f.End && r.width[i]-last <= spacing; i++ {
+		for ; i < r.f.End && r.pos[i]-last <= spacing; i++ {
 			if insn.IsSecondHalf(r.prog, i) {
 				continue
 			}
 			best = i
-			if !r.fallsInto(i) && r.width[i]-last > spacing/2 {
+			if !r.fallsInto(i) && r.pos[i]-last > spacing/2 {
 				quiet = i
 			}
 		}
@@ -131,7 +131,7 @@ func (r *route) begin(spacing int) {
 			}
 		}
 		r.stations = append(r.stations, station{gap: gap, skip: r.fallsInto(gap)})
-		last = r.width[gap]
+		last = r.pos[gap]
 		i = gap + 1
 	}
 	for n := range r.jumps {
@@ -177,7 +177,7 @@ func (r *route) inserted() int { return r.base[len(r.stations)] }
 
 // first is the position of a station's first island.
 func (r *route) first(s int) int {
-	p := r.width[r.stations[s].gap] + r.base[s]
+	p := r.pos[r.stations[s].gap] + r.base[s]
 	if r.stations[s].skip {
 		p++
 	}
@@ -202,7 +202,7 @@ func (r *route) settle() error {
 			if j.inPlace {
 				continue
 			}
-			end := r.width[j.slot+1] + r.base[j.atSlot]
+			end := r.pos[j.slot+1] + r.base[j.atSlot]
 			switch via, moved, err := r.step(j.via, end, j.target, j.atTarget, j.atSlot); {
 			case err != nil:
 				return fmt.Errorf("the jump at slot %d cannot be led to slot %d: %w", j.slot, j.target, err)
@@ -253,7 +253,7 @@ var errCrowded = fmt.Errorf("too many jumps cross the same place")
 // forward begin with number own, those on its way back end before it. It returns
 // the number of the station to go to when the stop that it has is out of reach.
 func (r *route) step(via, end, target, atTarget, own int) (to int, moved bool, err error) {
-	goal := r.width[target] + r.base[atTarget]
+	goal := r.pos[target] + r.base[atTarget]
 	stop := goal
 	if via != direct {
 		stop = r.at(via)
