@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/bpfwhy/bpfwhy/explain"
+	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
+	"github.com/spf13/cobra"
+)
+
+// nodeDiff is what 'node diff' found (docs/schema/node-diff-v1.schema.json).
+type nodeDiff struct {
+	Schema      string            `json:"schema"`
+	A           nodeSide          `json:"a"`
+	B           nodeSide          `json:"b"`
+	Differences []node.Difference `json:"differences"`
+	// Failures are those of a trace, each kind once; absent without one. They happened on A.
+	Failures []nodeFailure `json:"failures,omitempty"`
+	// MoreFailures counts kinds of failures beyond those listed.
+	MoreFailures int `json:"more_failures,omitempty"`
+}
+
+type nodeSide struct {
+	Source  string `json:"source"` // a file, or the trace
+	Release string `json:"release"`
+}
+
+type nodeFailure struct {
+	Rule    string              `json:"rule"`
+	Title   string              `json:"title"`
+	Program string              `json:"program,omitempty"`
+	Comm    string              `json:"comm"`
+	Errno   int                 `json:"errno"`
+	Count   int                 `json:"count"`
+	By      []explain.NodeCause `json:"explained_by"`
+}
+
+const nodeDiffSchema = "bpfwhy.node-diff/v1"
+
+func newNodeDiff() *cobra.Command {
+	var traceFile string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "diff A B",
+		Short: "What two nodes differ in, what changes the fate of loads first",
+		Long: `Compare two profiles: files of 'bpfwhy node --json', or traces, which carry one too. What changes the fate of
+loads comes first, with the reason. With --trace, say which difference explains each failure in a recording of
+'watch --record' or 'run --record', which must come from one of the two nodes; with one profile
+only, the recording's own is the other side. The status is 1 when --trace has failures and no
+difference explains any of them.`,
+		Example: `  bpfwhy node diff good.json bad.json
+  bpfwhy node diff good.json --trace failed-on-bad.bpfwhy`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 2, len(args) == 1 && traceFile != "":
+				return nil
+			case len(args) == 1:
+				return errors.New("node diff: one profile alone; give another one, or --trace FILE")
+			}
+			return errors.New("node diff: give two profiles, or one and --trace FILE")
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return diffNodes(args, traceFile, asJSON) },
+	}
+	c.Flags().StringVar(&traceFile, "trace", "", "a recording from one of the two: which difference explains its failures")
+	c.Flags().BoolVar(&asJSON, "json", false, "as one line of JSON")
+	return c
+}
+
+func diffNodes(files []string, traceFile string, asJSON bool) error {
+	var profiles []*node.Profile
+	for _, f := range files {
+		p, err := readProfile(f)
+		if err != nil {
+			return err
+		}
+		profiles = append(profiles, p)
+	}
+	var failures []*load.Attempt
+	if traceFile != "" {
+		header, found, err := readFailures(traceFile)
+		if err != nil {
+			return err
+		}
+		failures = found
+		if len(profiles) == 1 {
+			profiles = []*node.Profile{&header.Node, profiles[0]}
+			files = []string{traceFile, files[0]}
+		} else if failures != nil {
+			side, err := recordedOn(header, profiles)
+			if err != nil {
+				return fmt.Errorf("node diff: %s %w", traceFile, err)
+			}
+			if side == 1 { // what failed is A
+				slices.Reverse(profiles)
+				slices.Reverse(files)
+			}
+		}
+	}
+	d := nodeDiff{Schema: nodeDiffSchema, A: nodeSide{files[0], profiles[0].Release}, B: nodeSide{files[1], profiles[1].Release},
+		Differences: node.Diff(profiles[0], profiles[1])}
+	if d.Differences == nil {
+		d.Differences = []node.Difference{}
+	}
+	explained := d.explain(failures, profiles[0], profiles[1])
+	var err error
+	if asJSON {
+		err = render.JSON(os.Stdout, d)
+	} else {
+		err = d.print(newText(os.Stdout), traceFile)
+	}
+	if err == nil && len(d.Failures) > 0 && !explained {
+		err = &status{code: negative}
+	}
+	return err
+}
+
+// readProfile reads a profile of its own, or that of a trace.
+func readProfile(file string) (*node.Profile, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("node diff: %w", err)
+	}
+	defer f.Close()
+	in := bufio.NewReader(f)
+	head, _ := in.Peek(len(`{"header"`))
+	if bytes.HasPrefix(head, []byte{0x1f, 0x8b}) || bytes.Equal(head, []byte(`{"header"`)) {
+		r, err := trace.NewReader(in)
+		if err != nil {
+			return nil, fmt.Errorf("node diff: %s: %w", file, err)
+		}
+		p := r.Header().Node
+		return &p, nil
+	}
+	p, err := node.Decode(in)
+	if err != nil {
+		return nil, fmt.Errorf("node diff: %s: %w", file, err)
+	}
+	return p, nil
+}
+
+// Most failures of a trace that are looked at; a trace may hold millions.
+const maxFailures = 10000
+
+// collector is a sink that keeps failures.
+type collector struct{ found []*load.Attempt }
+
+func (c *collector) attempt(a *load.Attempt) error {
+	if a.Finding() && a.Diagnosis != nil && len(c.found) < maxFailures {
+		c.found = append(c.found, a)
+	}
+	return nil
+}
+
+func readFailures(file string) (trace.Header, []*load.Attempt, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return trace.Header{}, nil, fmt.Errorf("node diff: %w", err)
+	}
+	defer f.Close()
+	r, err := trace.NewReader(f)
+	if err != nil {
+		return trace.Header{}, nil, fmt.Errorf("node diff: %s: %w", file, err)
+	}
+	c := &collector{found: []*load.Attempt{}}
+	s, err := newSession(r.Header(), &selection{failed: true, all: true}, c)
+	if err != nil {
+		return trace.Header{}, nil, err
+	}
+	if err := s.replay(r); err != nil && !errors.Is(err, io.EOF) {
+		return trace.Header{}, nil, fmt.Errorf("node diff: %s: %w", file, err)
+	}
+	return r.Header(), c.found, nil
+}
+
+// recordedOn says which of the two a trace comes from: the one that it differs less from in what decides loads.
+func recordedOn(h trace.Header, profiles []*node.Profile) (int, error) {
+	var apart [2]int
+	for i, p := range profiles {
+		if p.Release != h.Node.Release {
+			apart[i] = -1
+			continue
+		}
+		for _, d := range node.Diff(&h.Node, p) {
+			if d.Effect != node.Informs {
+				apart[i]++
+			}
+		}
+	}
+	switch {
+	case apart[0] < 0 && apart[1] < 0:
+		return 0, fmt.Errorf("was recorded on %s, which is neither of the two: leave one out to compare with the recording's own profile", orElse(h.Node.Release, "an unknown kernel"))
+	case apart[0] < 0, apart[1] >= 0 && apart[1] < apart[0]:
+		return 1, nil
+	}
+	return 0, nil
+}
+
+// Most kinds of failures in a report.
+const maxKinds = 200
+
+// explain fills in the failures, each kind once, and reports whether a difference explains any.
+func (d *nodeDiff) explain(failures []*load.Attempt, here, there *node.Profile) bool {
+	explained := false
+	type kind struct {
+		rule, program, comm string
+		errno               int
+	}
+	at := map[kind]int{}
+	for _, a := range failures {
+		k := kind{a.Diagnosis.Rule, "", a.Process.Comm, a.Errno}
+		switch {
+		case a.Program != nil:
+			k.program = a.Program.Name
+		case a.Map != nil:
+			k.program = a.Map.Name
+		}
+		if i, seen := at[k]; seen {
+			if i >= 0 {
+				d.Failures[i].Count++
+			}
+			continue
+		}
+		if len(d.Failures) == maxKinds {
+			at[k] = -1
+			d.MoreFailures++
+			continue
+		}
+		at[k] = len(d.Failures)
+		f := nodeFailure{Rule: k.rule, Title: a.Diagnosis.Title, Program: k.program, Comm: k.comm, Errno: k.errno, Count: 1,
+			By: explain.Compare(a, here, there)}
+		if f.By == nil {
+			f.By = []explain.NodeCause{}
+		}
+		explained = explained || len(f.By) > 0
+		d.Failures = append(d.Failures, f)
+	}
+	return explained
+}
+
+// Headings of the three kinds of differences.
+var effects = []struct {
+	effect node.Effect
+	label  string
+}{{node.Decides, "decides"}, {node.MayDecide, "may decide"}, {node.Informs, "besides"}}
+
+func (d *nodeDiff) print(t *render.Text, traceFile string) error {
+	counts := map[node.Effect]int{}
+	for _, x := range d.Differences {
+		counts[x.Effect]++
+	}
+	headline := fmt.Sprintf("%d of %d differences change the fate of loads, %d may", counts[node.Decides], len(d.Differences), counts[node.MayDecide])
+	if len(d.Differences) == 0 {
+		headline = "The two do not differ in anything that decides loads"
+	}
+	sections := []render.Section{
+		{Label: "A", Items: []string{strings.TrimSpace(d.A.Source + ", " + orElse(d.A.Release, "an unknown kernel"))}},
+		{Label: "B", Items: []string{strings.TrimSpace(d.B.Source + ", " + orElse(d.B.Release, "an unknown kernel"))}},
+	}
+	for _, e := range effects {
+		var items []string
+		for _, x := range d.Differences {
+			if x.Effect != e.effect {
+				continue
+			}
+			s := fmt.Sprintf("%s: A %s, B %s", x.Name, x.A, x.B)
+			if x.Why != "" {
+				s += "; " + x.Why
+			}
+			if len(x.Rules) > 0 && e.effect != node.Informs {
+				s += " (" + strings.Join(rulesOnly(x.Rules), ", ") + ")"
+			}
+			items = append(items, s)
+		}
+		if len(items) > 0 {
+			sections = append(sections, render.Section{Label: e.label, Items: items})
+		}
+	}
+	if err := t.Page(headline, sections); err != nil || traceFile == "" {
+		return err
+	}
+	if len(d.Failures) == 0 {
+		return t.Page(traceFile+" holds no failure", nil)
+	}
+	for _, f := range d.Failures {
+		head := fmt.Sprintf("%s, %s", f.Rule, f.Title)
+		what := fmt.Sprintf("%s of %s", orElse(f.Program, "(no name)"), f.Comm)
+		if f.Errno != 0 {
+			what += fmt.Sprintf(", errno %d", f.Errno)
+		}
+		if f.Count > 1 {
+			what += fmt.Sprintf(", %d times", f.Count)
+		}
+		sections := []render.Section{{Label: "failed", Items: []string{what + ", on A"}}}
+		var certain, maybe []string
+		for _, c := range f.By {
+			s := fmt.Sprintf("%s: A %s, B %s", c.Name, c.A, c.B)
+			if c.Because != "" {
+				s += "; " + c.Because
+			}
+			if c.Sure {
+				certain = append(certain, s)
+			} else {
+				maybe = append(maybe, s)
+			}
+		}
+		if len(certain) > 0 {
+			sections = append(sections, render.Section{Label: "because", Items: certain})
+		}
+		if len(maybe) > 0 {
+			sections = append(sections, render.Section{Label: "perhaps", Items: maybe})
+		}
+		if len(f.By) == 0 {
+			sections = append(sections, render.Section{Label: "because", Items: []string{"none of the differences explains it: as far as the profiles tell, it would fail on B too"}})
+		}
+		if err := t.Page(head, sections); err != nil {
+			return err
+		}
+	}
+	if d.MoreFailures > 0 {
+		return t.Page(fmt.Sprintf("%d more kinds of failures are left out", d.MoreFailures), nil)
+	}
+	return nil
+}
+
+// rulesOnly leaves out the prefixes that stand for whole families.
+func rulesOnly(rules []string) []string {
+	return slices.DeleteFunc(slices.Clone(rules), func(r string) bool { return len(r) == 3 })
+}
