@@ -28,7 +28,9 @@ var pure = map[string][]string{
 	"internal/trace":    {"insn", "load", "node"},
 	"internal/enrich":   {"load"},
 	"internal/assemble": {"insn", "load", "node", "verifierlog", "blinding", "internal/trace", "internal/enrich"},
-	"internal/render":   {"insn", "load", "node", "explain", "internal/trace"},
+	"internal/object":   {"insn", "blinding", "rewrite"},
+	"internal/check":    {"insn", "blinding", "internal/object"},
+	"internal/render":   {"insn", "load", "node", "explain", "internal/trace", "internal/check"},
 }
 
 // edge are the packages that may touch the kernel's BPF through cilium/ebpf.

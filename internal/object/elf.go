@@ -21,6 +21,9 @@ const (
 	MaxProgram = 1_000_000
 )
 
+// ErrForeign is the error for object files of other machines.
+var ErrForeign = errors.New("not a BPF object")
+
 // Relocation types of the BPF target, from LLVM's BPF.def. Before LLVM 13 the first and the last stood for data too.
 const (
 	relocLoad64 = 1 // R_BPF_64_64: a 64-bit load, or eight bytes of data
@@ -87,7 +90,7 @@ func parseImage(b []byte) (*image, error) {
 	h := &im.header
 	switch m := elf.Machine(h.Machine); {
 	case m != elf.EM_BPF && m != elf.EM_NONE: // some old compilers write no machine
-		return nil, fmt.Errorf("an ELF for %v, not for BPF", m)
+		return nil, fmt.Errorf("%w: an ELF for %v", ErrForeign, m)
 	case elf.Type(h.Type) != elf.ET_REL:
 		return nil, fmt.Errorf("an ELF of type %v; a BPF object is relocatable", elf.Type(h.Type))
 	case h.Shoff == 0 || h.Shnum == 0:
@@ -150,7 +153,9 @@ func identify(b []byte) error {
 	case len(b) < headerSize:
 		return fmt.Errorf("truncated: %d bytes are no ELF header", len(b))
 	case elf.Class(b[elf.EI_CLASS]) != elf.ELFCLASS64:
-		return errors.New("a 32-bit ELF, not a BPF object")
+		return fmt.Errorf("%w: a 32-bit ELF", ErrForeign)
+	case elf.Data(b[elf.EI_DATA]) == elf.ELFDATA2MSB && elf.Machine(binary.BigEndian.Uint16(b[18:])) != elf.EM_BPF:
+		return fmt.Errorf("%w: an ELF for %v", ErrForeign, elf.Machine(binary.BigEndian.Uint16(b[18:])))
 	case elf.Data(b[elf.EI_DATA]) == elf.ELFDATA2MSB:
 		return errors.New("big-endian; only little-endian objects (-target bpf or bpfel) are read")
 	case elf.Data(b[elf.EI_DATA]) != elf.ELFDATA2LSB:

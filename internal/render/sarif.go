@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bpfwhy/bpfwhy/explain"
+	"github.com/bpfwhy/bpfwhy/internal/check"
+)
+
+// Checkout is where a SARIF log is made: code scanning shows results at paths relative to the repository.
+type Checkout struct {
+	Dir     string // absolute; the top of the repository
+	Version string // of this tool
+}
+
+// The part of SARIF 2.1.0 that is written. Names and meanings are those of the standard (OASIS, 27 March 2020).
+type (
+	sarifLog struct {
+		Schema  string     `json:"$schema"`
+		Version string     `json:"version"`
+		Runs    []sarifRun `json:"runs"`
+	}
+	sarifRun struct {
+		Tool        sarifTool         `json:"tool"`
+		Invocations []sarifInvocation `json:"invocations"`
+		Bases       map[string]any    `json:"originalUriBaseIds"`
+		Results     []sarifResult     `json:"results"`
+		ColumnKind  string            `json:"columnKind"`
+	}
+	sarifTool struct {
+		Driver sarifDriver `json:"driver"`
+	}
+	sarifDriver struct {
+		Name           string      `json:"name"`
+		Version        string      `json:"version,omitempty"`
+		InformationURI string      `json:"informationUri"`
+		Rules          []sarifRule `json:"rules"`
+	}
+	sarifRule struct {
+		ID         string         `json:"id"`
+		Name       string         `json:"name"`
+		Short      sarifText      `json:"shortDescription"`
+		Full       sarifText      `json:"fullDescription"`
+		Help       sarifMarkdown  `json:"help"`
+		HelpURI    string         `json:"helpUri"`
+		Default    sarifLevel     `json:"defaultConfiguration"`
+		Properties map[string]any `json:"properties"`
+	}
+	sarifText struct {
+		Text string `json:"text"`
+	}
+	sarifMarkdown struct {
+		Text     string `json:"text"`
+		Markdown string `json:"markdown"`
+	}
+	sarifLevel struct {
+		Level string `json:"level"`
+	}
+	sarifResult struct {
+		RuleID       string            `json:"ruleId"`
+		RuleIndex    int               `json:"ruleIndex"`
+		Level        string            `json:"level"`
+		Message      sarifText         `json:"message"`
+		Locations    []sarifLocation   `json:"locations"`
+		Related      []sarifLocation   `json:"relatedLocations,omitempty"`
+		Fingerprints map[string]string `json:"partialFingerprints"`
+		Properties   map[string]any    `json:"properties"`
+	}
+	sarifLocation struct {
+		ID       int             `json:"id,omitempty"`
+		Physical sarifPhysical   `json:"physicalLocation"`
+		Message  *sarifText      `json:"message,omitempty"`
+		Logical  []sarifFunction `json:"logicalLocations,omitempty"`
+	}
+	sarifPhysical struct {
+		Artifact sarifArtifact `json:"artifactLocation"`
+		Region   *sarifRegion  `json:"region,omitempty"`
+	}
+	sarifArtifact struct {
+		URI  string `json:"uri"`
+		Base string `json:"uriBaseId,omitempty"`
+	}
+	sarifRegion struct {
+		Start   int        `json:"startLine"`
+		Snippet *sarifText `json:"snippet,omitempty"`
+	}
+	sarifFunction struct {
+		Name string `json:"name"`
+		Kind string `json:"kind"`
+	}
+	sarifInvocation struct {
+		Successful    bool                `json:"executionSuccessful"`
+		Notifications []sarifNotification `json:"toolExecutionNotifications,omitempty"`
+	}
+	sarifNotification struct {
+		Level     string          `json:"level"`
+		Message   sarifText       `json:"message"`
+		Locations []sarifLocation `json:"locations,omitempty"`
+	}
+)
+
+const (
+	sarifSchema = "https://json.schemastore.org/sarif-2.1.0.json"
+	project     = "https://github.com/bpfwhy/bpfwhy"
+	sourceRoot  = "%SRCROOT%"
+)
+
+// SARIF writes the programs that do not load as a SARIF 2.1.0 log that code-scanning pages take: paths relative to the checkout,
+// the texts of the rules, and fingerprints that stay when lines move. A result is shown at the line of the jump, or at the object
+// where its lines are not known or lie outside the checkout.
+func SARIF(w io.Writer, r *check.Report, at Checkout) error {
+	run := sarifRun{
+		Tool:        sarifTool{sarifDriver{Name: "bpfwhy", Version: at.Version, InformationURI: project, Rules: []sarifRule{}}},
+		Invocations: []sarifInvocation{{Successful: r.Summary.Bad == 0}},
+		Bases:       map[string]any{sourceRoot: map[string]any{"description": sarifText{"The top of the checkout, where bpfwhy was run."}}},
+		Results:     []sarifResult{}, ColumnKind: "utf16CodeUnits",
+	}
+	for _, o := range r.Objects {
+		if o.Error != "" {
+			n := &run.Invocations[0]
+			n.Notifications = append(n.Notifications, sarifNotification{"error", sarifText{o.Path + ": " + o.Error}, []sarifLocation{at.object(o.Path)}})
+		}
+		for i := range o.Programs {
+			if p := &o.Programs[i]; p.Verdict != check.Loads {
+				run.Results = append(run.Results, at.result(o.Path, p, run.Tool.Driver.rule(p.Rule)))
+			}
+		}
+	}
+	return JSON(w, sarifLog{sarifSchema, "2.1.0", []sarifRun{run}})
+}
+
+// rule returns the index of a rule, which it adds when it is new.
+func (d *sarifDriver) rule(id string) int {
+	if i := slices.IndexFunc(d.Rules, func(r sarifRule) bool { return r.ID == id }); i >= 0 {
+		return i
+	}
+	known, _ := explain.ByID(id)
+	text := cmp.Or(known.Text, id)
+	remedies := ""
+	for _, r := range known.Remedies {
+		remedies += "\n- " + r.Title + ". " + r.Price
+		if r.Command != "" {
+			remedies += " `" + r.Command + "`"
+		}
+	}
+	first, _, _ := strings.Cut(text, "\n\n")
+	d.Rules = append(d.Rules, sarifRule{
+		ID: id, Name: sarifName(known.Title), Short: sarifText{cmp.Or(known.Title, id)}, Full: sarifText{first},
+		Help:    sarifMarkdown{text + "\n" + strings.ReplaceAll(remedies, "`", ""), text + "\n\n**What helps**\n" + remedies},
+		HelpURI: project + "/blob/main/docs/rules.md#" + strings.ToLower(id),
+		Default: sarifLevel{"error"},
+		Properties: map[string]any{
+			"tags": []string{"bpf", "hardening", "reliability"}, "precision": "high", "problem.severity": "error",
+		},
+	})
+	return len(d.Rules) - 1
+}
+
+// sarifName is a title as an identifier.
+func sarifName(title string) string {
+	var b strings.Builder
+	for _, w := range strings.FieldsFunc(title, func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') }) {
+		b.WriteString(strings.ToUpper(w[:1]) + w[1:])
+	}
+	return cmp.Or(b.String(), "Rule")
+}
+
+func (c Checkout) result(path string, p *check.Program, rule int) sarifResult {
+	level := "error"
+	if p.Confidence == check.Uncertain {
+		level = "warning"
+	}
+	r := sarifResult{
+		RuleID: p.Rule, RuleIndex: rule, Level: level, Message: sarifText{sarifMessage(path, p)}, Locations: []sarifLocation{c.object(path)},
+		Properties: map[string]any{
+			"object": path, "program": p.Name, "section": p.Section, "verdict": p.Verdict, "confidence": p.Confidence, "margin": p.Margin,
+			"insns": p.Insns, "blinded_insns": p.Blinded,
+		},
+	}
+	from, to := "", ""
+	if j := p.Jump; j != nil {
+		if l, ok := c.line(j.Source); ok {
+			l.Logical = []sarifFunction{{j.Function, "function"}}
+			r.Locations = []sarifLocation{l}
+		}
+		if l, ok := c.line(j.Target); ok {
+			l.ID, l.Message = 1, &sarifText{"The jump goes here."}
+			r.Related = append(r.Related, l)
+		}
+		if j.Source != nil {
+			from = j.Source.File + "\x00" + j.Source.Text
+		}
+		if j.Target != nil {
+			to = j.Target.File + "\x00" + j.Target.Text
+		}
+	}
+	// Neither lines nor distances: they move with every change of the source.
+	sum := sha256.Sum256([]byte(strings.Join([]string{p.Rule, filepath.Base(path), p.Name, from, to}, "\x00")))
+	r.Fingerprints = map[string]string{"bpfwhyJump/v1": hex.EncodeToString(sum[:16])}
+	return r
+}
+
+func sarifMessage(path string, p *check.Program) string {
+	s := fmt.Sprintf("Program %s of %s will not load where net.core.bpf_jit_harden is 2", p.Name, filepath.Base(path))
+	if p.Verdict == check.Wraps {
+		s = fmt.Sprintf("Program %s of %s will be compiled wrong where net.core.bpf_jit_harden is 2 (kernels up to 6.18)", p.Name, filepath.Base(path))
+	}
+	if j := p.Jump; j != nil {
+		s += fmt.Sprintf(": blinding makes a jump in %s need the offset %d, and 16 bits reach %d", j.Function, j.Need, j.Limit)
+	}
+	return s + ". 'bpfwhy fix' repairs the object."
+}
+
+// object is the location of a whole object.
+func (c Checkout) object(path string) sarifLocation {
+	if rel, ok := c.relative(path); ok {
+		return sarifLocation{Physical: sarifPhysical{Artifact: sarifArtifact{rel, sourceRoot}, Region: &sarifRegion{Start: 1}}}
+	}
+	// It lies outside; a page cannot show it, but wants a path that stays inside.
+	return sarifLocation{Physical: sarifPhysical{Artifact: sarifArtifact{escapePath(filepath.Base(path)), sourceRoot}, Region: &sarifRegion{Start: 1}}}
+}
+
+func (c Checkout) line(s *check.Source) (sarifLocation, bool) {
+	if s == nil || s.Line < 1 {
+		return sarifLocation{}, false
+	}
+	rel, ok := c.relative(s.File)
+	if !ok {
+		return sarifLocation{}, false
+	}
+	region := &sarifRegion{Start: s.Line}
+	if s.Text != "" {
+		region.Snippet = &sarifText{s.Text}
+	}
+	return sarifLocation{Physical: sarifPhysical{Artifact: sarifArtifact{rel, sourceRoot}, Region: region}}, true
+}
+
+// relative gives a path inside the checkout as a relative reference.
+func (c Checkout) relative(path string) (string, bool) {
+	if filepath.IsAbs(path) {
+		rel, err := filepath.Rel(c.Dir, path)
+		if err != nil {
+			return "", false
+		}
+		path = rel
+	}
+	path = filepath.Clean(path)
+	if !filepath.IsLocal(path) {
+		return "", false
+	}
+	return escapePath(path), true
+}
+
+// escapePath: a colon in the first segment would begin a scheme, hence String and not EscapedPath.
+func escapePath(path string) string { return (&url.URL{Path: filepath.ToSlash(path)}).String() }
