@@ -19,6 +19,9 @@ type Evidence struct {
 	// Translated is the post-verifier code of the unit whose blinding failed (one function up to 6.18, the whole
 	// program from 7.1), nil when it was not seen.
 	Translated []insn.Instruction
+	// What the loader passed by pointer beside the instructions, each nil when it was not copied whole. License is
+	// without its NUL.
+	License, BTF, FuncInfo, LineInfo []byte
 	// Filter is a classic BPF filter (struct sock_filter), 8 bytes an instruction.
 	Filter []byte
 

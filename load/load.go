@@ -99,6 +99,7 @@ type Attempt struct {
 	VerifierLog   VerifierLog `json:"verifier_log"`
 	Jump          *Jump       `json:"jump,omitempty"`
 	Diagnosis     *Diagnosis  `json:"diagnosis,omitempty"`
+	Replay        *Replay     `json:"replay,omitempty"`
 	// Backend is how it was watched: fentry, kprobe, tracepoint, tp_btf, or none for a prediction.
 	Backend string `json:"backend,omitempty"`
 	// FeatureProbe names the loader's feature probe that this attempt was recognised as ("" if none).
@@ -156,10 +157,12 @@ type Map struct {
 // LogOrigin says whose words a verifier log is.
 type LogOrigin string
 
-// LogKernel: the loader passed no buffer; the lines were read from the verifier itself.
+// LogKernel: the loader passed no buffer; the lines were read from the verifier itself. LogReplay: nobody had them; they are
+// of a second load of the captured program.
 const (
 	LogLoader LogOrigin = "loader"
 	LogKernel LogOrigin = "kernel"
+	LogReplay LogOrigin = "replay"
 	LogNone   LogOrigin = "none"
 )
 

@@ -76,6 +76,9 @@ func everything() load.Attempt {
 	a.Diagnosis = &load.Diagnosis{Rule: "BLIND001", Title: "t", Cause: "c", HowKnown: load.Observed, Evidence: []string{"e"},
 		Alternatives: []load.Alternative{{Rule: "JIT001", Title: "t", Why: "w"}},
 		Remedies:     []load.Remedy{{ID: "islands", Title: "t", Price: "p", Command: "c"}}}
+	a.Replay = &load.Replay{Verdict: load.ReplayNotReproduced, Why: "w", Kernel: "6.1", Harden: -1, Notes: []string{"n"},
+		Original: &load.Trial{Outcome: load.Failed, Errno: 524, ErrnoName: "ENOTSUPP", DurationNS: 1, Insns: 32283},
+		Repaired: &load.Trial{Outcome: load.Loaded, DurationNS: 1, Insns: 32285, JITedBytes: 4096, Islands: 1}}
 	a.Backend, a.FeatureProbe = "fentry", "haveObjName"
 	return a
 }
@@ -112,6 +115,7 @@ func TestRefuses(t *testing.T) {
 		"stages null":                 func(a *load.Attempt) { a.Stages = nil },
 		"no origin":                   func(a *load.Attempt) { a.VerifierLog.Origin = "" },
 		"evidence null":               func(a *load.Attempt) { a.Diagnosis.Evidence = nil },
+		"unknown verdict":             func(a *load.Attempt) { a.Replay.Verdict = "x" },
 		"cgroup of version 3":         func(a *load.Attempt) { a.Process.Cgroups[0].Version = 3 },
 	}
 	for name, spoil := range tests {
@@ -142,7 +146,7 @@ func TestEveryField(t *testing.T) {
 	tests := map[string]any{
 		"stage_result": load.StageResult{}, "process": load.Process{}, "cgroup": load.Cgroup{}, "program": load.Program{},
 		"map": load.Map{}, "verifier_log": load.VerifierLog{}, "jump": load.Jump{}, "diagnosis": load.Diagnosis{},
-		"alternative": load.Alternative{}, "remedy": load.Remedy{},
+		"alternative": load.Alternative{}, "remedy": load.Remedy{}, "replay": load.Replay{}, "trial": load.Trial{},
 	}
 	for name := range root.Defs {
 		if name != "stage" {

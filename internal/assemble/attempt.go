@@ -157,6 +157,10 @@ func (a *Assembler) evidence(at *load.Attempt, f *fold) (why []string) {
 		})
 	}
 	e.Filter, _ = c.ranges[trace.Filter].prefix()
+	e.BTF, e.FuncInfo, e.LineInfo = c.ranges[trace.BTF].all(), c.ranges[trace.FuncInfo].all(), c.ranges[trace.LineInfo].all()
+	if b := c.ranges[trace.License].all(); b != nil {
+		e.License = []byte(cString(b))
+	}
 	e.Translated, _ = instructions(c.ranges[trace.Translated])
 	if r := c.ranges[trace.Insns]; r != nil {
 		var whole bool

@@ -126,6 +126,15 @@ func (r *bytesOf) prefix() (b []byte, whole bool) {
 	return b, at >= r.total
 }
 
+// all returns the whole range, nil when something of it is missing.
+func (r *bytesOf) all() []byte {
+	b, whole := r.prefix()
+	if !whole || uint64(len(b)) != r.total {
+		return nil
+	}
+	return b
+}
+
 // held returns how many bytes of the range are there.
 func (r *bytesOf) held() (n uint64) {
 	for _, s := range r.segments {
