@@ -55,7 +55,7 @@ func (rs *results) judge(t *testing.T, kernel, lockdown string, jsonl []byte) {
 	qt.Assert(t, qt.IsNil(lines.Err()))
 	counts := map[Judgement]int{}
 	for _, c := range selected(t, lockdown) {
-		if c.HostOnly {
+		if c.HostOnly || !sampled(kernel, c) {
 			continue
 		}
 		for _, backend := range backendsUnder(t, lockdown) {
@@ -85,7 +85,7 @@ func (rs *results) table(t *testing.T) {
 	if t.Failed() || rs.failed {
 		return // the table shows nothing that is wrong
 	}
-	if narrowed(t, onlyEnv) != nil || narrowed(t, backendsEnv) != nil || len(vmtest.Kernels(t)) != len(vm.Kernels()) {
+	if !vmtest.Long() || narrowed(t, onlyEnv) != nil || narrowed(t, backendsEnv) != nil || len(vmtest.Kernels(t)) != len(vm.Kernels()) {
 		t.Log("a part of the corpus: the table is left alone")
 		return
 	}
@@ -149,7 +149,8 @@ const preamble = `# The corpus
 
 Loads by loaders of different make, run on every kernel of the lab and observed with every backend. The fates are written by hand,
 from what the kernel does; each loader also says itself which errno it met. ` + "`go test ./internal/corpus -run TestLab -update`" + ` (with
-BPFWHY_LAB=1) writes this file, and the same test without -update fails when it no longer holds.
+BPFWHY_LAB=1 and BPFWHY_LONG=1) writes this file, and the same test without -update, which is part of ` + "`make test-long`" + `, fails when it no
+longer holds. ` + "`make test`" + ` runs each case on two of the five kernels, in turn, with every backend.
 
 A cell holds the rule, the errno and the stage that were concluded. They were told with all four backends (fentry, kprobe, classic tracepoints,
 tp_btf; under lockdown=confidentiality there is tp_btf alone) unless a letter says otherwise:
