@@ -224,6 +224,7 @@ func Jumps(prog []insn.Instruction, k Kernel) ([]Jump, error) {
 // Bits of an entry of a widths table.
 const (
 	widthMask = 0x07 // the width, where nothing but the opcode decides
+	isMoveK   = 0x20 // a zero does not grow
 	isJump16  = 0x40
 	isSpecial = 0x80 // ask Width
 )
@@ -239,7 +240,10 @@ func tableOf(k Kernel) *widths {
 		if in.IsJump16() {
 			t[code] |= isJump16
 		}
-		if code == 0 || in.IsWide() || in.IsALU() && in.IsImmediate() && in.Op() == insn.OpMOV {
+		if in.IsALU() && in.IsImmediate() && in.Op() == insn.OpMOV {
+			t[code] |= isMoveK
+		}
+		if code == 0 || in.IsWide() {
 			t[code] |= isSpecial
 		}
 	}
@@ -276,7 +280,7 @@ func (t *widths) growths(prog []insn.Instruction, extra []uint8, k Kernel) ([]in
 				return nil, fmt.Errorf("check blinding: slot %d is half of a 64-bit load", i)
 			}
 			w = uint8(Width(prog, i, k))
-		case in.Dst == insn.RegAX || in.Src == insn.RegAX:
+		case in.Dst == insn.RegAX || in.Src == insn.RegAX || w&isMoveK != 0 && in.Imm == 0:
 			w = 1
 		}
 		sum += int(w&widthMask) - 1
