@@ -22,10 +22,10 @@ type Verdict string
 const (
 	// Loads: the kernel compiles it.
 	Loads Verdict = "loads"
-	// Fails: a jump no longer fits. The load fails with 524 where the kernel has no interpreter, and the program is
+	// Fails: a jump no longer fits, or may no longer fit: see Confidence. The load fails with 524 where the kernel has no interpreter, and the program is
 	// interpreted elsewhere.
 	Fails Verdict = "fails"
-	// Wraps: the kernel compiles something else, and says nothing (up to 6.18).
+	// Wraps: the kernel compiles something else, or may, and says nothing (up to 6.18).
 	Wraps Verdict = "wraps"
 )
 
@@ -72,12 +72,14 @@ type Program struct {
 	Insns     int `json:"insns"`
 	Blinded   int `json:"blinded_insns"`
 	Functions int `json:"functions"`
-	// Margin is how many slots the tightest jump has to its limit, negative when it is beyond.
-	Margin     int        `json:"margin"`
+	// Margin is how many slots the tightest jump has to its limit, negative when it is beyond; WorstMargin is what is left when
+	// the verifier adds the most that it is known to. Added is how much that is, in slots after blinding.
+	Margin      int `json:"margin"`
+	WorstMargin int `json:"worst_margin"`
+	Added       int `json:"verifier_adds"`
+	// Confidence says how far the verdict can be relied on.
 	Confidence Confidence `json:"confidence"`
-	// Drift is how many slots the verifier's own rewriting may add to that jump, at most, as estimated.
-	Drift int `json:"drift"`
-	// BlindingNS is what blinding alone adds to the load, roughly, on a current machine.
+	// BlindingNS is what blinding adds to the time of the load, roughly.
 	BlindingNS time.Duration `json:"blinding_ns"`
 	// TooFar counts the jumps that do not fit.
 	TooFar int `json:"too_far"`
@@ -156,21 +158,25 @@ func Programs(o *object.Object, s Settings) ([]Program, error) {
 }
 
 func program(p object.Program, l *object.Linked, s Settings) (Program, error) {
-	j, err := judge(l, s.Kernel)
+	predicted, err := blinding.Predict(l.Insns, l.Functions, s.Kernel, blinding.Source{Type: p.Type(), Unprivileged: s.Harden == 1})
 	if err != nil {
 		return Program{}, err
 	}
-	out := Program{
-		Name: p.Name, Section: p.Section, Verdict: j.verdict, Insns: j.Before, Blinded: j.After, Functions: len(l.Functions),
-		Margin: j.Margin, Confidence: j.confidence, Drift: j.drift, BlindingNS: j.time, TooFar: j.TooFar, Jump: jump(l, j.Verdict),
+	v := predicted.Verdict
+	if predicted.Fate == blinding.MayFail || !v.Wraps && predicted.MayWrap {
+		v = predicted.Worst
 	}
-	switch {
-	case s.Harden == 2 || s.Harden == 1 && j.verdict == Loads:
-	default: // not blinded for loaders with CAP_BPF, or for nobody
-		if s.Harden == 1 {
-			out.Unprivileged = j.verdict
+	out := Program{
+		Name: p.Name, Section: p.Section, Insns: len(l.Insns), Blinded: v.After, Functions: len(l.Functions),
+		Margin: predicted.Verdict.Margin, WorstMargin: predicted.Worst.Margin, Added: predicted.Growth, BlindingNS: v.Time(),
+		TooFar: v.TooFar, Jump: jump(l, v),
+	}
+	out.Verdict, out.Confidence = verdict(&predicted)
+	if s.Harden == 0 || s.Harden == 1 {
+		if s.Harden == 1 && out.Verdict != Loads {
+			out.Unprivileged = out.Verdict
 		}
-		out.Verdict, out.Blinded, out.BlindingNS, out.Confidence = Loads, out.Insns, 0, Certain
+		out.Verdict, out.Confidence, out.Blinded, out.BlindingNS = Loads, Certain, out.Insns, 0
 	}
 	if out.Verdict != Loads {
 		out.Rule = rule(out.Functions)

@@ -2,45 +2,32 @@
 
 package check
 
-import (
-	"time"
+import "github.com/bpfwhy/bpfwhy/blinding"
 
-	"github.com/bpfwhy/bpfwhy/blinding"
-	"github.com/bpfwhy/bpfwhy/internal/object"
-)
-
-// Confidence says how far a verdict can be relied on. What is blinded is the verifier's output, and an object is its input.
+// Confidence says how far a verdict can be relied on: an object is what the verifier is given, and what it makes of it is
+// blinded.
 type Confidence string
 
 const (
-	// Certain: nothing that the verifier does can change the verdict.
+	// Certain: it holds also with the most that the verifier is known to add.
 	Certain Confidence = "certain"
-	// Likely: the verdict holds if the verifier adds no more than estimated.
+	// Likely: it is so as the code stands; only code that the verifier finds dead could change it.
 	Likely Confidence = "likely"
-	// Uncertain: the jump is so near its limit that what the verifier removes or adds may decide.
-	Uncertain Confidence = "uncertain"
+	// Possible: not as the code stands, but the verifier may add enough.
+	Possible Confidence = "possible"
 )
 
-// judgement is a verdict of the model with what is known of the verifier's part.
-type judgement struct {
-	blinding.Verdict
-	verdict    Verdict
-	confidence Confidence
-	drift      int
-	time       time.Duration
-}
-
-func judge(l *object.Linked, k blinding.Kernel) (judgement, error) {
-	v, err := blinding.CheckFunctions(l.Insns, l.Functions, k)
-	if err != nil {
-		return judgement{}, err
-	}
-	j := judgement{Verdict: v, verdict: Loads, confidence: Likely}
+// verdict errs to one side: what is said to load, loads.
+func verdict(p *blinding.Prediction) (Verdict, Confidence) {
 	switch {
-	case v.Wraps:
-		j.verdict = Wraps
-	case !v.Fits:
-		j.verdict = Fails
+	case p.Verdict.Wraps:
+		return Wraps, Likely
+	case p.MayWrap:
+		return Wraps, Possible
+	case p.Fate == blinding.Fails:
+		return Fails, Likely
+	case p.Fate == blinding.MayFail:
+		return Fails, Possible
 	}
-	return j, nil
+	return Loads, Certain
 }

@@ -30,7 +30,7 @@ var pure = map[string][]string{
 	"internal/assemble": {"insn", "load", "node", "verifierlog", "blinding", "internal/trace", "internal/enrich"},
 	"internal/object":   {"insn", "blinding", "rewrite"},
 	"internal/check":    {"insn", "blinding", "internal/object"},
-	"internal/render":   {"insn", "load", "node", "explain", "internal/trace", "internal/check"},
+	"internal/render":   {"insn", "load", "node", "explain", "internal/trace", "internal/check", "internal/object"},
 }
 
 // edge are the packages that may touch the kernel's BPF through cilium/ebpf.

@@ -156,6 +156,7 @@ type ext struct {
 	// places are the byte offsets, in the section, of every insn_off field, and the code section that it is about.
 	places []place
 	lines  map[string][]line // by the name of the code section, in order
+	core   map[string][]int  // slots with a CO-RE relocation, by the name of the code section, in order
 }
 
 type place struct {
@@ -178,7 +179,7 @@ func parseExt(b []byte, t *types) (*ext, error) {
 	if headerLen < 24 || headerLen > uint64(len(b)) {
 		return nil, fmt.Errorf("a header of %d bytes", headerLen)
 	}
-	e := &ext{lines: map[string][]line{}}
+	e := &ext{lines: map[string][]line{}, core: map[string][]int{}}
 	for n, what := range []struct {
 		name string
 		size uint32 // of a record at least
@@ -191,9 +192,12 @@ func parseExt(b []byte, t *types) (*ext, error) {
 		if !inside(b, off, size) {
 			return nil, fmt.Errorf("%s: %d bytes at byte %d of %d", what.name, size, off, len(b))
 		}
-		if err := e.table(b, int(off), int(off+size), what.size, t, what.name == "line_info"); err != nil {
+		if err := e.table(b, int(off), int(off+size), what.size, t, what.name); err != nil {
 			return nil, fmt.Errorf("%s: %w", what.name, err)
 		}
+	}
+	for name := range e.core {
+		slices.Sort(e.core[name])
 	}
 	for name := range e.lines {
 		slices.SortStableFunc(e.lines[name], func(a, b line) int { return cmp.Compare(a.slot, b.slot) })
@@ -203,7 +207,7 @@ func parseExt(b []byte, t *types) (*ext, error) {
 
 // table reads one of the three tables: the size of a record, then for each code section its name and its records, which begin
 // with the byte offset of an instruction.
-func (e *ext) table(b []byte, at, end int, least uint32, t *types, isLines bool) error {
+func (e *ext) table(b []byte, at, end int, least uint32, t *types, name string) error {
 	if at == end {
 		return nil
 	}
@@ -233,11 +237,14 @@ func (e *ext) table(b []byte, at, end int, least uint32, t *types, isLines bool)
 				return fmt.Errorf("byte %d of section %s is no instruction", off, about)
 			}
 			e.places = append(e.places, place{at, about, off})
-			if isLines {
+			switch name {
+			case "line_info":
 				e.lines[about] = append(e.lines[about], line{
 					slot: int(off / insn.Size), file: order.Uint32(b[at+4:]), source: order.Uint32(b[at+8:]),
 					number: int(order.Uint32(b[at+12:]) >> 10),
 				})
+			case "core_relo":
+				e.core[about] = append(e.core[about], int(off/insn.Size))
 			}
 			at += int(size)
 		}

@@ -10,9 +10,23 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 )
+
+// FixOptions say how an object is fixed. The zero value places islands where they are needed.
+type FixOptions struct {
+	Kernel blinding.Kernel
+	// Limit is the largest distance, in slots after blinding, that a jump may keep. 0: a function of which blinding.Predict
+	// says that it loads stays as it is, and the others get the largest limit with which it says so.
+	Limit int
+	// Gotol places gotol instead, for kernels that take it.
+	Gotol bool
+}
+
+// limits are tried in this order.
+var limits = []int{rewrite.DefaultLimit, 30000, 26000, 20000, 14000, 8000, 4000}
 
 // Fixed is an object whose functions survive constant blinding.
 type Fixed struct {
@@ -32,7 +46,9 @@ func (f *Fixed) Changed() bool { return len(f.Functions) > 0 }
 // FixedFunction is what was done to one function.
 type FixedFunction struct {
 	Function
+	Limit         int // that was kept
 	Before, After int // slots
+	Islands       int
 	Detours       []FixedJump
 }
 
@@ -46,23 +62,19 @@ type FixedJump struct {
 	TargetLine Line
 }
 
-// Fix returns the object with every jump of every function within the limit. What it does not need to change keeps its bytes;
-// where nothing needs to change, all of it does. Functions and Relocated of the options are the object's own.
+// Fix returns the object with every jump of every function within reach after blinding. What it does not need to change keeps
+// its bytes; where nothing needs to change, all of it does.
 //
 // Before it returns, the result has been read again and held against the original: functions, what each relocation names, and
 // the line of each instruction. Objects whose code something else pins are refused with the reason.
-func (o *Object) Fix(options rewrite.Options) (*Fixed, error) {
-	e := &editor{object: o, image: o.image, results: map[int]*rewrite.Result{}}
+func (o *Object) Fix(options FixOptions) (*Fixed, error) {
+	e := &editor{object: o, image: o.image, edits: map[int]*edit{}}
 	for _, i := range slices.Sorted(maps.Keys(o.code)) {
-		r, err := o.rewriteSection(o.code[i], options)
-		if err != nil {
-			return nil, fmt.Errorf("section %s: %w", o.image.sections[i].name, err)
-		}
-		if r.Changed() {
-			e.results[i] = r
+		if err := e.section(o.code[i], options); err != nil {
+			return nil, err
 		}
 	}
-	if len(e.results) == 0 {
+	if len(e.edits) == 0 {
 		return &Fixed{Bytes: o.image.bytes, Object: o}, nil
 	}
 	if err := e.refuse(); err != nil {
@@ -79,29 +91,135 @@ func (o *Object) Fix(options rewrite.Options) (*Fixed, error) {
 	if err := e.verify(fixed); err != nil {
 		return nil, fmt.Errorf("hold the result against the original: %w", err)
 	}
-	return &Fixed{Bytes: b, Object: fixed, Functions: e.report(), Stale: e.stale()}, nil
+	return &Fixed{Bytes: b, Object: fixed, Functions: e.report, Stale: e.stale()}, nil
 }
 
-// rewriteSection rewrites all functions of a section.
-func (o *Object) rewriteSection(c *code, options rewrite.Options) (*rewrite.Result, error) {
-	prog := slices.Clone(c.insns)
-	for _, r := range c.relocs {
-		// The kernel does not blind the address of a function; the object has a load like any other there.
-		if slot := int(r.offset / insn.Size); prog[slot].IsWide() && o.namesCode(r) {
-			prog[slot].Src = insn.PseudoFunc
+// editor writes an object whose code sections have changed.
+type editor struct {
+	object *Object
+	image  *image
+	edits  map[int]*edit // by section
+	report []FixedFunction
+}
+
+// edit is a code section that has changed.
+type edit struct {
+	program []insn.Instruction
+	new     []int // where each slot of the original is now; one more for the end
+}
+
+// section rewrites the functions of a section that need it.
+func (e *editor) section(c *code, options FixOptions) error {
+	ed := &edit{new: make([]int, 0, len(c.insns)+1)}
+	// copyTo takes slots over as they are.
+	copyTo := func(end int) {
+		for i := len(ed.new); i < end; i++ {
+			ed.new = append(ed.new, len(ed.program))
+			ed.program = append(ed.program, c.insns[i])
 		}
 	}
-	options.Functions = o.cover(c)
-	options.Relocated = func(slot int) bool { _, ok := c.at(slot); return ok }
-	r, err := rewrite.Rewrite(prog, options)
+	changed := false
+	for i := range e.object.functions {
+		f := &e.object.functions[i]
+		if f.section != c.section {
+			continue
+		}
+		r, limit, err := e.object.rewrite(c, f, options)
+		if err != nil {
+			return fmt.Errorf("function %s: %w", f.Name, err)
+		}
+		if copyTo(f.start); r == nil {
+			copyTo(f.end)
+			continue
+		}
+		changed = true
+		at := len(ed.program)
+		for _, n := range r.New[:f.end-f.start] {
+			ed.new = append(ed.new, at+n)
+		}
+		ed.program = append(ed.program, r.Program...)
+		e.report = append(e.report, e.object.account(f, limit, r))
+	}
+	if copyTo(len(c.insns)); !changed {
+		return nil
+	}
+	ed.new = append(ed.new, len(ed.program))
+	// Calls inside the section that no relocation is for hold the distance.
+	for i, in := range c.insns {
+		ed.program[ed.new[i]].Src = in.Src
+		if _, relocated := c.at(i); relocated {
+			continue
+		}
+		if to, ok := in.CallTarget(i); ok {
+			if to < 0 || to >= len(c.insns) {
+				return fmt.Errorf("section %s: instruction %d names a function outside", e.image.sections[c.section].name, i)
+			}
+			ed.program[ed.new[i]].Imm = int32(ed.new[to] - ed.new[i] - 1)
+		}
+	}
+	e.edits[c.section] = ed
+	return nil
+}
+
+// rewrite returns nil for a function that needs nothing.
+func (o *Object) rewrite(c *code, f *Function, options FixOptions) (*rewrite.Result, int, error) {
+	body := slices.Clone(c.insns[f.start:f.end])
+	for i := range body {
+		// The kernel does not blind the address of a function; the object has a load like any other there.
+		if r, ok := c.at(f.start + i); ok && body[i].IsWide() && o.namesCode(r) {
+			body[i].Src = insn.PseudoFunc
+		}
+	}
+	whole := []insn.Function{{Start: 0, End: len(body)}}
+	how := rewrite.Options{
+		Kernel: options.Kernel, Limit: options.Limit, Gotol: options.Gotol, Functions: whole,
+		Relocated: func(int) bool { return true }, // the section sees to calls
+	}
+	if options.Limit != 0 {
+		r, err := rewrite.Rewrite(body, how)
+		if err != nil || !r.Changed() {
+			return nil, 0, err
+		}
+		return r, options.Limit, nil
+	}
+	fate, err := o.fate(f, body, options.Kernel)
+	if err != nil || fate == blinding.Loads {
+		return nil, 0, err
+	}
+	var best *rewrite.Result
+	limit := 0
+	for _, how.Limit = range limits {
+		r, err := rewrite.Rewrite(body, how)
+		switch {
+		case err != nil && best != nil:
+			return best, limit, nil // too tight for this function
+		case err != nil:
+			return nil, 0, err
+		case !r.Changed():
+			continue
+		}
+		best, limit = r, how.Limit
+		if fate, err = o.fate(f, r.Program, options.Kernel); err != nil || fate == blinding.Loads {
+			break
+		}
+	}
+	return best, limit, err
+}
+
+// fate is what becomes of a function in the worst case.
+func (o *Object) fate(f *Function, body []insn.Instruction, k blinding.Kernel) (blinding.Fate, error) {
+	source := blinding.Source{} // a subprogram can be of any type
+	if i := slices.IndexFunc(o.Programs, func(p Program) bool { return o.functions[p.index] == *f }); i >= 0 {
+		source.Type = o.Programs[i].Type()
+	}
+	p, err := blinding.Predict(body, []insn.Function{{Start: 0, End: len(body)}}, k, source)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	for _, rel := range c.relocs {
-		slot := int(rel.offset / insn.Size)
-		r.Program[r.New[slot]].Src = c.insns[slot].Src
+	if p.MayWrap && p.Fate == blinding.Loads {
+		return blinding.MayFail, nil
 	}
-	return r, nil
+	return p.Fate, nil
 }
 
 func (o *Object) namesCode(r relocation) bool {
@@ -109,31 +227,16 @@ func (o *Object) namesCode(r relocation) bool {
 	return s != nil && s.isCode()
 }
 
-// cover returns the functions of a section with what lies between them.
-func (o *Object) cover(c *code) []insn.Function {
-	var list []insn.Function
-	end := 0
-	for _, f := range o.functions {
-		if f.section != c.section {
-			continue
-		}
-		if f.start > end {
-			list = append(list, insn.Function{Start: end, End: f.start})
-		}
-		list = append(list, insn.Function{Start: f.start, End: f.end})
-		end = f.end
+// account says what was done to a function.
+func (o *Object) account(f *Function, limit int, r *rewrite.Result) FixedFunction {
+	fixed := FixedFunction{Function: *f, Limit: limit, Before: f.end - f.start, After: len(r.Program), Islands: r.Islands}
+	for _, d := range r.Detours {
+		j := FixedJump{From: d.From, To: d.To, Need: d.Need, Hops: len(d.Via), Gotol: d.Gotol}
+		j.Source, _ = o.lineAt(*f, f.start+d.From)
+		j.TargetLine, _ = o.lineAt(*f, f.start+d.To)
+		fixed.Detours = append(fixed.Detours, j)
 	}
-	if end < len(c.insns) {
-		list = append(list, insn.Function{Start: end, End: len(c.insns)})
-	}
-	return list
-}
-
-// editor writes an object whose code sections have changed.
-type editor struct {
-	object  *Object
-	image   *image
-	results map[int]*rewrite.Result // by section
+	return fixed
 }
 
 // signature is how files end that scripts/sign-file of the kernel has signed.
@@ -160,7 +263,7 @@ func (e *editor) refuse() error {
 		case s.isCode():
 			names[s.name]++
 		}
-		if e.results[i] != nil && names[s.name] > 1 {
+		if e.edits[i] != nil && names[s.name] > 1 {
 			return fmt.Errorf("two sections of code have the name %s, so that .BTF.ext could mean either", s.name)
 		}
 	}
@@ -172,7 +275,7 @@ func (e *editor) inCode(s *section) bool {
 	const relaSize = 24
 	for b := s.data; len(b) >= relaSize; b = b[relaSize:] {
 		sym := int(order.Uint64(b[8:]) >> 32)
-		if sym >= len(e.image.symbols) || e.results[int(e.image.symbols[sym].Shndx)] != nil {
+		if sym >= len(e.image.symbols) || e.edits[int(e.image.symbols[sym].Shndx)] != nil {
 			return true
 		}
 	}
@@ -181,15 +284,15 @@ func (e *editor) inCode(s *section) bool {
 
 // moved returns where a byte of a section is now; the byte after the last is one too.
 func (e *editor) moved(section int, at uint64) (uint64, error) {
-	r := e.results[section]
+	r := e.edits[section]
 	if r == nil {
 		return at, nil
 	}
 	slot := at / insn.Size
-	if slot >= uint64(len(r.New)) || slot == uint64(len(r.New))-1 && at%insn.Size != 0 {
+	if slot >= uint64(len(r.new)) || slot == uint64(len(r.new))-1 && at%insn.Size != 0 {
 		return 0, fmt.Errorf("byte %d is not in section %s", at, e.image.sections[section].name)
 	}
-	return uint64(r.New[slot])*insn.Size + at%insn.Size, nil
+	return uint64(r.new[slot])*insn.Size + at%insn.Size, nil
 }
 
 // build writes the object: first whatever keeps its size, in a copy, then the sections that grow in between.
@@ -202,8 +305,8 @@ func (e *editor) build() ([]byte, error) {
 		return nil, fmt.Errorf("move .BTF.ext: %w", err)
 	}
 	sections := map[int][]byte{} // new code
-	for i, r := range e.results {
-		sections[i] = insn.Encode(r.Program)
+	for i, r := range e.edits {
+		sections[i] = insn.Encode(r.program)
 	}
 	for i := range e.image.sections {
 		s := &e.image.sections[i]
@@ -222,7 +325,7 @@ func (e *editor) symbols(b []byte) error {
 	table := b[e.image.symbolTable().Off:]
 	for i, sym := range e.image.symbols {
 		section := int(sym.Shndx)
-		if e.results[section] == nil {
+		if e.edits[section] == nil {
 			continue
 		}
 		value, err := e.moved(section, sym.Value)
@@ -249,7 +352,7 @@ func (e *editor) places(b []byte) error {
 		return nil
 	}
 	byName := map[string]int{}
-	for i := range e.results {
+	for i := range e.edits {
 		byName[e.image.sections[i].name] = i
 	}
 	start := e.image.sections[x.section].Off
@@ -283,7 +386,7 @@ func (e *editor) relocations(b []byte, rel *section, grown []byte) error {
 		}
 		order.PutUint64(b[rel.Off+uint64(n)*relSize:], at)
 		sym := &e.image.symbols[r.symbol]
-		if e.results[int(sym.Shndx)] == nil || e.object.ext != nil && about == e.object.ext.section {
+		if e.edits[int(sym.Shndx)] == nil || e.object.ext != nil && about == e.object.ext.section {
 			continue // loaders take what .BTF.ext says as it is, and places has moved that
 		}
 		field := b[in.Off+r.offset : in.Off+uint64(len(in.data))]
@@ -426,8 +529,8 @@ func (e *editor) verify(fixed *Object) error {
 		return fmt.Errorf("%d functions and %d programs, instead of %d and %d", len(fixed.functions), len(fixed.Programs), len(o.functions), len(o.Programs))
 	}
 	slotOf := func(section, slot int) int {
-		if r := e.results[section]; r != nil {
-			return r.New[slot]
+		if r := e.edits[section]; r != nil {
+			return r.new[slot]
 		}
 		return slot
 	}
@@ -469,32 +572,6 @@ func (e *editor) verify(fixed *Object) error {
 		}
 	}
 	return nil
-}
-
-// report says what was done to each function.
-func (e *editor) report() []FixedFunction {
-	var list []FixedFunction
-	o := e.object
-	for _, f := range o.functions {
-		r := e.results[f.section]
-		if r == nil {
-			continue
-		}
-		changed := FixedFunction{Function: f, Before: f.end - f.start, After: r.New[f.end] - r.New[f.start]}
-		for _, d := range r.Detours {
-			if d.From < f.start || d.From >= f.end {
-				continue
-			}
-			j := FixedJump{From: d.From - f.start, To: d.To - f.start, Need: d.Need, Hops: len(d.Via), Gotol: d.Gotol}
-			j.Source, _ = o.lineAt(f, d.From)
-			j.TargetLine, _ = o.lineAt(f, d.To)
-			changed.Detours = append(changed.Detours, j)
-		}
-		if len(changed.Detours) > 0 {
-			list = append(list, changed)
-		}
-	}
-	return list
 }
 
 // stale lists the DWARF sections that count instructions.

@@ -11,7 +11,7 @@ import (
 )
 
 // Linked is a program as a loader submits it, but for what only a loader knows: file descriptors of maps, and ids and offsets
-// of the kernel's types.
+// of the kernel's types. A constant that comes from the kernel's types is never 0, so that it counts as one.
 type Linked struct {
 	Insns     []insn.Instruction
 	Functions []insn.Function // in order; the first is the entry
@@ -43,6 +43,7 @@ func (o *Object) Link(p Program) (*Linked, error) {
 		l.Names = append(l.Names, fn.Name)
 		l.Insns = append(l.Insns, o.code[fn.section].insns[fn.start:fn.end]...)
 		l.Functions = append(l.Functions, insn.Function{Start: at[f], End: len(l.Insns)})
+		o.unknown(fn, l.Insns[at[f]:])
 		return nil
 	}
 	if err := add(p.index); err != nil {
@@ -71,6 +72,20 @@ func (o *Object) Link(p Program) (*Linked, error) {
 		l.Insns[r.slot].Imm = int32(at[r.function] - r.slot - 1)
 	}
 	return l, nil
+}
+
+// unknown makes the zeros that a CO-RE relocation will fill in something else: a move of 0 is not blinded, of a field's offset is.
+func (o *Object) unknown(f *Function, insns []insn.Instruction) {
+	if o.ext == nil {
+		return
+	}
+	slots := o.ext.core[f.Section]
+	n, _ := slices.BinarySearch(slots, f.start)
+	for ; n < len(slots) && slots[n] < f.end; n++ {
+		if in := &insns[slots[n]-f.start]; in.IsALU() && in.IsImmediate() && in.Imm == 0 {
+			in.Imm = 1
+		}
+	}
 }
 
 // patch is an immediate that names a function.

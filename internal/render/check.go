@@ -155,8 +155,8 @@ func checkDetails(p *page, path string, c *check.Program) {
 	if c.TooFar > 1 {
 		p.print("", fmt.Sprintf("%d jumps are too long", c.TooFar))
 	}
-	p.print("grows", fmt.Sprintf("from %d to %d slots; the verifier's own rewriting may add up to %d to the jump", c.Insns, c.Blinded, c.Drift))
-	p.print("known", "predicted, "+string(c.Confidence))
+	p.print("grows", fmt.Sprintf("from %d to %d slots", c.Insns, c.Blinded))
+	p.print("known", "predicted, "+string(c.Confidence)+confidences[c.Confidence])
 	if rule, ok := explain.ByID(c.Rule); ok {
 		p.print("rule", rule.ID+", "+rule.Title)
 	}
@@ -167,10 +167,15 @@ func checkDetails(p *page, path string, c *check.Program) {
 
 func jumpWords(c *check.Program) string {
 	s := fmt.Sprintf("after blinding it needs the offset %d; 16 bits reach %d", c.Jump.Need, c.Jump.Limit)
-	if c.Margin >= 0 {
-		s += ", but for what the verifier adds"
+	if c.Confidence == check.Possible {
+		s = fmt.Sprintf("after blinding it may need the offset %d; 16 bits reach %d", c.Jump.Need, c.Jump.Limit)
 	}
 	return s
+}
+
+var confidences = map[check.Confidence]string{
+	check.Likely:   ": it is so as the code stands. What the verifier finds to be dead code it removes first, which could change it.",
+	check.Possible: ": not as the code stands, but the verifier rewrites it first (context accesses, helpers, divisions), and may add that much.",
 }
 
 // consequence says what the kernel makes of a program that does not survive.

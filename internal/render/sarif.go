@@ -177,7 +177,7 @@ func sarifName(title string) string {
 
 func (c Checkout) result(path string, p *check.Program, rule int) sarifResult {
 	level := "error"
-	if p.Confidence == check.Uncertain {
+	if p.Confidence == check.Possible {
 		level = "warning"
 	}
 	r := sarifResult{
@@ -211,12 +211,17 @@ func (c Checkout) result(path string, p *check.Program, rule int) sarifResult {
 }
 
 func sarifMessage(path string, p *check.Program) string {
-	s := fmt.Sprintf("Program %s of %s will not load where net.core.bpf_jit_harden is 2", p.Name, filepath.Base(path))
-	if p.Verdict == check.Wraps {
-		s = fmt.Sprintf("Program %s of %s will be compiled wrong where net.core.bpf_jit_harden is 2 (kernels up to 6.18)", p.Name, filepath.Base(path))
+	will, need := "will", "makes"
+	if p.Confidence == check.Possible {
+		will, need = "may", "may make"
 	}
+	fate := will + " not load where net.core.bpf_jit_harden is 2"
+	if p.Verdict == check.Wraps {
+		fate = will + " be compiled wrong where net.core.bpf_jit_harden is 2 (kernels up to 6.18)"
+	}
+	s := fmt.Sprintf("Program %s of %s %s", p.Name, filepath.Base(path), fate)
 	if j := p.Jump; j != nil {
-		s += fmt.Sprintf(": blinding makes a jump in %s need the offset %d, and 16 bits reach %d", j.Function, j.Need, j.Limit)
+		s += fmt.Sprintf(": blinding %s a jump in %s need the offset %d, and 16 bits reach %d", need, j.Function, j.Need, j.Limit)
 	}
 	return s + ". 'bpfwhy fix' repairs the object."
 }
