@@ -225,10 +225,15 @@ func (c comparison) harden() (relation, string) {
 		return perhaps, "there loaders with CAP_BPF are not blinded; whether this one has it is not known"
 	case on:
 		return unrelated, ""
-	case v == 1:
-		return sure, "there only loaders without CAP_BPF are blinded, and this one has it"
 	}
-	return sure, "there nothing is blinded, and the jump stays as short as it was written"
+	why := "there nothing is blinded, and the jump stays as short as it was written"
+	if v == 1 {
+		why = "there only loaders without CAP_BPF are blinded, and this one has it"
+	}
+	if on, _ := c.here.Node.JITAlwaysOn(); on {
+		why += "; here it is, and there is no interpreter to fall back to (CONFIG_BPF_JIT_ALWAYS_ON)"
+	}
+	return sure, why
 }
 
 func (c comparison) lockdown(d node.Difference) (relation, string) {

@@ -253,7 +253,7 @@ func (d *nodeDiff) explain(failures []*load.Attempt, here, there *node.Profile) 
 var effects = []struct {
 	effect node.Effect
 	label  string
-}{{node.Decides, "decides"}, {node.MayDecide, "may decide"}, {node.Informs, "besides"}}
+}{{node.Decides, "decides"}, {node.MayDecide, "may"}, {node.Informs, "besides"}}
 
 func (d *nodeDiff) print(t *render.Text, traceFile string) error {
 	counts := map[node.Effect]int{}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/node"
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+)
+
+// Instructions of the test's programs.
+func movX(dst, src uint8) insn.Instruction { return insn.Instruction{Code: 0xbf, Dst: dst, Src: src} }
+func movK(dst uint8, imm int32) insn.Instruction {
+	return insn.Instruction{Code: 0xb7, Dst: dst, Imm: imm}
+}
+func addK(dst uint8, imm int32) insn.Instruction {
+	return insn.Instruction{Code: 0x07, Dst: dst, Imm: imm}
+}
+func addX(dst, src uint8) insn.Instruction { return insn.Instruction{Code: 0x0f, Dst: dst, Src: src} }
+func divX(dst, src uint8) insn.Instruction { return insn.Instruction{Code: 0x3f, Dst: dst, Src: src} }
+func jeqK(dst uint8, imm int32, off int) insn.Instruction {
+	return insn.Instruction{Code: 0x15, Dst: dst, Imm: imm, Off: int16(off)}
+}
+func jeqX(dst, src uint8, off int) insn.Instruction {
+	return insn.Instruction{Code: 0x1d, Dst: dst, Src: src, Off: int16(off)}
+}
+func ja(off int) insn.Instruction      { return insn.Instruction{Code: 0x05, Off: int16(off)} }
+func callSub(n int32) insn.Instruction { return insn.Instruction{Code: 0x85, Src: 1, Imm: n} }
+func helper(n int32) insn.Instruction  { return insn.Instruction{Code: 0x85, Imm: n} }
+func exit() insn.Instruction           { return insn.Instruction{Code: 0x95} }
+
+func join(parts ...[]insn.Instruction) []insn.Instruction { return slices.Concat(parts...) }
+
+// start reads the packet's length, which the verifier knows nothing about, into r2 to r5.
+func start() []insn.Instruction {
+	return []insn.Instruction{{Code: 0x61, Dst: 2, Src: 1}, movX(3, 2), movX(4, 2), movX(5, 2)}
+}
+
+// body is n slots, of which some grow by two.
+func body(n, grow int) []insn.Instruction {
+	out := make([]insn.Instruction, n)
+	for i := range out {
+		switch {
+		case grow > 0 && i%(n/grow) == 0 && i/(n/grow) < grow:
+			out[i] = addK(3, int32(i+1))
+		case i%2 == 0:
+			out[i] = addX(4, 3)
+		default:
+			out[i] = movX(5, 4)
+		}
+	}
+	return out
+}
+
+var done = []insn.Instruction{movK(0, 0), exit()}
+
+// forward jumps over a body; after blinding the jump needs exactly need.
+func forward(need, grow int) []insn.Instruction {
+	n := need - 2*grow - len(done)
+	return join(start(), []insn.Instruction{jeqK(2, 64, n+len(done))}, body(n, grow), done, done)
+}
+
+// backward jumps back over a body, to which a goto leads. The goto needs as much as n and the growth.
+func backward(n, grow int, jump func(off int) insn.Instruction) []insn.Instruction {
+	b := join(body(n-len(done), grow), done)
+	return join(start(), []insn.Instruction{ja(len(b))}, b, []insn.Instruction{jump(-len(b) - 1)}, done)
+}
+
+// divided jumps over a body in which the verifier puts checks before divisions.
+func divided(n int) []insn.Instruction {
+	b := body(n, 50)
+	for i := range 40 {
+		b[i*100+7] = divX(3, 4)
+	}
+	return join(start(), []insn.Instruction{jeqK(2, 64, len(b)+len(done))}, b, done, done)
+}
+
+type testProgram struct {
+	name  string
+	typ   uint32
+	prog  []insn.Instruction
+	fate  Outcome // JITed, or Fails for whatever becomes of a program that cannot be blinded, or Miscompiled
+	exact bool    // Margin is known by construction
+	slots int     // that margin
+}
+
+const (
+	kprobe = 2
+	xdp    = 6
+)
+
+// testPrograms have a fate that is known by construction: forward and back, with and without functions, at the limit and one
+// beyond.
+func testPrograms() []testProgram {
+	main := func(calls ...int32) []insn.Instruction { // calls functions that follow, by their distance
+		var out []insn.Instruction
+		out = append(out, movX(6, 1))
+		for _, c := range calls {
+			out = append(out, movX(1, 6), callSub(c-int32(len(out))-2))
+		}
+		return append(out, movK(0, 0), exit())
+	}
+	small := join([]insn.Instruction{addK(1, 0)}, done)[1:]
+	return []testProgram{
+		{name: "small", typ: typeSocketFilter, prog: small, fate: JITed, exact: true, slots: blinding.MaxOffset},
+		{name: "consts", typ: xdp, prog: join([]insn.Instruction{movK(1, 7), helper(5), jeqK(0, 1, 1), movK(0, 2)}, done), fate: JITed, exact: true, slots: blinding.MaxOffset - 3},
+		{name: "probe", typ: kprobe, prog: join([]insn.Instruction{helper(14), jeqK(0, 9, 2)}, done, done), fate: JITed, exact: true, slots: blinding.MaxOffset - 2},
+		{name: "two_funcs", typ: typeSocketFilter, prog: join(main(5), start(), []insn.Instruction{addK(2, 5)}, done), fate: JITed, exact: true, slots: blinding.MaxOffset},
+		{name: "at_limit", typ: typeSocketFilter, prog: forward(32767, 100), fate: JITed, exact: true, slots: 0},
+		{name: "beyond", typ: typeSocketFilter, prog: forward(32768, 100), fate: Fails, exact: true, slots: -1},
+		{name: "back_at_limit", typ: typeSocketFilter, prog: backward(32767-200, 100, func(off int) insn.Instruction { return jeqX(2, 3, off) }), fate: JITed, exact: true, slots: 0},
+		{name: "back_wraps", typ: typeSocketFilter, prog: backward(32766-200, 100, func(off int) insn.Instruction { return jeqK(2, 64, off) }), fate: Miscompiled, exact: true, slots: -1},
+		{name: "func_at_limit", typ: typeSocketFilter, prog: join(main(5), forward(32767, 100)), fate: JITed, exact: true, slots: 0},
+		{name: "func_beyond", typ: typeSocketFilter, prog: join(main(5), forward(32768, 100)), fate: Fails, exact: true, slots: -1},
+		{name: "divided", typ: typeSocketFilter, prog: divided(10000), fate: JITed},
+	}
+}
+
+// loadProgram makes one bpf(2).
+func loadProgram(t *testing.T, name string, typ uint32, prog []insn.Instruction) (fd int, err error) {
+	t.Helper()
+	code, license := insn.Encode(prog), []byte("GPL\x00")
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&code[0])
+	pin.Pin(&license[0])
+	attr := struct {
+		typ, count         uint32
+		insns, license     uint64
+		logLevel, logSize  uint32
+		logBuf             uint64
+		kernVersion, flags uint32
+		name               [16]byte
+	}{typ: typ, count: uint32(len(prog)), insns: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
+	copy(attr.name[:15], name)
+	for range 30 {
+		if fd, err = bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+	}
+	return fd, err
+}
+
+// happened is what became of a load.
+func happened(t *testing.T, fd int, err error) Outcome {
+	t.Helper()
+	if errors.Is(err, unix.Errno(524)) {
+		return Fails
+	}
+	qt.Assert(t, qt.IsNil(err))
+	d, err := read(fd)
+	qt.Assert(t, qt.IsNil(err))
+	if d.jitedLen == 0 {
+		return NotJITed
+	}
+	return JITed
+}
+
+func sysctl(t *testing.T, name, value string) {
+	t.Helper()
+	qt.Assert(t, qt.IsNil(os.WriteFile("/proc/sys/"+name, []byte(value), 0)))
+}
+
+func auditNow(t *testing.T) *Report {
+	t.Helper()
+	r, err := Run(t.Context(), node.Host())
+	qt.Assert(t, qt.IsNil(err))
+	return r
+}
+
+// mine returns the test's own programs by name, those with the largest id where a name is there twice.
+func mine(r *Report, p testProgram) *Program {
+	for i := len(r.Programs) - 1; i >= 0; i-- {
+		if q := &r.Programs[i]; q.Name == p.name && slices.ContainsFunc(q.Owners, func(o Owner) bool { return o.PID == os.Getpid() }) {
+			return q
+		}
+	}
+	return nil
+}
+
+func TestKernels(t *testing.T) { vmtest.Run(t, "^TestGuest", vm.Machine{}) }
+
+// TestGuestHarden audits programs at harden=0, hardens the machine, loads each again, and compares what was said with what
+// happens.
+func TestGuestHarden(t *testing.T) {
+	kernel := vmtest.Guest(t)
+	const harden = "net/core/bpf_jit_harden"
+	sysctl(t, harden, "0")
+	sysctl(t, "kernel/kptr_restrict", "0")
+	all := testPrograms()
+	// divided, longer by what it leaves and by one more: the verifier's additions decide.
+	fd, err := loadProgram(t, "divided", typeSocketFilter, divided(10000))
+	qt.Assert(t, qt.IsNil(err))
+	d, err := read(fd)
+	qt.Assert(t, qt.IsNil(err))
+	unix.Close(fd)
+	k := newKernel(node.Host())
+	left := *harden2(examine(d, "x86_64"), k).Margin
+	all = append(all,
+		testProgram{name: "divided_fits", typ: typeSocketFilter, prog: divided(10000 + left), fate: JITed, exact: true, slots: 0},
+		testProgram{name: "divided_fails", typ: typeSocketFilter, prog: divided(10001 + left), fate: Fails, exact: true, slots: -1})
+
+	fds := map[string]int{}
+	for _, p := range all {
+		fd, err := loadProgram(t, p.name, p.typ, p.prog)
+		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", p.name))
+		fds[p.name] = fd
+	}
+	r := auditNow(t)
+	qt.Check(t, qt.Equals(*r.Harden, 0))
+	qt.Check(t, qt.Equals(r.Summary.CanHarden, No))
+	qt.Check(t, qt.StringContains(r.Summary.Sentence, "of "+fmt.Sprint(len(r.Programs))+" programs would not survive"))
+	qt.Check(t, qt.StringContains(r.Summary.Sentence, "At 1 all of them would load"))
+	qt.Check(t, qt.Equals(r.Summary.Blinded, 0))
+	said := map[string]*Program{}
+	for _, p := range all {
+		q := mine(r, p)
+		qt.Assert(t, qt.IsNotNil(q), qt.Commentf("%s", p.name))
+		said[p.name] = q
+		c := qt.Commentf("%s: %+v", p.name, q.At2)
+		qt.Check(t, qt.IsTrue(q.JITed), c)
+		if q.Blinded != nil {
+			qt.Check(t, qt.IsFalse(*q.Blinded), c)
+		}
+		if p.exact {
+			qt.Assert(t, qt.IsNotNil(q.At2.Margin), c)
+			qt.Check(t, qt.Equals(*q.At2.Margin, p.slots), c)
+		}
+		qt.Check(t, qt.Equals(q.At1.Outcome, JITed), c)
+		switch p.fate {
+		case JITed:
+			qt.Check(t, qt.Equals(q.At2.Outcome, JITed), c)
+		case Miscompiled:
+			if kernel != "7" { // which checks by itself
+				qt.Check(t, qt.Equals(q.At2.Outcome, Miscompiled), c)
+			}
+		default:
+			want := NotJITed
+			switch {
+			case kernel == "hardened":
+				want = Fails
+			case (kernel == "6.1" || kernel == "6.12") && q.Functions == 1:
+				want = FailsOrNotJITed
+			}
+			qt.Check(t, qt.Equals(q.At2.Outcome, want), c)
+		}
+	}
+
+	again := func(value string, fate func(*Program) Fate) {
+		sysctl(t, harden, value)
+		for _, p := range all {
+			began := fds[p.name]
+			fd, err := loadProgram(t, p.name, p.typ, p.prog)
+			got, want := happened(t, fd, err), fate(said[p.name]).Outcome
+			c := qt.Commentf("%s at harden=%s", p.name, value)
+			switch want {
+			case FailsOrNotJITed:
+				qt.Check(t, qt.Not(qt.Equals(got, JITed)), c)
+			case Miscompiled: // never run; the kernel does not know
+				qt.Check(t, qt.Equals(got, JITed), c)
+			default:
+				qt.Check(t, qt.Equals(got, want), c)
+			}
+			if fd >= 0 {
+				unix.Close(began)
+				fds[p.name] = fd
+			}
+		}
+	}
+	again("1", func(p *Program) Fate { return p.At1 })
+	again("2", func(p *Program) Fate { return p.At2 })
+
+	// What is blinded now is seen to be, with the margin that was foretold.
+	r = auditNow(t)
+	qt.Check(t, qt.StringContains(r.Summary.Sentence, "It is hardened"))
+	for _, p := range all {
+		q := mine(r, p)
+		if q == nil || !q.JITed || p.fate == Fails || p.name == "small" {
+			continue // small has nothing to blind
+		}
+		c := qt.Commentf("%s: %+v", p.name, q.At2)
+		if qt.Check(t, qt.IsNotNil(q.Blinded), c) {
+			qt.Check(t, qt.IsTrue(*q.Blinded), c)
+		}
+		if p.fate == JITed {
+			qt.Check(t, qt.Equals(q.At2.Outcome, JITed), c)
+			qt.Check(t, qt.Equals(q.At1.Outcome, JITed), c)
+			if qt.Check(t, qt.IsNotNil(q.At2.Margin), c) {
+				qt.Check(t, qt.Equals(*q.At2.Margin, *said[p.name].At2.Margin), c)
+			}
+		}
+	}
+
+	// Where addresses are hidden, so is the code of blinded programs.
+	sysctl(t, "kernel/kptr_restrict", "2")
+	sysctl(t, "kernel/perf_event_paranoid", "2")
+	r = auditNow(t)
+	q := mine(r, testProgram{name: "at_limit"})
+	qt.Assert(t, qt.IsNotNil(q))
+	qt.Check(t, qt.IsTrue(q.Blinded != nil && *q.Blinded))
+	qt.Check(t, qt.IsTrue(q.JITed))
+	qt.Check(t, qt.IsTrue(q.JITedBytes > 30000), qt.Commentf("%d", q.JITedBytes))
+	qt.Check(t, qt.Equals(q.At2.Outcome, JITed))
+	qt.Check(t, qt.IsNil(q.At2.Margin))
+	qt.Check(t, qt.StringContains(q.Unread, "does not show"))
+
+	// Without a compiler there is no blinding.
+	if kernel != "hardened" {
+		sysctl(t, "net/core/bpf_jit_enable", "0")
+		r = auditNow(t)
+		qt.Check(t, qt.Equals(mine(r, testProgram{name: "at_limit"}).At2.Outcome, NotJITed))
+	}
+}

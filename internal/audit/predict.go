@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/node"
+)
+
+// Outcome is how a load ends.
+type Outcome string
+
+// FailsOrNotJITed: some builds of kernels from 5.15 to 6.17 refuse to fall back to the interpreter that they have, and
+// nothing tells before it happens. Miscompiled: the program is loaded and jumps to the wrong place.
+const (
+	JITed           Outcome = "jited"
+	NotJITed        Outcome = "not_jited"
+	Fails           Outcome = "fails"
+	FailsOrNotJITed Outcome = "fails_or_not_jited"
+	Miscompiled     Outcome = "miscompiled"
+	Unknown         Outcome = "unknown"
+)
+
+// Fate is what would become of a program if it were loaded again at a value of net.core.bpf_jit_harden.
+type Fate struct {
+	Outcome Outcome `json:"outcome"`
+	// Blinded says whether its constants would be blinded; nil when that depends on rights that are not known.
+	Blinded *bool `json:"blinded,omitempty"`
+	// Margin is how many slots the tightest jump leaves to its limit after blinding, negative beyond; nil when it is not
+	// blinded or could not be judged. A program without jumps has the whole range, 32767.
+	Margin *int   `json:"margin,omitempty"`
+	After  int    `json:"insns_after,omitempty"` // slots after blinding
+	Jump   *Jump  `json:"jump,omitempty"`        // the one that breaks it
+	Why    string `json:"why,omitempty"`
+}
+
+// Jump is a jump that does not survive; From and To are slots of the program as the verifier left it.
+type Jump struct {
+	From  int `json:"from"`
+	To    int `json:"to"`
+	Need  int `json:"need"`
+	Limit int `json:"limit"`
+}
+
+// breaks reports a fate worse than what the program has now.
+func (f Fate) breaks(jitedNow bool) bool {
+	switch f.Outcome {
+	case Fails, FailsOrNotJITed, Miscompiled:
+		return true
+	case NotJITed:
+		return jitedNow
+	}
+	return false
+}
+
+// kernel is what decides the fate of a program besides its code.
+type kernel struct {
+	blinding     blinding.Kernel
+	jitOff       bool  // net.core.bpf_jit_enable is 0
+	alwaysOn     *bool // nil: not known
+	version      node.KernelVersion
+	versionKnown bool
+	// privilegedOnly: nobody without CAP_BPF may load anything.
+	privilegedOnly bool
+}
+
+func newKernel(p *node.Profile) kernel {
+	var k kernel
+	k.version, k.versionKnown = p.Kernel()
+	if k.versionKnown {
+		k.blinding = blinding.ForVersion(k.version.Major, k.version.Minor)
+	}
+	if b := p.Blinding; b != nil { // releases carry backports
+		k.blinding.WholeProgram, k.blinding.RangeCheck = b.WholeProgram, b.WholeProgram
+	}
+	switch p.Machine { // architectures whose compilers zero-extend by themselves, or whose instructions do
+	case "x86_64", "aarch64", "":
+	default:
+		k.blinding.ZeroExtends = true
+	}
+	if on, known := p.JITAlwaysOn(); known {
+		k.alwaysOn = &on
+	}
+	if v, ok := p.Sysctl("net.core.bpf_jit_enable"); ok && v == 0 {
+		k.jitOff = true
+	}
+	if v, ok := p.Sysctl("kernel.unprivileged_bpf_disabled"); ok && v != 0 {
+		k.privilegedOnly = true
+	}
+	return k
+}
+
+// code is a program as the kernel shows it.
+type code struct {
+	insns     []insn.Instruction // nil: refused
+	functions []insn.Function
+	number    int // of functions, as the kernel counts them
+	jited     bool
+	blinded   *bool
+	visible   bool // insns are the blinded ones
+}
+
+// examine finds functions and blinding in a dump.
+func examine(d *dump, machine string) code {
+	c := code{insns: d.insns, number: int(max(d.nrFuncLens, 1)), jited: d.jitedLen > 0}
+	yes, no := true, false
+	switch {
+	case d.refused:
+		c.blinded = &yes
+		return c
+	case !c.jited:
+		c.blinded = &no // the kernel undoes it when it falls back
+	case hasBlinded(d.insns):
+		c.blinded, c.visible = &yes, true
+	case c.number > 1:
+		// Up to 6.18 its functions were blinded as copies, and the whole is shown as it was before.
+		if machine == "x86_64" && d.code != nil {
+			found := hasBlindedCode(d.code)
+			c.blinded = &found
+		}
+	case growth(d.insns) > 0:
+		c.blinded = &no
+	}
+	c.functions = split(d.insns, d.starts, c.number)
+	return c
+}
+
+func growth(prog []insn.Instruction) int {
+	n := 0
+	for i := range prog {
+		n += blinding.Width(prog, i, blinding.Kernel{}) - 1
+	}
+	return n
+}
+
+// hasBlinded looks for what blinding leaves: a constant is moved into the scratch register and XORed with another one. No other
+// pass of the kernel does that.
+func hasBlinded(prog []insn.Instruction) bool {
+	const move, xor = insn.OpMOV, insn.OpXOR
+	for i := 1; i < len(prog); i++ {
+		a, b := prog[i-1], prog[i]
+		if a.Dst == insn.RegAX && b.Dst == insn.RegAX && a.IsALU() && b.IsALU() && a.IsImmediate() && b.IsImmediate() &&
+			a.Op() == move && b.Op() == xor && a.Class() == b.Class() {
+			return true
+		}
+	}
+	return false
+}
+
+// hasBlindedCode looks for the same in what the compiler of x86-64 makes of it: the scratch register is r10, and
+// mov r10, imm32 is followed by xor r10, imm32, in 64 or 32 bits.
+func hasBlindedCode(b []byte) bool {
+	for _, p := range [][2][]byte{
+		{{0x49, 0xc7, 0xc2}, {0x49, 0x81, 0xf2}}, // mov r10, simm32; xor r10, simm32
+		{{0x41, 0xba}, {0x49, 0x81, 0xf2}},       // mov r10d, imm32; xor r10, simm32
+		{{0x41, 0xba}, {0x41, 0x81, 0xf2}},       // mov r10d, imm32; xor r10d, imm32
+	} {
+		for rest := b; ; {
+			i := bytes.Index(rest, p[0])
+			if i < 0 {
+				break
+			}
+			rest = rest[i+len(p[0]):]
+			if len(rest) >= 4 && bytes.HasPrefix(rest[4:], p[1]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// split finds the functions of a dump: from func_info, or else from the calls, whose distance the kernel keeps in the offset
+// once it has compiled or prepared the program. When neither gives as many as the kernel has, the whole stands for
+// one: jumps never leave their function, so that all but the place of a failure stays the same.
+func split(prog []insn.Instruction, starts []int, number int) []insn.Function {
+	if len(starts) != number {
+		starts = []int{0}
+		for i, in := range prog {
+			t := i + 1 + int(in.Off)
+			if in.IsFuncLoad() && i+1 < len(prog) {
+				t = i + 1 + int(in.Imm)
+			} else if !in.IsFuncCall() {
+				continue
+			}
+			if t > 0 && t < len(prog) {
+				starts = append(starts, t)
+			}
+		}
+		slices.Sort(starts)
+		starts = slices.Compact(starts)
+	}
+	whole := []insn.Function{{Start: 0, End: len(prog)}}
+	if len(starts) != number || starts[0] != 0 || len(prog) == 0 {
+		return whole
+	}
+	var out []insn.Function
+	for i, s := range starts {
+		end := len(prog)
+		if i+1 < len(starts) {
+			end = starts[i+1]
+		}
+		if s >= end {
+			return whole
+		}
+		out = append(out, insn.Function{Start: s, End: end})
+	}
+	return out
+}
+
+// harden2 is the fate of a program when every program is blinded.
+func harden2(c code, k kernel) Fate {
+	yes, no := true, false
+	switch {
+	case k.jitOff:
+		return Fate{Outcome: NotJITed, Blinded: &no, Why: "net.core.bpf_jit_enable is 0: nothing is compiled, and so nothing is blinded"}
+	case c.insns == nil && c.blinded != nil && *c.blinded:
+		return Fate{Outcome: JITed, Blinded: &yes, Why: "it is blinded already, and the kernel does not show the code of blinded programs here (kernel.kptr_restrict, CAP_SYSLOG): by how much it fits is not known"}
+	case c.insns == nil:
+		return Fate{Outcome: Unknown, Why: "the kernel does not show its code"}
+	case c.visible:
+		m := margin(c.insns)
+		return Fate{Outcome: JITed, Blinded: &yes, Margin: &m, After: len(c.insns), Why: "it is blinded already"}
+	}
+	v, err := blinding.CheckFunctions(c.insns, c.functions, k.blinding)
+	if err != nil {
+		return Fate{Outcome: Unknown, Why: err.Error()}
+	}
+	f := Fate{Outcome: JITed, Blinded: &yes, Margin: &v.Margin, After: v.After}
+	if v.Fits {
+		if !c.jited {
+			f.Outcome, f.Blinded, f.Why = NotJITed, &no, "it is not compiled now either, for another reason than blinding: hardening changes nothing"
+		}
+		return f
+	}
+	f.Jump = &Jump{From: v.Jump.From, To: v.Jump.To, Need: v.Jump.Need, Limit: v.Jump.Limit}
+	if v.Wraps {
+		f.Outcome, f.Why = Miscompiled, "a backward jump wraps: the kernel compiles it without a word, and it jumps to the wrong place"
+		return f
+	}
+	f.Blinded = &no
+	f.Outcome, f.Why = c.unblindable(k)
+	return f
+}
+
+// unblindable is what the kernel does with a program that cannot be blinded.
+func (c code) unblindable(k kernel) (Outcome, string) {
+	if k.alwaysOn != nil && *k.alwaysOn {
+		return Fails, "there is no interpreter (CONFIG_BPF_JIT_ALWAYS_ON): 524"
+	}
+	for i, in := range c.insns {
+		if insn.IsSecondHalf(c.insns, i) {
+			continue
+		}
+		switch {
+		case in.IsKfuncCall():
+			return Fails, "programs that call kernel functions must be compiled"
+		case c.number > 1 && in.IsFuncLoad():
+			return Fails, "programs with callbacks must be compiled"
+		case c.number > 1 && in.IsHelperCall() && in.Imm == helperTailCall && len(c.functions) > 1 && i >= c.functions[0].End:
+			return Fails, "programs with tail calls in their functions must be compiled"
+		}
+	}
+	switch {
+	case k.alwaysOn == nil:
+		return FailsOrNotJITed, "whether the kernel has an interpreter is not known"
+	case c.number > 1, k.versionKnown && (k.version.Before(5, 15) || !k.version.Before(6, 18)):
+		return NotJITed, "the kernel falls back to its interpreter"
+	}
+	return FailsOrNotJITed, "the kernel has an interpreter, but some builds from 5.15 to 6.17 do not fall back to it (524)"
+}
+
+const helperTailCall = 12
+
+// margin is what the jumps of blinded code leave to their limits as they stand.
+func margin(prog []insn.Instruction) int {
+	m := blinding.MaxOffset
+	for _, in := range prog {
+		if !in.IsJump16() {
+			continue
+		}
+		if in.Off >= 0 {
+			m = min(m, blinding.MaxOffset-int(in.Off))
+		} else {
+			m = min(m, int(in.Off)-blinding.MinOffset)
+		}
+	}
+	return m
+}
+
+// rights is what is known of a program's loader.
+type rights int
+
+const (
+	rightsUnknown rights = iota
+	privileged           // it holds the capability that spares it at 1
+	unprivileged
+)
+
+// harden1 is the fate of a program when those of loaders without CAP_BPF are blinded (before 5.11: without CAP_SYS_ADMIN).
+// at2 is its fate at 2.
+func harden1(c code, at2 Fate, loader rights, k kernel) Fate {
+	if k.jitOff {
+		return at2
+	}
+	yes, no := true, false
+	now := NotJITed
+	if c.jited {
+		now = JITed
+	}
+	switch loader {
+	case privileged:
+		why := "its loader needs the capability that spares it"
+		if c.jited || at2.Outcome != NotJITed || at2.Jump == nil {
+			return Fate{Outcome: now, Blinded: &no, Why: why}
+		}
+		// It was left to the interpreter because of blinding, and would not be any more.
+		return Fate{Outcome: JITed, Blinded: &no, Why: why}
+	case unprivileged:
+		f := at2
+		if f.Outcome == JITed {
+			f.Blinded = &yes
+		}
+		return f
+	}
+	if at2.Outcome == now {
+		return Fate{Outcome: now, Margin: at2.Margin, After: at2.After, Why: "whether it is blinded depends on the rights of its loader, which are not known; it survives both"}
+	}
+	return Fate{Outcome: Unknown, Margin: at2.Margin, Jump: at2.Jump,
+		Why: fmt.Sprintf("it depends on the rights of its loader, which are not known: blinded, its fate is %q", at2.Outcome)}
+}
+
+// Types of programs that a loader without CAP_BPF may load where it may load any (bpf_prog_load).
+const (
+	typeSocketFilter = 1
+	typeCgroupSKB    = 8
+)
+
+// loaderRights says what a loader must have had. owners are the processes that hold the program; one of them may be the
+// loader.
+func loaderRights(progType uint32, uid uint32, owners []Owner, k kernel) rights {
+	needsBPF := progType != typeSocketFilter && progType != typeCgroupSKB || k.privilegedOnly
+	admin, bpf := false, false
+	for _, o := range owners {
+		admin = admin || o.sysAdmin
+		bpf = bpf || o.capBPF || o.sysAdmin
+	}
+	if k.versionKnown && k.version.Before(5, 11) {
+		switch {
+		case admin:
+			return privileged
+		case k.version.Before(5, 8) && needsBPF:
+			return privileged // CAP_SYS_ADMIN was the only one
+		}
+		return rightsUnknown
+	}
+	switch {
+	case needsBPF, bpf:
+		return privileged
+	case len(owners) > 0 && uid != 0:
+		return unprivileged
+	}
+	return rightsUnknown
+}
