@@ -26,10 +26,10 @@ test: deps generated
 	@test -z "$$(gofmt -l .)" || { echo "gofmt: these files are not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	@# Emulated kernels are slow and share two cores. What fails is run once more, loudly, and only that: go keeps the results of
-	@# what passed. Twice is a failure.
+	@# what passed, under the same flags. Twice is a failure.
 	BPFWHY_LAB=1 BPFWHY_HOST_SYSCTL=1 $(GO) test -p 2 -timeout 25m ./... || { \
 		echo "make test: SOME TESTS FAILED; the failed packages are run once more" >&2; \
-		BPFWHY_LAB=1 BPFWHY_HOST_SYSCTL=1 $(GO) test -p 2 -timeout 15m ./...; }
+		BPFWHY_LAB=1 BPFWHY_HOST_SYSCTL=1 $(GO) test -p 2 -timeout 25m ./...; }
 
 deps:
 	./scripts/install-deps.sh
