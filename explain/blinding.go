@@ -94,10 +94,18 @@ func matchBlinding(f *Facts, outcome load.Outcome, calls bool) *Match {
 	if f.kind() != load.ProgLoad || f.Attempt.Outcome != outcome || f.hasCalls() != calls {
 		return nil
 	}
-	if m := f.blindingSeen(); m != nil {
-		return m
+	m := f.blindingSeen()
+	if m == nil {
+		m = f.blindingInferred()
 	}
-	return f.blindingInferred()
+	if f.repaired() {
+		if m == nil || m.Strength < Certain {
+			m = &Match{Strength: Certain}
+			f.describeBlinding(m)
+		}
+		m.How = load.Reproduced
+	}
+	return m
 }
 
 // blindingSeen reports a blinding that hooks saw fail.

@@ -128,6 +128,7 @@ func (f *Facts) decide(found []finding) (*load.Diagnosis, load.Stage) {
 	if d.Cause == "" {
 		d.Cause = fmt.Sprintf("%s.", best.rule.Title)
 	}
+	f.replayed(d)
 	// What was seen happening leaves room for nothing else; what follows from
 	// the evidence leaves room for what is likely, and so on down.
 	floor := best.match.Strength - 1
@@ -212,6 +213,7 @@ func unknown(f *Facts, found []finding) *load.Diagnosis {
 	if len(f.notObserved("")) > 0 {
 		d.Remedies = append(d.Remedies, watchWithHooks)
 	}
+	f.replayed(d)
 	return d
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/bpfwhy/bpfwhy/internal/replay"
 )
 
 func main() {
@@ -17,5 +18,6 @@ func main() {
 	launch.Main()
 	guardian.Main()
 	patient.Main()
+	replay.Main()
 	os.Exit(cli.Main(os.Args))
 }

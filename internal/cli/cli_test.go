@@ -19,6 +19,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/bpfwhy/bpfwhy/internal/replay"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -27,6 +28,7 @@ func TestMain(m *testing.M) {
 	launch.Main()
 	guardian.Main()
 	patient.Main()
+	replay.Main()
 	testscript.Main(m, map[string]func(){
 		"bpfwhy": func() { os.Exit(Main(os.Args)) },
 		"load":   func() { os.Exit(loadPatient(os.Args[1:])) },

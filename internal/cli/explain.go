@@ -21,7 +21,8 @@ import (
 
 type explainOptions struct {
 	selection
-	what string
+	what  string
+	prove bool
 }
 
 func newExplain() *cobra.Command {
@@ -31,7 +32,11 @@ func newExplain() *cobra.Command {
 		Short: "Explain a rule, an errno, a recorded trace, or error text",
 		Long: `Explain a rule (BLIND001), an errno with all its meanings (524, ENOTSUPP), a trace recorded with
 --record, or error text as loaders print it, in a file or pasted on standard input (-). It needs no root.
-A file whose name looks like a rule or an errno is meant by ./NAME.`,
+A file whose name looks like a rule or an errno is meant by ./NAME.
+
+With --prove (root) each program of a trace that failed is loaded again here, as it was and, where blinding may be
+the reason, with jump islands: with stand-ins for its maps, the loader's capabilities, never attached. That hands a
+program of whoever wrote the trace to this kernel's verifier and compiler, which have had bugs: prove what you trust.`,
 		Example: `  bpfwhy explain 524
   bpfwhy explain BLIND001
   kubectl describe pod x | bpfwhy explain -`,
@@ -45,6 +50,7 @@ A file whose name looks like a rule or an errno is meant by ./NAME.`,
 	f.BoolVar(&o.failed, "failed", false, "of a trace, only loads that failed or ended up not jited")
 	f.BoolVar(&o.all, "all", false, "of a trace, also feature probes, and healthy map, BTF, link and other calls")
 	f.BoolVar(&o.json, "json", false, "as JSON Lines")
+	f.BoolVar(&o.prove, "prove", false, "load the failed programs of a trace again, as they were and repaired (root)")
 	return c
 }
 
@@ -55,6 +61,9 @@ var ruleLike = regexp.MustCompile(`^[A-Za-z]{2,8}[0-9]{3}$`)
 const maxText = 4 << 20
 
 func explainAny(o explainOptions) error {
+	if o.prove {
+		return prove(o)
+	}
 	if r, ok := explain.ByID(o.what); ok {
 		return explainRule(&r, o.json)
 	}
@@ -87,8 +96,8 @@ func explainInput(name string, in io.Reader, o explainOptions) error {
 	if len(head) == 0 && err != nil && err != io.EOF {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	if bytes.HasPrefix(head, []byte{0x1f, 0x8b}) || bytes.Equal(head, []byte(`{"header"`)) {
-		if err := explainTrace(b, o); err != nil {
+	if isTrace(head) {
+		if err := explainTrace(b, o, nil); err != nil {
 			return fmt.Errorf("explain %s: %w", name, err)
 		}
 		return nil
@@ -109,7 +118,11 @@ func explainInput(name string, in io.Reader, o explainOptions) error {
 	return explainText(name, string(text), o.json)
 }
 
-func explainTrace(in io.Reader, o explainOptions) error {
+func isTrace(head []byte) bool {
+	return bytes.HasPrefix(head, []byte{0x1f, 0x8b}) || bytes.HasPrefix(head, []byte(`{"header"`))
+}
+
+func explainTrace(in io.Reader, o explainOptions, p *prover) error {
 	r, err := trace.NewReader(in)
 	if err != nil {
 		return err
@@ -122,6 +135,10 @@ func explainTrace(in io.Reader, o explainOptions) error {
 	if err != nil {
 		return err
 	}
+	if p != nil {
+		p.header = r.Header()
+		s.prove = p.prove
+	}
 	err = s.replay(r)
 	s.summary.For = 0
 	if o.json {
@@ -133,7 +150,11 @@ func explainTrace(in io.Reader, o explainOptions) error {
 	if len(missing) > 0 {
 		recorded = append(recorded, "not observed but concluded: "+strings.Join(missing, ", "))
 	}
-	return errors.Join(err, text.Page("", []render.Section{{Label: "recorded", Items: recorded}}), text.Summary(&s.summary))
+	sections := []render.Section{{Label: "recorded", Items: recorded}}
+	if p != nil {
+		sections = append(sections, render.Section{Label: "proved", Items: []string{p.String()}})
+	}
+	return errors.Join(err, text.Page("", sections), text.Summary(&s.summary))
 }
 
 // The JSON forms of the reference.

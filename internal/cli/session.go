@@ -66,6 +66,8 @@ type session struct {
 	close   trace.End // of the recording
 	summary render.Summary
 	began   time.Time
+	// prove loads an attempt's program again; nil: nobody asked for it.
+	prove func(*load.Attempt) error
 }
 
 func newSession(h trace.Header, sel *selection, out sink) (*session, error) {
@@ -182,6 +184,12 @@ func (s *session) emit(attempts []*load.Attempt) error {
 	for _, a := range attempts {
 		explain.Conclude(a, &s.header.Node)
 		show := s.shows(a)
+		if s.prove != nil {
+			if err := s.prove(a); err != nil {
+				return err
+			}
+			explain.Conclude(a, &s.header.Node)
+		}
 		s.summary.Add(a, show)
 		if !show {
 			continue

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/bpfwhy/bpfwhy/internal/replay"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
+)
+
+// maxProofs bounds the programs of one trace that are loaded again.
+const maxProofs = 32
+
+// prover loads the programs of a trace again.
+type prover struct {
+	ctx    context.Context
+	header trace.Header
+	here   *node.Profile
+	maps   replay.Maps
+	counts map[load.ReplayVerdict]int
+	left   int // findings beyond maxProofs
+}
+
+// prove is explain --prove. The file is read to its end before anything of it is loaded: what is cut or corrupt is not
+// loaded in part.
+func prove(o explainOptions) error {
+	if o.what == "-" {
+		return errors.New("explain --prove: a trace is read twice, give it as a file")
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("explain --prove: loading programs with their loader's capabilities needs root")
+	}
+	f, err := os.Open(o.what)
+	if err != nil {
+		return fmt.Errorf("explain --prove: %w", err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return fmt.Errorf("explain --prove: %w", err)
+	} else if !info.Mode().IsRegular() {
+		return fmt.Errorf("explain --prove: %s is not a regular file", o.what)
+	}
+	if err := wholeTrace(f); err != nil {
+		return fmt.Errorf("explain %s: %w", o.what, err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("explain --prove: %w", err)
+	}
+	p := &prover{ctx: interruptible(), here: node.Host(), counts: map[load.ReplayVerdict]int{}}
+	if err := explainTrace(bufio.NewReader(f), o, p); err != nil {
+		return fmt.Errorf("explain %s: %w", o.what, err)
+	}
+	return nil
+}
+
+func wholeTrace(f *os.File) error {
+	b := bufio.NewReader(f)
+	if head, _ := b.Peek(len(`{"header"`)); !isTrace(head) {
+		return errors.New("not a recorded trace, and nothing else can be proved")
+	}
+	r, err := trace.NewReader(b)
+	if err != nil {
+		return err
+	}
+	for {
+		if _, err := r.Next(); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+func (p *prover) prove(a *load.Attempt) error {
+	p.maps.Add(a)
+	if !a.Finding() || a.Kind != load.ProgLoad {
+		return nil
+	}
+	if p.left > 0 || p.proved() == maxProofs {
+		p.left++
+		return nil
+	}
+	r, err := replay.Prove(p.ctx, a, replay.Options{Recorded: &p.header.Node, Here: p.here, Maps: &p.maps})
+	if err != nil {
+		return fmt.Errorf("load it again: %w", err)
+	}
+	p.counts[r.Verdict]++
+	return nil
+}
+
+func (p *prover) proved() (n int) {
+	for _, c := range p.counts {
+		n += c
+	}
+	return n
+}
+
+func (p *prover) String() string {
+	s := fmt.Sprintf("%d reproduced, %d not reproduced here, %d discarded, %d refused", p.counts[load.ReplayReproduced],
+		p.counts[load.ReplayNotReproduced], p.counts[load.ReplayDiscarded], p.counts[load.ReplayRefused])
+	if p.left > 0 {
+		s += fmt.Sprintf("; %d more were not loaded again: a trace may have %d", p.left, maxProofs)
+	}
+	return s
+}
