@@ -139,12 +139,12 @@ func growth(prog []insn.Instruction) int {
 }
 
 // hasBlinded looks for what blinding leaves: a constant is moved into the scratch register and XORed with another one. No other
-// pass of the kernel does that.
+// pass of the kernel does that. The scratch register is 11, and 12 on 7.2.
 func hasBlinded(prog []insn.Instruction) bool {
 	const move, xor = insn.OpMOV, insn.OpXOR
 	for i := 1; i < len(prog); i++ {
 		a, b := prog[i-1], prog[i]
-		if a.Dst == insn.RegAX && b.Dst == insn.RegAX && a.IsALU() && b.IsALU() && a.IsImmediate() && b.IsImmediate() &&
+		if a.Dst >= insn.RegAX && a.Dst == b.Dst && a.IsALU() && b.IsALU() && a.IsImmediate() && b.IsImmediate() &&
 			a.Op() == move && b.Op() == xor && a.Class() == b.Class() {
 			return true
 		}
