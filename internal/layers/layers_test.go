@@ -34,7 +34,7 @@ var pure = map[string][]string{
 }
 
 // edge are the packages that may touch the kernel's BPF through cilium/ebpf.
-var edge = []string{"internal/capture", "internal/patient", "internal/corpus", "internal/bench", "internal/probe"}
+var edge = []string{"loader", "internal/capture", "internal/patient", "internal/corpus", "internal/bench", "internal/probe"}
 
 type pkg struct {
 	ImportPath string

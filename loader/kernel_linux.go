@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/node"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	errPermission = unix.EPERM
+	errMemory     = unix.ENOMEM
+	errNotSupp    = unix.Errno(524) // of the kernel itself, never meant for user space
+)
+
+// isBlinding reports an error that constant blinding may have caused: 524, from
+// 7.1 also ENOMEM for a program with functions, and from 7.1 the verifier's log
+// names the instruction.
+func isBlinding(err error) bool {
+	if errors.Is(err, errNotSupp) || errors.Is(err, errMemory) {
+		return true
+	}
+	var v *ebpf.VerifierError
+	return errors.As(err, &v) && verifierlog.Parse(strings.Join(v.Log, "\n"), verifierlog.Options{}).Match.Kind == verifierlog.PatchRange
+}
+
+// mayBeBlinded reports whether the kernel may blind what this process loads: it
+// compiles at all, and the sysctl says so or cannot be read.
+func mayBeBlinded() bool {
+	if sysctl("bpf_jit_enable") == 0 {
+		return false
+	}
+	switch sysctl("bpf_jit_harden") {
+	case 0:
+		return false
+	case 1:
+		// Loaders with CAP_BPF are spared; before 5.18 only those with this one.
+		return !hasSysAdmin()
+	}
+	return true
+}
+
+// sysctl reads a number below net.core, -1 when it cannot be read.
+func sysctl(name string) int {
+	b, err := os.ReadFile("/proc/sys/net/core/" + name)
+	if err != nil {
+		return -1
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// capabilities are the effective ones of this thread.
+func capabilities() (mask uint64, known bool) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, false
+	}
+	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), true
+}
+
+func hasSysAdmin() bool {
+	mask, known := capabilities()
+	if !known || mask&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return false
+	}
+	// In another user namespace it counts for nothing.
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(b)), " ") == "0 0 4294967295"
+}
+
+// thisKernel is how the kernel blinds, by its release.
+func thisKernel() blinding.Kernel {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return blinding.Kernel{}
+	}
+	v, _ := node.ParseKernel(unix.ByteSliceToString(u.Release[:]))
+	k := blinding.ForVersion(v.Major, v.Minor)
+	switch runtime.GOARCH {
+	case "amd64", "arm64", "riscv64", "loong64":
+	default:
+		k.ZeroExtends = true
+	}
+	return k
+}
+
+func profile() *node.Profile { return node.Host() }
+
+// uncompiled reports a program that the kernel interprets. It is false when that
+// cannot be known: the sizes are for loaders with CAP_BPF.
+func uncompiled(p *ebpf.Program) bool {
+	const (
+		cmdInfo = 15
+		jited   = 16 / 4 // where in struct bpf_prog_info, in words
+		xlated  = 20 / 4
+	)
+	var info [24 / 4]uint32
+	attr := struct {
+		fd, size uint32
+		info     uint64
+	}{uint32(p.FD()), uint32(unsafe.Sizeof(info)), uint64(uintptr(unsafe.Pointer(&info)))}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, cmdInfo, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(p)
+	runtime.KeepAlive(&info)
+	return errno == 0 && info[xlated] > 0 && info[jited] == 0
+}

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/rewrite"
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+// ErrMiscompiled is returned in place of a program that a hardened kernel before
+// 7.1 might compile wrongly without a word: a jump whose offset wraps after
+// constant blinding. The kernel has not seen the program.
+var ErrMiscompiled = errors.New("constant blinding may make a jump of the program go to the wrong place")
+
+// ErrNotJITed is returned, with [Loader.RequireJIT], in place of a program that
+// the kernel would interpret.
+var ErrNotJITed = errors.New("the kernel does not compile the program after constant blinding")
+
+// Programs with fewer slots are far too short for a jump of 32,767 slots, however
+// much they grow: nothing is asked about them.
+const shortest = 3000
+
+// widths are the limits to choose from, see Loader.Limits.
+var widths = []int{rewrite.DefaultLimit, 30000, 26000, 20000, 14000, 8000, 4000}
+
+// rewritten are the instructions of the programs that are not loaded as they
+// are, by name.
+type rewritten map[string]asm.Instructions
+
+func (r rewritten) collection(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
+	if len(r) == 0 {
+		return spec
+	}
+	spec = spec.Copy()
+	for name, instructions := range r {
+		spec.Programs[name].Instructions = instructions
+	}
+	return spec
+}
+
+func (r rewritten) program(name string, spec *ebpf.ProgramSpec) *ebpf.ProgramSpec {
+	instructions, ok := r[name]
+	if !ok {
+		return spec
+	}
+	spec = spec.Copy()
+	spec.Instructions = instructions
+	return spec
+}
+
+// memory is what a Loader has learnt of this node.
+type memory struct {
+	mu     sync.Mutex
+	broken map[content]int // the limit with which the kernel took them
+	gotol  *bool
+}
+
+func (m *memory) limit(c content) (int, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	limit, ok := m.broken[c]
+	return limit, ok
+}
+
+func (m *memory) learn(c content, limit int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broken == nil {
+		m.broken = make(map[content]int)
+	}
+	m.broken[c] = limit
+}
+
+// hasGotol reports whether the kernel takes gotol, found out by loading one.
+func (m *memory) hasGotol() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.gotol == nil {
+		p, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
+			Type:         ebpf.SocketFilter,
+			License:      "Dual BSD/GPL",
+			Instructions: asm.Instructions{asm.LoadImm(asm.R0, 0, asm.DWord), asm.LongJump("end"), asm.Return().WithSymbol("end")},
+		}, ebpf.ProgramOptions{LogDisabled: true})
+		if err == nil {
+			p.Close()
+		} else if errors.Is(err, errPermission) || errors.Is(err, errMemory) {
+			return false // says nothing of the kernel
+		}
+		ok := err == nil
+		m.gotol = &ok
+	}
+	return *m.gotol
+}
+
+// candidate is a program that blinding may break.
+type candidate struct {
+	name       string
+	spec       *ebpf.ProgramSpec
+	code       *code
+	prediction blinding.Prediction
+	limits     []int // that are still to be tried, nil before the first
+	result     *rewrite.Result
+	repair     Repair
+	wraps      bool // never to be loaded as it is
+	hopeless   bool // nothing helps; it may be loaded as it is
+	content    content
+}
+
+// attempt is one call of a function of the package.
+type attempt struct {
+	l          *Loader
+	specs      map[string]*ebpf.ProgramSpec
+	candidates []*candidate
+	kernel     blinding.Kernel
+	loads      int
+}
+
+// load loads programs by means of one of cilium/ebpf's functions, which may be
+// called several times and then is told what to load instead of what the spec
+// has. It returns the programs that are there afterwards, and a function that
+// closes all that it has made.
+func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load func(rewritten) (map[string]*ebpf.Program, func(), error)) error {
+	a := &attempt{l: l, specs: specs}
+	if err := a.prepare(); err != nil {
+		return err
+	}
+	for {
+		changed := make(rewritten)
+		for _, c := range a.candidates {
+			if c.result != nil {
+				changed[c.name] = c.code.apply(c.spec.Instructions, c.result)
+			}
+		}
+		programs, drop, err := load(changed)
+		if err != nil {
+			if !isBlinding(err) || l.Off || !a.retry(a.blamed(err), true) {
+				return a.explain(err)
+			}
+			a.loads++
+			continue
+		}
+		var bad []*candidate
+		for _, c := range a.candidates {
+			if p := programs[c.name]; p != nil && !c.hopeless && uncompiled(p) {
+				bad = append(bad, c)
+			}
+		}
+		if len(bad) == 0 {
+			a.done(programs)
+			return nil
+		}
+		if l.RequireJIT && l.Off {
+			drop()
+			return bad[0].unjited(a)
+		}
+		if l.Off {
+			return nil
+		}
+		retried := a.retry(bad, false)
+		for _, c := range bad {
+			if c.hopeless && l.RequireJIT {
+				drop()
+				return c.unjited(a)
+			}
+		}
+		if !retried {
+			a.done(programs)
+			return nil
+		}
+		drop()
+		a.loads++
+	}
+}
+
+// prepare finds the programs that blinding may break, when it may be on, and
+// rewrites those that must not be loaded as they are or are known to fail.
+func (a *attempt) prepare() error {
+	if !mayBeBlinded() {
+		return nil
+	}
+	a.kernel = thisKernel()
+	for _, name := range slices.Sorted(maps.Keys(a.specs)) {
+		spec := a.specs[name]
+		if spec == nil || spec.Type == ebpf.UnspecifiedProgram || len(spec.Instructions) < shortest/2 {
+			continue
+		}
+		code, err := codeOf(spec.Instructions)
+		if err != nil || len(code.insns) < shortest {
+			continue // cilium/ebpf will say what is wrong
+		}
+		p, err := code.predict(spec.Type, a.kernel)
+		if err != nil || p.Fate == blinding.Loads {
+			continue
+		}
+		c := &candidate{name: name, spec: spec, code: code, prediction: p, wraps: p.MayWrap, content: code.content(spec.Type)}
+		c.repair.Program = spec.Name
+		if name != "" {
+			c.repair.Program = name
+		}
+		a.candidates = append(a.candidates, c)
+		known, ok := a.l.memory.limit(c.content)
+		switch {
+		case a.l.Off && c.wraps:
+			return c.miscompiled(a)
+		case a.l.Off:
+		case ok || c.wraps:
+			c.limits = a.limits(c)
+			if ok {
+				c.limits = append([]int{known}, slices.DeleteFunc(c.limits, func(l int) bool { return l >= known })...)
+			}
+			if c.repair.Early = c.next(a); !c.repair.Early && c.wraps {
+				return c.miscompiled(a)
+			}
+		}
+	}
+	return nil
+}
+
+// limits are those to try for a program: the caller's, or those that may do by
+// the prediction, the widest of them first.
+func (a *attempt) limits(c *candidate) []int {
+	if a.l.Limits != nil {
+		return slices.Clone(a.l.Limits)
+	}
+	for n, limit := range widths {
+		if r, err := c.rewrite(a, limit); err == nil && r.Changed() && c.safe(a, r, blinding.Loads) {
+			return slices.Clone(widths[n:])
+		}
+	}
+	return slices.Clone(widths)
+}
+
+func (c *candidate) rewrite(a *attempt, limit int) (*rewrite.Result, error) {
+	return rewrite.Rewrite(c.code.insns, rewrite.Options{
+		Kernel: a.kernel, Limit: limit, Functions: c.code.functions, Gotol: a.l.Gotol && a.l.memory.hasGotol(),
+	})
+}
+
+// safe reports whether a result is predicted to fare no worse than a fate, and
+// will not wrap.
+func (c *candidate) safe(a *attempt, r *rewrite.Result, worst blinding.Fate) bool {
+	rewritten := code{insns: r.Program, functions: r.Functions}
+	p, err := rewritten.predict(c.spec.Type, a.kernel)
+	return err == nil && p.Fate <= worst && !p.MayWrap
+}
+
+// next rewrites the program with the next limit that makes a difference. It
+// returns false when there is none.
+func (c *candidate) next(a *attempt) bool {
+	if c.limits == nil {
+		c.limits = a.limits(c)
+	}
+	for len(c.limits) > 0 {
+		limit := c.limits[0]
+		c.limits = c.limits[1:]
+		r, err := c.rewrite(a, limit)
+		if err != nil || !r.Changed() || c.result != nil && slices.Equal(r.Program, c.result.Program) || !c.safe(a, r, blinding.MayFail) {
+			continue
+		}
+		c.result = r
+		c.repair.Limit, c.repair.Gotol = limit, a.l.Gotol && a.l.memory.hasGotol()
+		c.repair.Islands, c.repair.Added = r.Islands, r.Added
+		c.repair.Before, c.repair.After = r.Before, r.After
+		return true
+	}
+	return false
+}
+
+// retry rewrites the programs that have failed, more tightly than before. It
+// returns false when nothing has changed. fatal says that a program that cannot
+// be helped ends it all.
+func (a *attempt) retry(bad []*candidate, fatal bool) bool {
+	any := false
+	for _, c := range bad {
+		switch {
+		case c.next(a):
+			any = true
+		case fatal:
+			return false
+		case !c.wraps:
+			// As it was, and interpreted.
+			any = any || c.result != nil
+			c.result, c.hopeless = nil, true
+		default:
+			c.hopeless = true
+		}
+	}
+	if any {
+		// Those that are sure to fail need not fail one after the other.
+		for _, c := range a.candidates {
+			if c.result == nil && !c.hopeless && c.prediction.Fate == blinding.Fails {
+				c.next(a)
+			}
+		}
+	}
+	return any
+}
+
+// blamed are the programs that an error may be about.
+func (a *attempt) blamed(err error) []*candidate {
+	var named, sure, may []*candidate
+	for _, c := range a.candidates {
+		switch text := err.Error(); {
+		case c.name != "" && strings.Contains(text, fmt.Sprintf("program %s: ", c.name)):
+			named = append(named, c)
+		case c.result == nil && c.prediction.Fate == blinding.Fails:
+			sure = append(sure, c)
+		default:
+			may = append(may, c)
+		}
+	}
+	for _, list := range [][]*candidate{named, sure} {
+		if len(list) > 0 {
+			return list
+		}
+	}
+	if a.specs[""] != nil {
+		return may
+	}
+	return nil // it is about a program that blinding cannot have broken
+}
+
+// done remembers and reports.
+func (a *attempt) done(programs map[string]*ebpf.Program) {
+	for _, c := range a.candidates {
+		if c.result == nil || programs[c.name] == nil {
+			continue
+		}
+		if !c.hopeless {
+			a.l.memory.learn(c.content, c.repair.Limit)
+		}
+		if a.l.Report != nil {
+			c.repair.Loads = a.loads
+			a.l.Report(c.repair)
+		}
+	}
+}

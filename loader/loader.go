@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package loader loads BPF programs like github.com/cilium/ebpf, survives
+// hardened kernels, and says why what fails does.
+//
+// Its functions stand in for those of cilium/ebpf: [NewCollection],
+// [NewCollectionWithOptions], [NewProgram], [NewProgramWithOptions], and
+// [LoadAndAssign] for the method of CollectionSpec. They load as cilium/ebpf
+// does. Where constant blinding (net.core.bpf_jit_harden) makes a jump of a
+// program too long, so that the kernel refuses the program with errno 524 or
+// interprets it without a word, they rewrite the program, so that such a jump
+// hops over an island or two (package rewrite), and load it again. A program
+// that the kernel takes as it is, is left as it is.
+//
+// Errors wrap those of cilium/ebpf and carry a diagnosis: see [Error].
+// [Explain] gives the same to those who keep their own loading.
+//
+// Like cilium/ebpf, it never needs more privileges than the load itself.
+package loader
+
+import (
+	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/cilium/ebpf"
+)
+
+// Loader loads programs and remembers which of them blinding breaks on this
+// node, so that it need not fail to load them again. The zero value is ready. It
+// can be used by several goroutines and must not be copied.
+type Loader struct {
+	// Off never rewrites a program. Errors are explained all the same, and a
+	// program that a hardened kernel would compile wrongly is still refused:
+	// see [ErrMiscompiled].
+	Off bool
+	// Limits are the largest distances that a rewritten jump may keep, in slots
+	// after blinding, to be tried one after the other until the kernel takes
+	// the program. nil is a list that begins with the widest of which it is
+	// predicted that it will do. They must be in 16..32767.
+	Limits []int
+	// Gotol rewrites with gotol, one for any distance, where a probe shows that
+	// the kernel takes it (6.6, or a backport).
+	Gotol bool
+	// RequireJIT makes a program that comes back un-jited, and cannot be
+	// helped, an error: an interpreter is what hardening is to keep out. By
+	// default such a program is returned, as cilium/ebpf does.
+	RequireJIT bool
+	// Report, unless nil, is told of each program that was rewritten and then
+	// loaded, before the call that loads it returns.
+	Report func(Repair)
+
+	memory memory
+}
+
+// Repair is what was done to a program.
+type Repair struct {
+	Program string // the name in its spec
+	// Early says that the kernel was not asked first: the program is known to
+	// fail on this node, or would be compiled wrongly.
+	Early bool
+	Loads int // of this program or its collection that failed before
+	Limit int // largest distance in slots after blinding
+	Gotol bool
+	// Islands and Added are as in rewrite.Result.
+	Islands, Added int
+	Before, After  blinding.Verdict
+}
+
+// standard is behind the functions of the package. What it learns it keeps as
+// long as the process lives.
+var standard Loader
+
+// NewCollection is ebpf.NewCollection for hardened nodes.
+func NewCollection(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
+	return standard.NewCollectionWithOptions(spec, ebpf.CollectionOptions{})
+}
+
+// NewCollectionWithOptions is ebpf.NewCollectionWithOptions for hardened nodes.
+func NewCollectionWithOptions(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collection, error) {
+	return standard.NewCollectionWithOptions(spec, opts)
+}
+
+// NewProgram is ebpf.NewProgram for hardened nodes.
+func NewProgram(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
+	return standard.NewProgramWithOptions(spec, ebpf.ProgramOptions{})
+}
+
+// NewProgramWithOptions is ebpf.NewProgramWithOptions for hardened nodes.
+func NewProgramWithOptions(spec *ebpf.ProgramSpec, opts ebpf.ProgramOptions) (*ebpf.Program, error) {
+	return standard.NewProgramWithOptions(spec, opts)
+}
+
+// LoadAndAssign is spec.LoadAndAssign for hardened nodes.
+func LoadAndAssign(spec *ebpf.CollectionSpec, to any, opts *ebpf.CollectionOptions) error {
+	return standard.LoadAndAssign(spec, to, opts)
+}
+
+// NewCollection is NewCollectionWithOptions without options.
+func (l *Loader) NewCollection(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
+	return l.NewCollectionWithOptions(spec, ebpf.CollectionOptions{})
+}
+
+// NewCollectionWithOptions loads a collection. The caller closes it. The error
+// is an [*Error] around that of cilium/ebpf. The spec is not changed. Where a
+// program has to be rewritten the collection is loaded once more from the
+// start: maps that are pinned by name stay, others are made anew.
+func (l *Loader) NewCollectionWithOptions(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collection, error) {
+	var coll *ebpf.Collection
+	if spec == nil {
+		return ebpf.NewCollectionWithOptions(spec, opts) // its error, or its panic
+	}
+	err := l.load(spec.Programs, func(changed rewritten) (found map[string]*ebpf.Program, drop func(), err error) {
+		if coll, err = ebpf.NewCollectionWithOptions(changed.collection(spec), opts); err != nil {
+			return nil, nil, err
+		}
+		return coll.Programs, coll.Close, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return coll, nil
+}
+
+// NewProgram is NewProgramWithOptions without options.
+func (l *Loader) NewProgram(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
+	return l.NewProgramWithOptions(spec, ebpf.ProgramOptions{})
+}
+
+// NewProgramWithOptions loads one program. The caller closes it. The error is an
+// [*Error] around that of cilium/ebpf. The spec is not changed.
+func (l *Loader) NewProgramWithOptions(spec *ebpf.ProgramSpec, opts ebpf.ProgramOptions) (*ebpf.Program, error) {
+	if spec == nil {
+		return ebpf.NewProgramWithOptions(spec, opts) // its error
+	}
+	const only = ""
+	var prog *ebpf.Program
+	err := l.load(map[string]*ebpf.ProgramSpec{only: spec}, func(changed rewritten) (found map[string]*ebpf.Program, drop func(), err error) {
+		if prog, err = ebpf.NewProgramWithOptions(changed.program(only, spec), opts); err != nil {
+			return nil, nil, err
+		}
+		return map[string]*ebpf.Program{only: prog}, func() { prog.Close() }, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return prog, nil
+}
+
+// LoadAndAssign loads what the fields of a struct ask for and assigns it, as
+// spec.LoadAndAssign of cilium/ebpf does. opts may be nil. The error is an
+// [*Error] around that of cilium/ebpf, after which the fields are of no use. The
+// spec is not changed.
+func (l *Loader) LoadAndAssign(spec *ebpf.CollectionSpec, to any, opts *ebpf.CollectionOptions) error {
+	return l.load(spec.Programs, func(changed rewritten) (map[string]*ebpf.Program, func(), error) {
+		if err := changed.collection(spec).LoadAndAssign(to, opts); err != nil {
+			return nil, nil, err
+		}
+		found, drop := assigned(to)
+		return found, drop, nil
+	})
+}
