@@ -99,7 +99,9 @@ type Attempt struct {
 	VerifierLog   VerifierLog `json:"verifier_log"`
 	Jump          *Jump       `json:"jump,omitempty"`
 	Diagnosis     *Diagnosis  `json:"diagnosis,omitempty"`
-	Replay        *Replay     `json:"replay,omitempty"`
+	// Repair says that the program was loaded in another form than the loader submitted.
+	Repair *Repair `json:"repair,omitempty"`
+	Replay *Replay `json:"replay,omitempty"`
 	// Backend is how it was watched: fentry, kprobe, tracepoint, tp_btf, or none for a prediction.
 	Backend string `json:"backend,omitempty"`
 	// FeatureProbe names the loader's feature probe that this attempt was recognised as ("" if none).
@@ -190,6 +192,14 @@ type Jump struct {
 	// Approximate says that From and To were mapped back from post-verifier code by alignment and may
 	// be off by a few slots.
 	Approximate bool `json:"approximate,omitempty"`
+}
+
+// Repair is what 'bpfwhy run --repair' did to a program. The attempt's instructions are those submitted; ID and tag are those of
+// the program that was loaded.
+type Repair struct {
+	Applied    string `json:"applied"` // "islands"
+	Islands    int    `json:"islands"`
+	InsnsAdded int    `json:"insns_added"` // slots, islands included
 }
 
 // HowKnown says how a diagnosis is known, strongest first.

@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,8 +40,12 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// gate is the descriptor on which the held process waits: a byte lets it go, end of file means that nobody watches.
-const gate = 3
+// Descriptors of the held process. At the gate it waits: a byte lets it go, end of file means that nobody watches. Over the other it
+// sends the listener of its filter, where it has one.
+const (
+	gate     = 3
+	listener = 4
+)
 
 // Statuses of a shell for a command that could not be started.
 const (
@@ -145,13 +151,42 @@ type Process struct {
 
 // Start creates the held process. It must be called before anything raises our own limits or drops our capabilities,
 // because the command inherits what we have now.
-func (c *Command) Start() (*Process, error) {
+func (c *Command) Start() (*Process, error) { return c.start(nil) }
+
+// StartIntercepted is Start for a command whose program loads wait for an answer: see interpose.Start. Without that they fail. An
+// error of interpose.Accept means that it cannot be done here; nothing was started then.
+func (c *Command) StartIntercepted() (*Process, *interpose.Listener, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a socket: %w", err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "listener")
+	p, err := c.start(theirs)
+	theirs.Close()
+	defer unix.Close(pair[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := interpose.Accept(pair[0])
+	if err != nil {
+		p.Abandon()
+		return nil, nil, err
+	}
+	return p, l, nil
+}
+
+func (c *Command) start(socket *os.File) (*Process, error) {
 	r, w, err := os.Pipe() // both close on exec; the held process gets a copy of r as descriptor 3
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	args := []string{Argv0, "-"}
+	args := []string{Argv0, "-", "-"}
+	files := []uintptr{0, 1, 2, r.Fd()}
+	if socket != nil {
+		args[2] = "intercept"
+		files = append(files, socket.Fd())
+	}
 	if c.as != nil {
 		ids := []string{strconv.Itoa(c.as.uid), strconv.Itoa(c.as.gid)}
 		for _, g := range c.as.groups {
@@ -162,7 +197,7 @@ func (c *Command) Start() (*Process, error) {
 	args = append(append(args, c.path), c.args...)
 	pid, err := syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{
 		Env:   c.env,
-		Files: []uintptr{0, 1, 2, r.Fd()},
+		Files: files,
 	})
 	if err != nil {
 		w.Close()
@@ -185,10 +220,16 @@ func (p *Process) Abandon() {
 
 // hold is the held process: it waits at the gate, becomes the user, and then the command.
 func hold(args []string) int {
-	if len(args) < 3 {
+	if len(args) < 4 {
 		return unwatched
 	}
 	unix.CloseOnExec(gate)
+	if args[1] == "intercept" {
+		// The filter is this thread's, and it is this thread that becomes the command.
+		runtime.LockOSThread()
+		interpose.Offer(listener)
+		unix.Close(listener)
+	}
 	for {
 		var b [1]byte
 		n, err := syscall.Read(gate, b[:])
@@ -212,8 +253,8 @@ func hold(args []string) int {
 			return fail("become user", err)
 		}
 	}
-	err := syscall.Exec(args[1], args[2:], os.Environ())
-	return fail("run "+args[1], err)
+	err := syscall.Exec(args[2], args[3:], os.Environ())
+	return fail("run "+args[2], err)
 }
 
 // become takes "uid,gid,group,group…". Leaving uid 0 clears all effective and permitted capabilities.

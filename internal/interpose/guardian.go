@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interpose
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Argv0 is the name under which the executable acts as guardian of a proxy: see Main.
+const Argv0 = "bpfwhy-proxy-guardian"
+
+// Main is the guardian, and ends the process, if the executable was started as one; otherwise it returns at once. Call it first in
+// main, and in TestMain of packages that start a proxy.
+func Main() {
+	if len(os.Args) == 0 || os.Args[0] != Argv0 {
+		return
+	}
+	if err := guard(); err != nil {
+		fmt.Fprintln(os.Stderr, Argv0+": "+err.Error())
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// slots are the notifications that were received and not answered yet. They lie in memory that proxy and guardian share, and
+// the kernel writes each one there itself, so that there is no moment in which one is known to a proxy alone that is killed then.
+type slots struct {
+	memory []byte
+	free   chan int
+}
+
+const maxWaiting = 1024
+
+func mapSlots(fd int) ([]byte, error) {
+	b, err := unix.Mmap(fd, 0, maxWaiting*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map the shared memory: %w", err)
+	}
+	return b, nil
+}
+
+func newSlots() (*slots, *os.File, error) {
+	fd, err := unix.MemfdCreate("bpfwhy-waiting", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the shared memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "waiting")
+	err = f.Truncate(maxWaiting * slotSize)
+	s := &slots{free: make(chan int, maxWaiting)}
+	if err == nil {
+		s.memory, err = mapSlots(fd)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	for i := range maxWaiting {
+		s.free <- i
+	}
+	return s, f, nil
+}
+
+func (s *slots) at(i int) []byte { return s.memory[i*slotSize : (i+1)*slotSize] }
+
+// release gives back the slot of a notification that was answered.
+func (s *slots) release(i int) {
+	clear(s.at(i))
+	s.free <- i
+}
+
+// Descriptors of the guardian. It learns from the end of standard input that its proxy is gone.
+const (
+	guardListener = 3
+	guardSlots    = 4
+)
+
+// guardianProcess is a guardian at work, and the next one when that is killed.
+type guardianProcess struct {
+	listener, slots *os.File
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	leash  io.Closer
+	closed bool
+	done   chan struct{}
+}
+
+func startGuardian(listener, slots *os.File) (*guardianProcess, error) {
+	g := &guardianProcess{listener: listener, slots: slots, done: make(chan struct{})}
+	if err := g.start(); err != nil {
+		return nil, err
+	}
+	go g.keep()
+	return g, nil
+}
+
+func (g *guardianProcess) start() error {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{Argv0}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{g.listener, g.slots}
+	// Neither a Ctrl-C nor a signal to the process group reaches another session. It holds no descriptor of ours: nobody who reads our
+	// output waits for it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("open the guardian's pipe: %w", err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return fmt.Errorf("open the guardian's pipe: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start the guardian: %w", err)
+	}
+	var ready [1]byte
+	if _, err := io.ReadFull(out, ready[:]); err != nil {
+		in.Close()
+		return errors.Join(errors.New("start the guardian: it did not come up"), cmd.Wait())
+	}
+	g.cmd, g.leash = cmd, in
+	return nil
+}
+
+// keep replaces a guardian that dies.
+func (g *guardianProcess) keep() {
+	defer close(g.done)
+	for {
+		g.mu.Lock()
+		cmd := g.cmd
+		g.mu.Unlock()
+		_ = cmd.Wait()
+		g.mu.Lock()
+		if g.closed {
+			g.mu.Unlock()
+			return
+		}
+		err := g.start()
+		g.mu.Unlock()
+		if err != nil {
+			return // the proxy itself is still there
+		}
+	}
+}
+
+// pid is that of the guardian now at work.
+func (g *guardianProcess) pid() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cmd.Process.Pid
+}
+
+// takeOver lets the guardian answer from now on. It ends when the last process with the filter has ended.
+func (g *guardianProcess) takeOver() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.closed = true
+		g.leash.Close()
+	}
+}
+
+// guard is the life of a guardian: it waits for the end of its proxy, lets the kernel carry out all that was left unanswered, and then
+// every other load, until nobody is left who could make one.
+func guard() error {
+	// What ends the proxy should not end its guardian.
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGTSTP, unix.SIGUSR1, unix.SIGUSR2)
+	memory, err := mapSlots(guardSlots)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stdout.Write([]byte{1}); err != nil {
+		return nil // gone already: nothing was received
+	}
+	os.Stdout.Close()
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	s := slots{memory: memory}
+	for i := range maxWaiting {
+		if n := parseNotification(i, s.at(i)); n.id != 0 {
+			_ = sendContinue(guardListener, n.id) // answered already: no harm
+		}
+	}
+	slot := make([]byte, slotSize)
+	for {
+		switch alive, err := wait(guardListener, -1); {
+		case err != nil:
+			return err
+		case !alive:
+			return nil
+		}
+		clear(slot)
+		if err := receive(guardListener, slot); err == nil {
+			_ = sendContinue(guardListener, parseNotification(0, slot).id)
+		} else if !errors.Is(err, errGone) {
+			return fmt.Errorf("receive a load: %w", err)
+		}
+	}
+}
+
+// wait waits until a load is there, and reports false when no process is left that has the filter, or stop, unless -1, can be read.
+func wait(listener, stop int) (bool, error) {
+	for {
+		fds := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return false, fmt.Errorf("wait for loads: %w", err)
+		}
+		switch {
+		case fds[1].Revents != 0:
+			return false, nil
+		case fds[0].Revents&unix.POLLIN != 0:
+			return true, nil
+		case fds[0].Revents != 0:
+			return false, nil
+		}
+	}
+}

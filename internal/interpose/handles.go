@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interpose
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// kind is what a descriptor is of.
+type kind int
+
+const (
+	mapKind kind = iota
+	progKind
+	btfKind
+)
+
+// ident says which object of the kernel a descriptor of a thread stands for. An id is not given twice while the object lives.
+type ident struct {
+	fd   int // the thread's
+	kind kind
+	id   uint32
+}
+
+// handles are our duplicates of a thread's descriptors.
+type handles map[int]int
+
+func (h handles) close() {
+	for _, fd := range h {
+		unix.Close(fd)
+	}
+}
+
+// newestMap is BPF_MAP_TYPE_ARENA. Of maps that came later the first is the instruction array, which holds offsets into the program that
+// it belongs to.
+const newestMap = 33
+
+// duplicate takes what a thread's descriptors stand for, and finds out what that is.
+func (s *snapshot) duplicate(fds []int) (handles, error) {
+	h := handles{}
+	if len(fds) == 0 {
+		return h, nil
+	}
+	pidfd, err := openThread(s.tid, s.who.tgid)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(pidfd)
+	for _, fd := range fds {
+		dup, err := unix.PidfdGetfd(pidfd, fd, 0)
+		if err != nil {
+			h.close()
+			return nil, fmt.Errorf("take descriptor %d of thread %d: %w", fd, s.tid, err)
+		}
+		h[fd] = dup
+		id, err := identify(dup)
+		if err != nil {
+			h.close()
+			return nil, err
+		}
+		id.fd = fd
+		s.idents = append(s.idents, id)
+	}
+	return h, nil
+}
+
+// openThread opens a thread, whose descriptors may be others than those of its process (Linux 6.9), or a process whose threads share
+// them.
+func openThread(tid, tgid int) (int, error) {
+	fd, err := unix.PidfdOpen(tid, unix.PIDFD_THREAD)
+	if err == nil {
+		return fd, nil
+	}
+	if tid != tgid {
+		const kcmpFiles = 2
+		r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(tid), uintptr(tgid), kcmpFiles, 0, 0, 0)
+		if errno != 0 || r != 0 {
+			return -1, fmt.Errorf("thread %d may have descriptors of its own", tid)
+		}
+	}
+	fd, err = unix.PidfdOpen(tgid, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open process %d: %w", tgid, err)
+	}
+	return fd, nil
+}
+
+func identify(fd int) (ident, error) {
+	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return ident{}, err
+	}
+	var info [8]uint32
+	if err := infoByFD(fd, name, &info); err != nil {
+		return ident{}, err
+	}
+	switch name {
+	case "anon_inode:bpf-map":
+		if info[0] > newestMap {
+			return ident{}, fmt.Errorf("a map of type %d", info[0])
+		}
+		return ident{kind: mapKind, id: info[1]}, nil
+	case "anon_inode:bpf-prog":
+		return ident{kind: progKind, id: info[1]}, nil
+	}
+	return ident{kind: btfKind, id: info[3]}, nil // after the pointer and its size
+}
+
+func infoByFD(fd int, name string, info *[8]uint32) error {
+	switch name {
+	case "anon_inode:bpf-map", "anon_inode:bpf-prog", "anon_inode:btf":
+	default:
+		return fmt.Errorf("%s is no object of BPF", name)
+	}
+	return objInfo(fd, info)
+}
+
+// objInfo reads the first 32 bytes of struct bpf_map_info, bpf_prog_info or bpf_btf_info.
+func objInfo(fd int, info *[8]uint32) error {
+	a := struct {
+		fd, len uint32
+		info    uint64
+	}{uint32(fd), uint32(unsafe.Sizeof(*info)), 0}
+	if _, err := bpfWith(unix.BPF_OBJ_GET_INFO_BY_FD, unsafe.Pointer(&a), unsafe.Sizeof(a), pointer{&a.info, unsafe.Pointer(info)}); err != nil {
+		return fmt.Errorf("ask about an object: %w", err)
+	}
+	return nil
+}

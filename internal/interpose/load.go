@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interpose
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/rewrite"
+	"golang.org/x/sys/unix"
+)
+
+// enotsupp is the kernel's own errno for a program that it must compile and cannot.
+const enotsupp = unix.Errno(524)
+
+// outcome is the answer to a load. One without a program is left to the kernel.
+type outcome struct {
+	fd       int // ours, -1 for none
+	log      []byte
+	trueSize uint32 // log_true_size, 0 where the kernel wrote none
+	repair   *rewrite.Result
+	info     progInfo
+	began    time.Time
+	took     time.Duration
+}
+
+type progInfo struct {
+	id    uint32
+	tag   [8]byte
+	jited uint32 // bytes
+}
+
+var leave = outcome{fd: -1}
+
+func (o *outcome) close() {
+	if o.fd >= 0 {
+		unix.Close(o.fd)
+		o.fd = -1
+	}
+}
+
+// limits are tried one after the other: how much the verifier adds to the code before it is blinded is only estimated.
+var limits = [...]int{rewrite.DefaultLimit, 30_000, 24_000, 16_000}
+
+// load loads a suspect as its thread would, and repaired when blinding broke it.
+func (p *Proxy) load(s *snapshot, h handles) (o outcome) {
+	began := time.Now()
+	defer func() { o.began, o.took = began, time.Since(began) }()
+	known := p.cache.get(s.key())
+	switch {
+	case known == nil:
+	case known.result == nil:
+		return leave
+	default:
+		if o, err := p.try(s, h, known.result, true); err == nil {
+			if o.info.jited > 0 {
+				return o
+			}
+			o.close()
+		}
+	}
+	first, err := p.try(s, h, nil, true)
+	switch {
+	case err == nil && first.info.jited > 0 && !s.prediction.Verdict.Wraps && !s.prediction.MayWrap:
+		return first
+	case err == nil:
+		first.close()
+	case !errors.Is(err, enotsupp):
+		return leave
+	}
+	hopeless := true
+	for _, limit := range limits {
+		// The verdict on the result is a proof; that the kernel compiles it is found out below.
+		r, err := rewrite.Rewrite(s.insns, rewrite.Options{Kernel: kernel, Limit: limit})
+		if err != nil {
+			break
+		}
+		if !r.Changed() {
+			continue
+		}
+		o, err := p.try(s, h, r, false)
+		if err == nil && o.info.jited > 0 {
+			// The log is the one of the program as it was submitted, with its own numbering.
+			o.log, o.trueSize = first.log, first.trueSize
+			p.cache.put(s.key(), r)
+			return o
+		}
+		o.close()
+		if err != nil && !errors.Is(err, enotsupp) {
+			hopeless = false
+			break
+		}
+	}
+	if hopeless {
+		p.cache.put(s.key(), nil)
+	}
+	return leave
+}
+
+// key is what decides how a program is repaired, and whether it has to be.
+func (s *snapshot) key() [32]byte {
+	h := sha256.New()
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[:], s.who.caps)
+	binary.NativeEndian.PutUint32(b[8:], s.attr.u32(offProgType))
+	binary.NativeEndian.PutUint32(b[12:], s.attr.u32(offAttachType))
+	h.Write(b[:])
+	h.Write(insn.Encode(s.insns))
+	return [32]byte(h.Sum(nil))
+}
+
+// try makes one load as the thread: of the program as submitted when r is nil. The error is the kernel's, or says why it was not made.
+func (p *Proxy) try(s *snapshot, h handles, r *rewrite.Result, withLog bool) (outcome, error) {
+	o := outcome{fd: -1, repair: r}
+	l, err := newCall(s, h, r, withLog)
+	if err != nil {
+		return o, err
+	}
+	defer l.free()
+	who := s.who
+	who.caps &= p.we.caps
+	var loadErr error
+	if err := who.as(func() { o.fd, loadErr = l.do() }); err != nil {
+		return o, err
+	}
+	if withLog && len(l.log) > 0 && l.attr.u32(offLogLevel) != 0 {
+		if end := bytes.IndexByte(l.log, 0); end >= 0 {
+			o.log = bytes.Clone(l.log[:end+1])
+		}
+	}
+	if before := s.attr.u32(offLogTrueSize); l.attr.u32(offLogTrueSize) != before {
+		o.trueSize = l.attr.u32(offLogTrueSize)
+	}
+	if loadErr != nil {
+		return o, loadErr
+	}
+	// As ourselves: the thread may not be told.
+	var info [8]uint32
+	if err := objInfo(o.fd, &info); err != nil {
+		o.close()
+		return o, err
+	}
+	o.info = progInfo{id: info[1], jited: info[4]}
+	binary.NativeEndian.PutUint32(o.info.tag[:], info[2])
+	binary.NativeEndian.PutUint32(o.info.tag[4:], info[3])
+	return o, nil
+}
+
+// call is the attributes of a load in our own memory, and what they point to.
+type call struct {
+	attr     attr
+	size     int
+	pointers []pointer64
+	log      []byte // mapped
+}
+
+type pointer64 struct {
+	off int
+	to  unsafe.Pointer
+}
+
+func newCall(s *snapshot, h handles, r *rewrite.Result, withLog bool) (*call, error) {
+	l := &call{attr: s.attr, size: min(s.size, attrSize)}
+	moved := func(slot int) int { return slot }
+	program := s.insns
+	if r != nil {
+		moved = func(slot int) int { return r.New[slot] }
+		program = r.Program
+	}
+	code := insn.Encode(program)
+	for _, ref := range s.refs {
+		at := moved(ref.slot)*insn.Size + 4
+		binary.LittleEndian.PutUint32(code[at:], h.number(ref.fd))
+	}
+	l.attr.putU32(offInsnCnt, uint32(len(program)))
+	l.point(offInsns, code)
+	l.point(offLicense, s.license)
+	for _, a := range []struct {
+		records  []byte
+		off, rec int
+		unit     int // of the offset, in bytes
+	}{
+		{s.funcInfo, offFuncInfo, offFuncInfoRecSize, 1},
+		{s.lineInfo, offLineInfo, offLineInfoRecSize, 1},
+		{s.coreRelos, offCoreRelos, offCoreReloRecSize, insn.Size},
+	} {
+		records := bytes.Clone(a.records)
+		if r != nil {
+			if err := move(records, int(s.attr.u32(a.rec)), a.unit, r.New); err != nil {
+				return nil, err
+			}
+		}
+		l.point(a.off, records)
+	}
+	if len(s.fdArray) > 0 {
+		array := make([]byte, 4*len(s.fdArray))
+		for i, fd := range s.fdArray {
+			binary.NativeEndian.PutUint32(array[4*i:], h.number(int(fd)))
+		}
+		l.point(offFDArray, array)
+	}
+	for _, off := range []int{offProgBTFFD, offAttachFD} {
+		if fd, ok := h[s.attr.fd(off)]; ok && (off == offProgBTFFD || s.attr.fd(off) != 0) {
+			l.attr.putU32(off, uint32(fd))
+		}
+	}
+	switch size := s.attr.u32(offLogSize); {
+	case !withLog:
+		l.attr.putU32(offLogLevel, 0)
+		l.attr.putU32(offLogSize, 0)
+		l.attr.putU64(offLogBuf, 0)
+	case s.attr.u64(offLogBuf) != 0:
+		// Pages that the kernel does not write to cost nothing.
+		log, err := unix.Mmap(-1, 0, int(max(size, 1)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+		if err != nil {
+			return nil, fmt.Errorf("map %d bytes for a log: %w", size, err)
+		}
+		l.log = log
+		l.pointers = append(l.pointers, pointer64{offLogBuf, unsafe.Pointer(&log[0])})
+	}
+	return l, nil
+}
+
+func (l *call) point(off int, b []byte) {
+	var p unsafe.Pointer
+	if len(b) > 0 {
+		p = unsafe.Pointer(&b[0])
+	}
+	if p != nil || l.attr.u64(off) != 0 {
+		l.pointers = append(l.pointers, pointer64{off, p})
+	}
+}
+
+func (l *call) free() {
+	if l.log != nil {
+		_ = unix.Munmap(l.log)
+	}
+}
+
+func (l *call) do() (int, error) {
+	// The attributes as words, so that the fields can be pointed at.
+	words := new([attrSize / 8]uint64)
+	bytesOf := (*attr)(unsafe.Pointer(words))
+	*bytesOf = l.attr
+	pointers := make([]pointer, len(l.pointers))
+	for i, p := range l.pointers {
+		pointers[i] = pointer{&words[p.off/8], p.to}
+	}
+	fd, err := bpfWith(unix.BPF_PROG_LOAD, unsafe.Pointer(words), uintptr(l.size), pointers...)
+	if l.size >= offLogTrueSize+4 {
+		l.attr.putU32(offLogTrueSize, bytesOf.u32(offLogTrueSize))
+	}
+	return fd, err
+}
+
+// number is our descriptor for one of the thread's, and none for none.
+func (h handles) number(fd int) uint32 {
+	if n, ok := h[fd]; ok {
+		return uint32(n)
+	}
+	return ^uint32(0)
+}
+
+// move lets the offsets at the start of records follow the code.
+func move(records []byte, size, unit int, to []int) error {
+	for ; len(records) >= size && size > 0; records = records[size:] {
+		old := int(binary.NativeEndian.Uint32(records))
+		if old%unit != 0 || old/unit >= len(to)-1 {
+			return fmt.Errorf("a record says instruction %d of %d", old/unit, len(to)-1)
+		}
+		binary.NativeEndian.PutUint32(records, uint32(to[old/unit]*unit))
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interpose
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// The names under which this test binary runs as something else.
+const (
+	heldArgv0       = "interpose-held"       // installs the filter, waits, executes
+	loaderArgv0     = "interpose-loader"     // see loader_test.go
+	supervisorArgv0 = "interpose-supervisor" // runs a command under a proxy, to be killed
+)
+
+func TestMain(m *testing.M) {
+	Main()
+	guardian.Main()
+	patient.Main()
+	switch os.Args[0] {
+	case heldArgv0:
+		os.Exit(held(os.Args[1], os.Args[2], os.Args[3:]))
+	case loaderArgv0:
+		os.Exit(loader(os.Args[1:]))
+	case supervisorArgv0:
+		os.Exit(supervisor(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// heldSocket is the descriptor over which a held process sends its listener and is let go.
+const heldSocket = 3
+
+func held(mode, path string, argv []string) int {
+	runtime.LockOSThread()
+	fd, killable, err := install(mode == "killable")
+	offer(heldSocket, fd, killable, err)
+	var b [1]byte
+	if n, err := unix.Read(heldSocket, b[:]); err != nil || n != 1 {
+		return 98
+	}
+	unix.Close(heldSocket)
+	fmt.Fprintln(os.Stderr, "interpose-held:", unix.Exec(path, argv, os.Environ()))
+	return 99
+}
+
+// subject is a command under a proxy.
+type subject struct {
+	cmd    *exec.Cmd
+	proxy  *Proxy
+	stdout bytes.Buffer
+	stderr bytes.Buffer
+	mu     sync.Mutex
+	seen   []*load.Attempt
+}
+
+// begin starts a held command and its proxy. argv[0] may differ from path.
+func begin(killable bool, path string, argv []string, prepare func(*exec.Cmd)) (*subject, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(pair[0])
+	theirs := os.NewFile(uintptr(pair[1]), "socket")
+	s := &subject{cmd: exec.Command("/proc/self/exe")}
+	mode := "any"
+	if killable {
+		mode = "killable"
+	}
+	s.cmd.Args = append([]string{heldArgv0, mode, path}, argv...)
+	s.cmd.ExtraFiles = []*os.File{theirs}
+	s.cmd.Stdin = strings.NewReader("\n")
+	s.cmd.Stdout, s.cmd.Stderr = &s.stdout, &s.stderr
+	s.cmd.WaitDelay = 10 * time.Second
+	if prepare != nil {
+		prepare(s.cmd)
+	}
+	err = s.cmd.Start()
+	theirs.Close()
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (*subject, error) {
+		s.cmd.Process.Kill()
+		s.cmd.Wait()
+		return nil, err
+	}
+	l, err := Accept(pair[0])
+	if err != nil {
+		return fail(err)
+	}
+	s.proxy, err = Start(l, s.cmd.Process.Pid, func(a *load.Attempt) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.seen = append(s.seen, a)
+	})
+	if err != nil {
+		return fail(err)
+	}
+	if _, err := unix.Write(pair[0], []byte{1}); err != nil {
+		return fail(err)
+	}
+	return s, nil
+}
+
+// wait returns what the command printed.
+func (s *subject) wait(t testing.TB) string {
+	t.Helper()
+	timer := time.AfterFunc(2*time.Minute, func() { s.cmd.Process.Kill() })
+	err := s.cmd.Wait()
+	if !timer.Stop() {
+		t.Error("the command did not end: a load hangs")
+	}
+	s.proxy.Close()
+	if err != nil {
+		t.Errorf("%s: %v\n%s%s", s.cmd.Args, err, s.stdout.String(), s.stderr.String())
+	}
+	s.proxy.guardian.ended(t)
+	return s.stdout.String()
+}
+
+// ended waits for the guardian, which ends with the last process that has the filter.
+func (g *guardianProcess) ended(t testing.TB) {
+	t.Helper()
+	select {
+	case <-g.done:
+	case <-time.After(10 * time.Second):
+		t.Errorf("the guardian %d is still there", g.pid())
+	}
+}
+
+// repairs returns what was reported, in order.
+func (s *subject) repairs() []*load.Attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen
+}
+
+// under runs a command under a proxy to its end.
+func under(t testing.TB, killable bool, path string, argv ...string) (output string, repairs []*load.Attempt) {
+	t.Helper()
+	s, err := begin(killable, path, argv, nil)
+	qt.Assert(t, qt.IsNil(err))
+	output = s.wait(t)
+	return output, s.repairs()
+}
+
+// hardened raises net.core.bpf_jit_harden for a test.
+func hardened(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	if os.Getenv("BPFWHY_HOST_SYSCTL") != "1" && !inGuest() {
+		t.Skip("needs BPFWHY_HOST_SYSCTL=1: raises net.core.bpf_jit_harden")
+	}
+	r, err := guardian.RaiseHarden(context.Background(), 2)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() {
+		_, err := r.Restore()
+		qt.Check(t, qt.IsNil(err))
+	})
+}
+
+// supervisor runs a command under a proxy and passes its output on. Its first line says who is who.
+func supervisor(args []string) int {
+	killable := args[0] == "killable"
+	s, err := begin(killable, args[1], args[2:], func(c *exec.Cmd) { c.Stdout, c.Stderr = os.Stdout, os.Stderr })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "supervisor:", err)
+		return 97
+	}
+	_ = s.cmd.Wait()
+	s.proxy.Close()
+	return s.cmd.ProcessState.ExitCode()
+}
+

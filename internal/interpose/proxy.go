@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package interpose loads programs in the place of a process that cannot be changed, so that those which constant blinding breaks load
+// repaired.
+//
+// A seccomp filter with a listener makes each BPF_PROG_LOAD of a command, of its threads and of all its children wait. The proxy looks at the
+// program. One that blinding cannot break is left to the kernel, which then does what it would have done without us; so is everything
+// that is not understood. What may break is loaded by the proxy as the calling thread: with its ids and no capability that it has
+// not, so that nobody gets what the kernel would not have given. When blinding does break it, it is loaded once more with jump
+// islands (package rewrite), and the thread gets the descriptor of that.
+//
+// A guardian process holds the listener too. When the proxy is killed, it leaves all further loads to the kernel. Only when both
+// are killed do loads fail, with ENOSYS.
+//
+// Linux 5.10 and later.
+package interpose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/load"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
+)
+
+// Proxy answers the loads of a command.
+type Proxy struct {
+	listener  int
+	file      *os.File
+	killable  bool
+	slots     *slots
+	slotsFile *os.File
+	guardian  *guardianProcess
+	stop      *os.File // written to by Close
+	stopped   *os.File
+	done      chan struct{}
+
+	we             identity
+	chargesMemlock bool
+	hardened       *sysctl
+	report         func(*load.Attempt)
+	reporting      sync.Mutex
+	cache          cache
+	memory         *semaphore.Weighted
+	twoSteps       atomic.Bool
+
+	mu     sync.Mutex
+	jobs   map[int]*job // by thread
+	missed map[int]int  // by thread, answers in a row that came too late
+}
+
+// Bounds of what is done at a time. A load that cannot begin within patience is left to the kernel.
+const (
+	maxWeight = 2_500_000 // slots of programs in work; up to some 100 bytes each
+	patience  = 2 * time.Second
+)
+
+// Start answers the loads that arrive at the listener, of which it becomes the owner, from now on. pid is the process that sent it. Each
+// load that was repaired is reported, one after the other. The error says in words for people why nothing can be repaired; then each load is
+// left to the kernel as long as the calling process lives.
+func Start(l *Listener, pid int, report func(*load.Attempt)) (*Proxy, error) {
+	p := &Proxy{
+		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, report: report, done: make(chan struct{}),
+		memory: semaphore.NewWeighted(maxWeight), jobs: map[int]*job{}, missed: map[int]int{},
+	}
+	err := p.prepare(pid)
+	if err == nil {
+		if p.guardian, err = startGuardian(l.File, p.slotsFile); err == nil {
+			go p.receive()
+			return p, nil
+		}
+	}
+	return nil, err
+}
+
+func (p *Proxy) prepare(pid int) error {
+	if err := sizes(); err != nil {
+		return err
+	}
+	var err error
+	if p.we, err = readIdentity(unix.Gettid()); err != nil {
+		return fmt.Errorf("look at our own process: %w", err)
+	}
+	if p.we.tgid != os.Getpid() {
+		return errors.New("/proc is that of another pid namespace")
+	}
+	if p.we.caps&(1<<unix.CAP_SYS_ADMIN) == 0 && p.we.caps&(1<<unix.CAP_BPF) == 0 {
+		return errors.New("needs CAP_SYS_ADMIN or CAP_BPF")
+	}
+	// Nothing is mapped at 0: EFAULT is the answer of one who may read.
+	m := memory{pid}
+	if _, err := m.read(0, 1); err != nil && !errors.Is(err, unix.EFAULT) {
+		return fmt.Errorf("read the memory of the command (needs CAP_SYS_PTRACE, and kernel.yama.ptrace_scope below 3): %w", err)
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("open the command: %w", err)
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, 0, 0)
+	if err == nil {
+		unix.Close(fd)
+	} else if err != unix.EBADF {
+		return fmt.Errorf("take descriptors of the command: %w", err)
+	}
+	p.chargesMemlock = olderThan(5, 11)
+	p.hardened = openSysctl("/proc/sys/net/core/bpf_jit_harden")
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	p.stopped, p.stop = r, w
+	p.slots, p.slotsFile, err = newSlots()
+	return err
+}
+
+// Close leaves all further loads to the guardian, which leaves them to the kernel.
+func (p *Proxy) Close() error {
+	p.guardian.takeOver()
+	p.stop.Close()
+	<-p.done
+	// Loads in work go on and answer; whichever answer is first counts. So their descriptors stay open to the end of the process.
+	return nil
+}
+
+// receive is the loop over all loads. It answers most of them itself.
+func (p *Proxy) receive() {
+	defer close(p.done)
+	// On 6.6 and later the waiting thread's processor is used for the answer: half the time of a load that is left alone.
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(p.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	for slot := range p.slots.free {
+		alive, err := wait(p.listener, int(p.stopped.Fd()))
+		if err != nil || !alive {
+			return
+		}
+		if err := receive(p.listener, p.slots.at(slot)); err != nil {
+			p.slots.release(slot)
+			if !errors.Is(err, errGone) {
+				p.guardian.takeOver()
+				return
+			}
+			continue
+		}
+		n := parseNotification(slot, p.slots.at(slot))
+		if p.hurried(n.tid) {
+			p.leave(&n)
+			continue
+		}
+		a, suspect := readAttr(&n)
+		if !suspect {
+			p.leave(&n)
+			continue
+		}
+		go p.handle(&n, &a)
+	}
+}
+
+// leave leaves a load to the kernel.
+func (p *Proxy) leave(n *notification) error {
+	err := sendContinue(p.listener, n.id)
+	p.answered(n, err)
+	return err
+}
+
+// answered takes note of an answer. No notification is forgotten without it.
+func (p *Proxy) answered(n *notification, err error) {
+	p.slots.release(n.slot)
+	if p.killable {
+		return // it is not signals that make answers come too late
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !errors.Is(err, errGone) {
+		delete(p.missed, n.tid)
+		return
+	}
+	if len(p.missed) > maxWaiting {
+		clear(p.missed)
+	}
+	p.missed[n.tid]++
+}
+
+// Signals that come faster than we can read a program would let its load start over for ever, where the kernel alone would have
+// been quick enough.
+const (
+	fewMisses  = 8
+	manyMisses = 64 // also when the result is there already
+)
+
+func (p *Proxy) hurried(tid int) bool {
+	if p.killable {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.missed[tid]
+	return n >= manyMisses || n >= fewMisses && p.jobs[tid] == nil
+}
+
+// handle looks at one program and answers.
+func (p *Proxy) handle(n *notification, a *attr) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	w := min(weight(a), maxWeight)
+	if p.memory.Acquire(ctx, w) != nil {
+		p.leave(n)
+		return
+	}
+	defer p.memory.Release(w)
+	s, h, err := p.examine(n, a)
+	if err != nil {
+		p.leave(n)
+		return
+	}
+	if p.killable {
+		o := p.load(s, h)
+		h.close()
+		p.answer(n, s, &o)
+		o.close()
+		return
+	}
+	p.work(n, s, h)
+}
+
+var errHealthy = errors.New("nothing to repair")
+
+// examine takes the snapshot of a suspect, and duplicates of its descriptors. An error means that it is to be left alone.
+func (p *Proxy) examine(n *notification, a *attr) (*snapshot, handles, error) {
+	hardened := p.hardened.read()
+	if hardened == 0 {
+		return nil, nil, errHealthy
+	}
+	s, suspect := readProgram(n, a)
+	if !suspect {
+		return nil, nil, errHealthy
+	}
+	var err error
+	if s.who, err = readIdentity(n.tid); err != nil {
+		return nil, nil, err
+	}
+	if hardened == 1 && s.who.capable(unix.CAP_SYS_ADMIN) {
+		return nil, nil, errHealthy
+	}
+	if err := s.who.like(&p.we, p.chargesMemlock); err != nil {
+		return nil, nil, err
+	}
+	if err := s.readRest(); err != nil {
+		return nil, nil, err
+	}
+	h, err := s.duplicate(s.descriptors())
+	if err != nil {
+		return nil, nil, err
+	}
+	// All of this was read by the number of the thread: was it the thread's?
+	if !valid(p.listener, n.id) {
+		h.close()
+		return nil, nil, errGone
+	}
+	return s, h, nil
+}
+
+// answer gives a thread its program. Whatever goes wrong, there is an answer, unless nobody waits any more: errGone.
+func (p *Proxy) answer(n *notification, s *snapshot, o *outcome) error {
+	err := p.give(n, s, o)
+	switch {
+	case err == nil, errors.Is(err, errGone):
+		p.answered(n, err)
+	default:
+		err = p.leave(n)
+		o.close()
+	}
+	if err == nil && o.fd >= 0 && o.repair != nil {
+		p.reporting.Lock()
+		defer p.reporting.Unlock()
+		p.report(attempt(s, o))
+	}
+	return err
+}
+
+var errNothing = errors.New("no program to give")
+
+func (p *Proxy) give(n *notification, s *snapshot, o *outcome) error {
+	if o.fd < 0 {
+		return errNothing
+	}
+	// The log first, since after the answer its buffer may be anything. Where a signal can come between, the moment is as short as can be.
+	if len(o.log) > 0 || o.trueSize != 0 {
+		if !valid(p.listener, n.id) {
+			return errGone
+		}
+		if err := s.memory.write(s.attr.u64(offLogBuf), o.log); err != nil {
+			return err
+		}
+		if o.trueSize != 0 && s.attr.has(offLogTrueSize, s.size) {
+			var b attr
+			b.putU32(0, o.trueSize)
+			if err := s.memory.write(n.attr+offLogTrueSize, b[:4]); err != nil {
+				return err
+			}
+		}
+	}
+	err := sendFD(p.listener, n.id, o.fd, p.twoSteps.Load())
+	if errors.Is(err, unix.EINVAL) && !p.twoSteps.Swap(true) {
+		err = sendFD(p.listener, n.id, o.fd, true)
+	}
+	return err
+}
+
+// sysctl is a small number that is read again and again. nil: it cannot be read.
+type sysctl struct{ fd int }
+
+func openSysctl(name string) *sysctl {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil // in another network namespace than the first it is not there
+	}
+	return &sysctl{fd}
+}
+
+// read returns -1 when the value is not known.
+func (s *sysctl) read() int {
+	if s == nil {
+		return -1
+	}
+	var b [16]byte
+	n, err := unix.Pread(s.fd, b[:], 0)
+	if err != nil {
+		return -1
+	}
+	v, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	if err != nil {
+		return -1
+	}
+	return v
+}
+
+// olderThan reports whether the kernel's release is before a version, false when it cannot be told.
+func olderThan(major, minor int) bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	var a, b int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b); err != nil {
+		return false
+	}
+	return a < major || a == major && b < minor
+}

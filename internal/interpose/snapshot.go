@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interpose
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/assemble"
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of what is looked at. What is beyond them is left to the kernel.
+const (
+	// fewInsns cannot be blown up to what a jump does not reach: not by the 3 slots that blinding makes of one, nor by what
+	// the verifier adds to ordinary code.
+	fewInsns = 2000
+	maxInsns = 1_000_000 // the kernel's own
+
+	maxAttr    = 4096
+	maxLog     = 64 << 20
+	maxRecord  = 64   // bytes; today's are 8, 16 and 16
+	maxFDArray = 1024 // entries
+	license    = 128  // bytes, as the kernel reads them
+)
+
+// snapshot is one load as the thread submitted it. It is read once; what the thread, or others who share its memory, change later has no
+// effect on what is loaded.
+type snapshot struct {
+	tid    int
+	attr   attr
+	size   int
+	insns  []insn.Instruction // descriptors in 64-bit loads are zero: see refs
+	refs   []reference
+	idents []ident // by index into refs, then of the descriptors of attr
+	// Records of attr's arrays.
+	funcInfo, lineInfo, coreRelos []byte
+	fdArray                       []int32 // -1 where nobody looks
+	license                       []byte  // with the final zero
+	who                           identity
+	memory                        *memory
+	prediction                    blinding.Prediction
+}
+
+// reference is a descriptor in the code: the immediate of a slot.
+type reference struct {
+	slot int
+	fd   int
+}
+
+// kernel is one that blinds all that some kernel blinds, and wraps jumps where some kernel does.
+var kernel = blinding.Kernel{StoreProbeMem32: true}
+
+// memory is that of the thread.
+type memory struct{ tid int }
+
+func (m *memory) read(address uint64, n int) ([]byte, error) {
+	b := make([]byte, n)
+	if n == 0 {
+		return b, nil
+	}
+	got, err := unix.ProcessVMReadv(m.tid, []unix.Iovec{iovec(b)}, []unix.RemoteIovec{{Base: uintptr(address), Len: n}}, 0)
+	if err != nil || got != n {
+		return nil, fmt.Errorf("read %d bytes of thread %d: %d, %w", n, m.tid, got, err)
+	}
+	return b, nil
+}
+
+// text reads a string of less than n bytes, with its final zero.
+func (m *memory) text(address uint64, n int) ([]byte, error) {
+	const page = 4096
+	var all []byte
+	for len(all) < n {
+		part := min(n-len(all), page-int(address%page))
+		b, err := m.read(address, part)
+		if err != nil {
+			return nil, err
+		}
+		if i := bytes.IndexByte(b, 0); i >= 0 {
+			return append(all, b[:i+1]...), nil
+		}
+		all = append(all, b...)
+		address += uint64(part)
+	}
+	return append(all[:n-1], 0), nil
+}
+
+func (m *memory) write(address uint64, b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), 1<<20)
+		got, err := unix.ProcessVMWritev(m.tid, []unix.Iovec{iovec(b[:n])}, []unix.RemoteIovec{{Base: uintptr(address), Len: n}}, 0)
+		if err != nil || got != n {
+			return fmt.Errorf("write %d bytes of thread %d: %d, %w", n, m.tid, got, err)
+		}
+		b, address = b[n:], address+uint64(n)
+	}
+	return nil
+}
+
+func iovec(b []byte) unix.Iovec {
+	v := unix.Iovec{Base: &b[0]}
+	v.SetLen(len(b))
+	return v
+}
+
+// readAttr reads the attributes, and reports false where they say already that there is nothing to repair, or nothing that we understand.
+func readAttr(n *notification) (a attr, ok bool) {
+	size := int(n.size)
+	if size < attrMinSize || size > maxAttr {
+		return a, false
+	}
+	m := memory{n.tid}
+	// One read, most often of the whole.
+	b, err := m.read(n.attr, size)
+	if err != nil {
+		return a, false
+	}
+	copy(a[:], b)
+	if size > attrSize && len(bytes.TrimLeft(b[attrSize:], "\x00")) > 0 {
+		return a, false
+	}
+	count := a.u32(offInsnCnt)
+	return a, count > fewInsns && count <= maxInsns && understood(&a)
+}
+
+// understood reports whether the attributes hold nothing that ties the program to its exact bytes or to its loader's
+// surroundings.
+func understood(a *attr) bool {
+	const tokenFlag = 1 << 16
+	return a.u32(offProgIfindex) == 0 && // a device of the thread's network namespace
+		a.zero(offSignature, attrSize) && // signed
+		a.u32(offTokenFD) == 0 && progFlags(a)&tokenFlag == 0 && // a token stands for a user namespace
+		a.u32(offLogSize) <= maxLog
+}
+
+func progFlags(a *attr) uint32 {
+	const offProgFlags = 44
+	return a.u32(offProgFlags)
+}
+
+// weight is what a load costs us in memory, in slots of a program.
+func weight(a *attr) int64 { return int64(a.u32(offInsnCnt)) + int64(a.u32(offLogSize))/256 }
+
+// readProgram reads the instructions, and reports whether blinding could break them.
+func readProgram(n *notification, a *attr) (*snapshot, bool) {
+	s := &snapshot{tid: n.tid, attr: *a, size: int(n.size), memory: &memory{n.tid}}
+	b, err := s.memory.read(a.u64(offInsns), int(a.u32(offInsnCnt))*insn.Size)
+	if err != nil {
+		return nil, false
+	}
+	if s.insns, err = insn.Decode(b); err != nil {
+		return nil, false
+	}
+	s.prediction, err = blinding.Predict(s.insns, insn.Functions(s.insns), kernel,
+		blinding.Source{Type: assemble.ProgramType(a.u32(offProgType))})
+	if err != nil || s.prediction.Fate == blinding.Loads {
+		return nil, false
+	}
+	return s, true
+}
+
+// readRest reads all else that the load refers to, but for its descriptors.
+func (s *snapshot) readRest() error {
+	a := &s.attr
+	var err error
+	if s.license, err = s.memory.text(a.u64(offLicense), license); err != nil {
+		return err
+	}
+	for _, r := range []struct {
+		into           *[]byte
+		off, cnt, rec  int
+		least, aligned int
+	}{
+		{&s.funcInfo, offFuncInfo, offFuncInfoCnt, offFuncInfoRecSize, 8, 4},
+		{&s.lineInfo, offLineInfo, offLineInfoCnt, offLineInfoRecSize, 16, 4},
+		{&s.coreRelos, offCoreRelos, offCoreReloCnt, offCoreReloRecSize, 16, 4},
+	} {
+		count, size := int(a.u32(r.cnt)), int(a.u32(r.rec))
+		if count == 0 {
+			continue
+		}
+		if size < r.least || size > maxRecord || size%r.aligned != 0 || count > len(s.insns) {
+			return fmt.Errorf("%d records of %d bytes", count, size)
+		}
+		if *r.into, err = s.memory.read(a.u64(r.off), count*size); err != nil {
+			return err
+		}
+	}
+	return s.readReferences()
+}
+
+// readReferences finds the descriptors that the code names, directly or as indexes into fd_array.
+func (s *snapshot) readReferences() error {
+	highest := int(s.attr.u32(offFDArrayCnt)) - 1
+	var used map[int]bool
+	use := func(i int) {
+		if used == nil {
+			used = map[int]bool{}
+		}
+		used[i] = true
+		highest = max(highest, i)
+	}
+	for i := range s.insns {
+		in := &s.insns[i]
+		switch {
+		case in.Code == insn.OpcodeGotox:
+			return fmt.Errorf("slot %d jumps through an instruction array", i)
+		case in.IsKfuncCall() && in.Off != 0:
+			use(int(uint16(in.Off)))
+		case in.Code != insn.OpcodeLoadImm64 || insn.IsSecondHalf(s.insns, i):
+		case in.Src == insn.PseudoMapFD || in.Src == insn.PseudoMapValue:
+			s.refs = append(s.refs, reference{i, int(in.Imm)})
+			in.Imm = 0
+		case in.Src == insn.PseudoMapIdx || in.Src == insn.PseudoMapIdxValue:
+			use(int(in.Imm))
+		case in.Src == insn.PseudoBTFID && i+1 < len(s.insns) && s.insns[i+1].Imm != 0:
+			s.refs = append(s.refs, reference{i + 1, int(s.insns[i+1].Imm)})
+			s.insns[i+1].Imm = 0
+		}
+	}
+	if highest < 0 {
+		return nil
+	}
+	if highest >= maxFDArray || s.attr.u64(offFDArray) == 0 {
+		return fmt.Errorf("an array of %d descriptors", highest+1)
+	}
+	b, err := s.memory.read(s.attr.u64(offFDArray), 4*(highest+1))
+	if err != nil {
+		return err
+	}
+	s.fdArray = make([]int32, highest+1)
+	for i := range s.fdArray {
+		s.fdArray[i] = int32(binary.NativeEndian.Uint32(b[4*i:]))
+		if i >= int(s.attr.u32(offFDArrayCnt)) && !used[i] {
+			s.fdArray[i] = -1
+		}
+	}
+	return nil
+}
+
+// descriptors are all descriptors of the thread that the load names, each once.
+func (s *snapshot) descriptors() []int {
+	var fds []int
+	seen := map[int]bool{}
+	add := func(fd int) {
+		if fd >= 0 && !seen[fd] {
+			seen[fd] = true
+			fds = append(fds, fd)
+		}
+	}
+	for _, r := range s.refs {
+		add(r.fd)
+	}
+	for _, fd := range s.fdArray {
+		add(int(fd))
+	}
+	if fd := s.attr.fd(offAttachFD); fd != 0 {
+		add(fd)
+	}
+	// Zero is a descriptor too, but where nothing needs BTF it stands for none.
+	if fd := s.attr.fd(offProgBTFFD); fd != 0 || len(s.funcInfo)+len(s.lineInfo)+len(s.coreRelos) > 0 {
+		add(fd)
+	}
+	return fds
+}
+
+// same reports whether two snapshots are one load: what was made of one is what would be made of the other.
+func (s *snapshot) same(o *snapshot) bool {
+	if s.attr != o.attr || s.size != o.size || !s.who.same(&o.who) || len(s.insns) != len(o.insns) || len(s.idents) != len(o.idents) ||
+		len(s.refs) != len(o.refs) || len(s.fdArray) != len(o.fdArray) {
+		return false
+	}
+	for i := range s.insns {
+		if s.insns[i] != o.insns[i] {
+			return false
+		}
+	}
+	for i := range s.refs {
+		if s.refs[i] != o.refs[i] {
+			return false
+		}
+	}
+	for i := range s.fdArray {
+		if s.fdArray[i] != o.fdArray[i] {
+			return false
+		}
+	}
+	for i := range s.idents {
+		if s.idents[i] != o.idents[i] {
+			return false
+		}
+	}
+	return bytes.Equal(s.funcInfo, o.funcInfo) && bytes.Equal(s.lineInfo, o.lineInfo) && bytes.Equal(s.coreRelos, o.coreRelos) &&
+		bytes.Equal(s.license, o.license)
+}
