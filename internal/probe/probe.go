@@ -33,7 +33,7 @@ func add(ctx context.Context, p *node.Profile, only []string) {
 	if p.Unknown == nil {
 		p.Unknown = map[string]string{}
 	}
-	blinding(p)
+	Blinding(p)
 	if err := features.HaveProgramType(ebpf.SocketFilter); err != nil {
 		p.Unknown["features"] = "the simplest program does not load: " + err.Error()
 		return
@@ -123,9 +123,12 @@ func helpers(ctx context.Context, p *node.Profile, only []string) {
 	}
 }
 
-// blinding reads from the kernel's own types how it blinds: from 7.1 on the pass takes the verifier's environment, and with it the
-// whole program.
-func blinding(p *node.Profile) {
+// Blinding reads from the kernel's own types how it blinds, and loads nothing: from 7.1 on the pass takes the verifier's environment,
+// and with it the whole program.
+func Blinding(p *node.Profile) {
+	if p.Unknown == nil {
+		p.Unknown = map[string]string{}
+	}
 	spec, err := btf.LoadKernelSpec()
 	if err != nil {
 		p.Unknown["blinding"] = err.Error()
