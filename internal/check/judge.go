@@ -22,10 +22,10 @@ func verdict(p *blinding.Prediction) (Verdict, Confidence) {
 	switch {
 	case p.Verdict.Wraps:
 		return Wraps, Likely
+	case p.Fate == blinding.Fails:
+		return Fails, Likely // before anything can wrap
 	case p.MayWrap:
 		return Wraps, Possible
-	case p.Fate == blinding.Fails:
-		return Fails, Likely
 	case p.Fate == blinding.MayFail:
 		return Fails, Possible
 	}
