@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package schema
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/explain"
+	"github.com/bpfwhy/bpfwhy/internal/audit"
+	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/node"
+	"github.com/go-quicktest/qt"
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// nodeDiff is the shape of what 'node diff --json' writes; the command's own test holds its output against the schema.
+type nodeDiff struct {
+	Schema      string            `json:"schema"`
+	A           side              `json:"a"`
+	B           side              `json:"b"`
+	Differences []node.Difference `json:"differences"`
+	Failures    []failure         `json:"failures,omitempty"`
+	More        int               `json:"more_failures,omitempty"`
+}
+
+type side struct {
+	Source  string `json:"source"`
+	Release string `json:"release"`
+}
+
+type failure struct {
+	Rule    string              `json:"rule"`
+	Title   string              `json:"title"`
+	Program string              `json:"program,omitempty"`
+	Comm    string              `json:"comm"`
+	Errno   int                 `json:"errno"`
+	Count   int                 `json:"count"`
+	By      []explain.NodeCause `json:"explained_by"`
+}
+
+func wholeNode() node.Document {
+	n := uint64(65536)
+	return node.Document{Schema: node.Schema, Profile: node.Profile{
+		Release: "6.1.0", Version: "#1", Machine: "x86_64", Distro: "Debian", Config: map[string]string{"CONFIG_BPF": "y"}, ConfigSource: "kallsyms",
+		Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}, Lockdown: "integrity", LSMs: []string{"bpf"}, BTF: true, CgroupV2: true, CgroupV1: true,
+		JITUsed: &n, Container: "docker", Process: &node.Process{Capabilities: []string{"CAP_BPF"}, InitialUser: true, Seccomp: "filter", Memlock: &n},
+		Features: &node.Features{Programs: map[string]bool{"xdp": true}, Maps: map[string]bool{"hash": false}, Helpers: map[string][]string{"xdp": {"bpf_loop"}},
+			Instructions: map[string]bool{"v4": true}},
+		Blinding: &node.Blinding{WholeProgram: true, From: "BTF"}, Unknown: map[string]string{"lsms": "why"},
+	}}
+}
+
+func wholeDiff() nodeDiff {
+	d := node.Difference{Name: "lockdown", A: "none", B: "integrity", Effect: node.Decides, Rules: []string{"PERM004"}, Why: "w"}
+	return nodeDiff{Schema: "bpfwhy.node-diff/v1", A: side{"a.json", "6.1"}, B: side{"b.json", "6.1"}, Differences: []node.Difference{d}, More: 1,
+		Failures: []failure{{Rule: "PERM004", Title: "t", Program: "p", Comm: "c", Errno: 22, Count: 1,
+			By: []explain.NodeCause{{Difference: d, Rule: "PERM004", Sure: true, Because: "b"}}}}}
+}
+
+func wholeAudit() audit.Report {
+	yes, n, u, l, h := true, -1, uint64(4096), int64(1<<30), 2
+	fate := audit.Fate{Outcome: audit.Fails, Blinded: &yes, Margin: &n, After: 9, Jump: &audit.Jump{From: 1, To: 9, Need: 32768, Limit: 32767}, Why: "w"}
+	return audit.Report{Schema: audit.Schema, Time: time.Date(2026, 11, 22, 13, 0, 0, 1, time.UTC), Release: "6.1", Harden: &h,
+		Summary: audit.Summary{CanHarden: audit.No, Sentence: "No.", Programs: 1, JITed: 1, Blinded: 1,
+			At1: map[audit.Outcome]int{audit.JITed: 1}, At2: map[audit.Outcome]int{audit.Fails: 1}, Vanished: 1, Left: 1},
+		Memory: audit.Memory{Used: &u, Limit: &l, Programs: 9, Top: []audit.Share{{Owner: "a", Programs: 1, Bytes: 9}}},
+		Programs: []audit.Program{{ID: 1, Name: "p\x1b", Type: "xdp", Tag: "00", UID: 0, Insns: 2, Functions: 1, JITed: true, JITedBytes: 9, Blinded: &yes,
+			Owners:     []audit.Owner{{PID: 1, Comm: "c", Exe: "/e", UID: 0, Container: "docker://1", Holds: "program"}},
+			MoreOwners: 1, Pins: []string{"/sys/fs/bpf/p"}, Links: []audit.Link{{ID: 1, Type: "xdp"}}, At1: fate, At2: fate, Unread: "u"}},
+		Unseen: []string{"x"}}
+}
+
+// reports are the documents besides load-v1, with what each definition of their schema describes.
+func reports() map[string]struct {
+	full  any
+	empty any
+	defs  map[string]any
+} {
+	type report = struct {
+		full, empty any
+		defs        map[string]any
+	}
+	a := wholeAudit()
+	return map[string]struct {
+		full  any
+		empty any
+		defs  map[string]any
+	}{
+		"node-v1": report{wholeNode(), node.Document{Schema: node.Schema},
+			map[string]any{"process": node.Process{}, "features": node.Features{}, "blinding": node.Blinding{}}},
+		"node-diff-v1": report{wholeDiff(), nodeDiff{Schema: "bpfwhy.node-diff/v1", Differences: []node.Difference{}},
+			map[string]any{"side": side{}, "difference": node.Difference{}, "failure": failure{}, "cause": explain.NodeCause{}}},
+		"audit-v1": report{a, audit.Report{Schema: audit.Schema, Programs: []audit.Program{}, Memory: audit.Memory{Top: []audit.Share{}},
+			Summary: audit.Summary{CanHarden: audit.Yes, At1: map[audit.Outcome]int{}, At2: map[audit.Outcome]int{}}},
+			map[string]any{"summary": a.Summary, "memory": a.Memory, "share": audit.Share{}, "program": audit.Program{}, "owner": audit.Owner{},
+				"link": audit.Link{}, "fate": audit.Fate{}, "jump": audit.Jump{}}},
+	}
+}
+
+func TestReports(t *testing.T) {
+	for name, r := range reports() {
+		t.Run(name, func(t *testing.T) {
+			c := jsonschema.NewCompiler()
+			c.AssertFormat()
+			s, err := c.Compile(name + ".schema.json")
+			qt.Assert(t, qt.IsNil(err))
+			for _, v := range []any{r.full, r.empty} {
+				var b bytes.Buffer
+				qt.Assert(t, qt.IsNil(render.JSON(&b, v)))
+				parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(b.Bytes()))
+				qt.Assert(t, qt.IsNil(err))
+				qt.Check(t, qt.IsNil(s.Validate(parsed)), qt.Commentf("%s", b.Bytes()))
+				// Without any one of what is required, and of another schema, it is refused.
+				for _, spoil := range spoilt(parsed.(map[string]any), s.Required) {
+					qt.Check(t, qt.IsNotNil(s.Validate(spoil)))
+				}
+			}
+			everyField(t, name, r.full, r.defs)
+		})
+	}
+}
+
+func spoilt(doc map[string]any, required []string) []map[string]any {
+	var out []map[string]any
+	copied := func() map[string]any {
+		c := map[string]any{}
+		for k, v := range doc {
+			c[k] = v
+		}
+		out = append(out, c)
+		return c
+	}
+	for _, k := range required {
+		delete(copied(), k)
+	}
+	copied()["schema"] = "bpfwhy.other/v1"
+	return out
+}
+
+// everyField: each struct has exactly the properties of its definition, and what is always written is required.
+func everyField(t *testing.T, name string, root any, types map[string]any) {
+	t.Helper()
+	b, err := os.ReadFile(name + ".schema.json")
+	qt.Assert(t, qt.IsNil(err))
+	var schema struct {
+		object
+		Defs map[string]object `json:"$defs"`
+	}
+	qt.Assert(t, qt.IsNil(json.Unmarshal(b, &schema)))
+	check := func(what string, o object, v any) {
+		var fields, required []string
+		for _, f := range flat(reflect.TypeOf(v)) {
+			key, rest, _ := strings.Cut(f.Tag.Get("json"), ",")
+			fields = append(fields, key)
+			if !strings.Contains(rest, "omitempty") {
+				required = append(required, key)
+			}
+		}
+		properties := []string{}
+		for p := range o.Properties {
+			properties = append(properties, p)
+		}
+		slices.Sort(fields)
+		slices.Sort(properties)
+		slices.Sort(required)
+		qt.Check(t, qt.Equals(cmp.Diff(properties, fields), ""), qt.Commentf("%s of %s", what, name))
+		qt.Check(t, qt.Equals(cmp.Diff(slices.Sorted(slices.Values(o.Required)), required), ""), qt.Commentf("required of %s of %s", what, name))
+	}
+	check("the document", schema.object, root)
+	for def, o := range schema.Defs {
+		if len(o.Properties) == 0 {
+			continue // a plain value
+		}
+		if v, ok := types[def]; qt.Check(t, qt.IsTrue(ok), qt.Commentf("definition %s of %s has no type", def, name)) {
+			check(def, o, v)
+		}
+	}
+}
+
+// flat lists the exported fields, those of embedded structs among them.
+func flat(t reflect.Type) []reflect.StructField {
+	var out []reflect.StructField
+	for f := range structFields(t) {
+		switch {
+		case f.Anonymous:
+			out = append(out, flat(f.Type)...)
+		case f.IsExported():
+			out = append(out, f)
+		}
+	}
+	return out
+}
