@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/replay"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
@@ -16,8 +17,11 @@ import (
 	"github.com/bpfwhy/bpfwhy/node"
 )
 
-// maxProofs bounds the programs of one trace that are loaded again.
-const maxProofs = 32
+// Bounds of what one trace can keep the kernel busy with.
+const (
+	maxProofs    = 32
+	maxProveTime = 5 * time.Minute
+)
 
 // prover loads the programs of a trace again.
 type prover struct {
@@ -26,7 +30,8 @@ type prover struct {
 	here   *node.Profile
 	maps   replay.Maps
 	counts map[load.ReplayVerdict]int
-	left   int // findings beyond maxProofs
+	began  time.Time
+	left   int // findings beyond the bounds
 }
 
 // prove is explain --prove. The file is read to its end before anything of it is loaded: what is cut or corrupt is not
@@ -54,7 +59,7 @@ func prove(o explainOptions) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("explain --prove: %w", err)
 	}
-	p := &prover{ctx: interruptible(), here: node.Host(), counts: map[load.ReplayVerdict]int{}}
+	p := &prover{ctx: interruptible(), here: node.Host(), began: time.Now(), counts: map[load.ReplayVerdict]int{}}
 	if err := explainTrace(bufio.NewReader(f), o, p); err != nil {
 		return fmt.Errorf("explain %s: %w", o.what, err)
 	}
@@ -84,7 +89,7 @@ func (p *prover) prove(a *load.Attempt) error {
 	if !a.Finding() || a.Kind != load.ProgLoad {
 		return nil
 	}
-	if p.left > 0 || p.proved() == maxProofs {
+	if p.left > 0 || p.proved() == maxProofs || time.Since(p.began) > maxProveTime {
 		p.left++
 		return nil
 	}
@@ -107,7 +112,7 @@ func (p *prover) String() string {
 	s := fmt.Sprintf("%d reproduced, %d not reproduced here, %d discarded, %d refused", p.counts[load.ReplayReproduced],
 		p.counts[load.ReplayNotReproduced], p.counts[load.ReplayDiscarded], p.counts[load.ReplayRefused])
 	if p.left > 0 {
-		s += fmt.Sprintf("; %d more were not loaded again: a trace may have %d", p.left, maxProofs)
+		s += fmt.Sprintf("; %d more were not loaded again: one trace gets %d programs and %s", p.left, maxProofs, maxProveTime)
 	}
 	return s
 }

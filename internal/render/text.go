@@ -294,8 +294,11 @@ func log(p *page, l load.VerifierLog) {
 		return
 	}
 	whose := "of the loader's buffer"
-	if l.Origin == load.LogKernel {
+	switch l.Origin {
+	case load.LogKernel:
 		whose = "read from the verifier; the loader asked for none"
+	case load.LogReplay:
+		whose = "of a second load; the recorded one has none"
 	}
 	lines := l.Lines
 	if len(lines) > logLines || l.Truncated {

@@ -51,8 +51,12 @@ const (
 )
 
 const (
-	flagToken = 1 << 16
-	typeExt   = 28
+	flagTestHi32 = 1 << 2 // BPF_F_TEST_RND_HI32
+	flagToken    = 1 << 16
+	typeExt      = 28
+
+	capSysAdmin = 21
+	capPerfmon  = 38
 )
 
 // verdict is an error that ends a replay.
@@ -258,18 +262,19 @@ func (p *plan) affordable(prog []insn.Instruction, k blinding.Kernel) error {
 	if v.Wraps && !k.RangeCheck {
 		return refuse("the jump at instruction %d would wrap around under blinding: this kernel would compile a program that does something else", v.Jump.From)
 	}
-	if t := v.Time() + rewriting(prog); t > maxCost {
+	if t := v.Time() + p.rewriting(prog); t > maxCost {
 		return refuse("it could keep the kernel busy for %s without a way to stop it", t.Round(time.Second))
 	}
 	return nil
 }
 
 // rewriting is the most time that the verifier may take to put other instructions in the place of those that it may have to:
-// accesses through pointers other than the stack's, divisions, calls. Each moves what follows, and walks over all jumps and over
-// what is known of each instruction, about 10 ns a slot.
-func rewriting(prog []insn.Instruction) time.Duration {
+// accesses through pointers other than the stack's, divisions, calls; and any, for a loader whose programs it fences, or with a
+// flag that tests this. Each moves what follows, and walks over all jumps and over what is known of each instruction, about 10 ns
+// a slot.
+func (p *plan) rewriting(prog []insn.Instruction) time.Duration {
 	const perSlot = 10
-	var n int
+	n := 0
 	for _, in := range prog {
 		switch in.Class() {
 		case insn.ClassLDX:
@@ -289,6 +294,10 @@ func rewriting(prog []insn.Instruction) time.Duration {
 				n++
 			}
 		}
+	}
+	fenced := p.setup.Caps&(1<<capPerfmon|1<<capSysAdmin) == 0
+	if fenced || field(p.trial.Attr, attrFlags)&flagTestHi32 != 0 {
+		n = len(prog)
 	}
 	return time.Duration(n) * time.Duration(len(prog)) * perSlot
 }

@@ -199,11 +199,6 @@ func repair(ctx context.Context, c *client, p *plan, o *Options) (*load.Trial, e
 // where the trace has none.
 func judge(a *load.Attempt, p *plan, got *answer, r *load.Replay) {
 	then, now := words(recordedLog(a)), words(got.Log)
-	if then.Message == "" && now.Message != "" {
-		a.Evidence.Log, a.Evidence.Messages = got.Log, nil
-		lines := now.Lines[max(0, len(now.Lines)-200):]
-		a.VerifierLog = load.VerifierLog{Origin: load.LogReplay, Lines: lines, Truncated: got.LogCut || len(lines) < len(now.Lines)}
-	}
 	r.Verdict = load.ReplayReproduced
 	no := func(why string) {
 		r.Verdict, r.Why = load.ReplayNotReproduced, "it fails with the same errno here, "+why
@@ -222,12 +217,17 @@ func judge(a *load.Attempt, p *plan, got *answer, r *load.Replay) {
 		} else if then.Insn >= 0 && now.Insn >= 0 && then.Insn != now.Insn {
 			no(fmt.Sprintf("but at instruction %d and not at %d", now.Insn, then.Insn))
 		}
+	case failed >= 0 && now.Insn >= 0 && failed != now.Insn:
+		no(fmt.Sprintf("but at instruction %d and not at %d", now.Insn, failed))
+		return // its words are about something else
 	case failed >= 0 && now.Insn >= 0:
-		if failed != now.Insn {
-			no(fmt.Sprintf("but at instruction %d and not at %d", now.Insn, failed))
-		}
 	case len(p.trial.Refs) > 0 || !p.sameKernel:
 		no("but neither the verifier's words nor the place were recorded: it cannot be told whether for the same reason")
+	}
+	if then.Message == "" && now.Message != "" {
+		a.Evidence.Log, a.Evidence.Messages = got.Log, nil
+		lines := now.Lines[max(0, len(now.Lines)-200):]
+		a.VerifierLog = load.VerifierLog{Origin: load.LogReplay, Lines: lines, Truncated: got.LogCut || len(lines) < len(now.Lines)}
 	}
 }
 
