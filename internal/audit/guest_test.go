@@ -255,13 +255,13 @@ func TestGuestHarden(t *testing.T) {
 		testProgram{name: "divided_fits", typ: typeSocketFilter, prog: divided(2000 + left), fate: JITed, exact: true, slots: 0},
 		testProgram{name: "divided_fails", typ: typeSocketFilter, prog: divided(2001 + left), fate: Fails, exact: true, slots: -1})
 
-	// Random code that the verifier rewrites, with jumps that nobody measured.
-	for i, o := range []randprog.Options{
-		{Seed: 11, Rich: true, Delta: 1},
-		{Seed: 12, Rich: true, Delta: -3000, Sub: true},
-		{Seed: 13, Rich: true, Delta: -3000, Shape: randprog.Goto},
+	// Random code that the verifier rewrites, with jumps that nobody measured: one further from the limit than the verifier ever adds, one
+	// nearer.
+	for name, o := range map[string]randprog.Options{
+		"random_a": {Seed: 12, Rich: true, Delta: -3000, Grown: 150, Sub: true},
+		"random_b": {Seed: 13, Rich: true, Delta: -1200, Grown: 150, Shape: randprog.ForwardX},
 	} {
-		all = append(all, testProgram{name: fmt.Sprintf("random_%d", i), typ: schedCLS, prog: randprog.New(o).Insns})
+		all = append(all, testProgram{name: name, typ: schedCLS, prog: randprog.New(o).Insns})
 	}
 
 	fds := loadAll(t, all)
