@@ -52,7 +52,6 @@ func (a *attr) putU32(off int, v uint32)   { binary.NativeEndian.PutUint32(a[off
 func (a *attr) putU64(off int, v uint64)   { binary.NativeEndian.PutUint64(a[off:], v) }
 func (a *attr) zero(off, end int) bool     { return len(bytes.TrimLeft(a[off:end], "\x00")) == 0 }
 func (a *attr) fd(off int) int             { return int(int32(a.u32(off))) }
-func (a *attr) array(cnt, rec int) int     { return int(a.u32(cnt)) * int(a.u32(rec)) }
 func (a *attr) has(off int, size int) bool { return off+4 <= size }
 
 // name is the program's name, as far as it goes.

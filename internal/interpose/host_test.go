@@ -4,12 +4,17 @@ package interpose
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
+	"regexp"
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/load"
 )
 
 func inGuest() bool { return os.Getenv(wire.KernelEnv) != "" }
@@ -20,14 +25,213 @@ func decode(t testing.TB, output string) (r result) {
 	return r
 }
 
-func TestHostFar(t *testing.T) {
-	hardened(t)
-	out, repairs := under(t, true, "/proc/self/exe", loaderArgv0, "far")
-	r := decode(t, out)
+// natively runs a loader without a proxy.
+func natively(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = append([]string{loaderArgv0}, args...)
+	out, err := cmd.Output()
+	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
+	return string(out)
+}
+
+// loads runs a loader under a proxy.
+func loads(t testing.TB, killable bool, args ...string) (string, []*load.Attempt) {
+	t.Helper()
+	return under(t, killable, "/proc/self/exe", append([]string{loaderArgv0}, args...)...)
+}
+
+// both runs a test with the kernel's means and with those of older kernels.
+func both(t *testing.T, f func(t *testing.T, killable bool)) {
+	t.Run("killable", func(t *testing.T) { f(t, true) })
+	t.Run("interruptible", func(t *testing.T) { f(t, false) })
+}
+
+func repaired(t testing.TB, r result) {
+	t.Helper()
 	qt.Assert(t, qt.Equals(r.Errno, 0))
-	qt.Assert(t, qt.IsTrue(r.JITed))
+	qt.Check(t, qt.IsTrue(r.JITed))
 	qt.Check(t, qt.Equals(r.Ran, [3]uint32{7, sum(100, farBody), sum(200, farBody)}))
+}
+
+// Everywhere are the tests that hold on the host and on every kernel of the lab, at harden=2.
+func everywhere(t *testing.T) {
+	hardened(t)
+	t.Run("broken without us", testBroken)
+	t.Run("far", func(t *testing.T) { both(t, testFar) })
+	t.Run("log", testLog)
+	t.Run("identity", testIdentity)
+	t.Run("no more than natively", testNoMore)
+	t.Run("hostile", func(t *testing.T) { both(t, testHostile) })
+	t.Run("changing", func(t *testing.T) { both(t, testChanging) })
+	t.Run("many", func(t *testing.T) { both(t, testMany) })
+	t.Run("interrupted", func(t *testing.T) { both(t, testInterrupted) })
+	t.Run("forks", func(t *testing.T) { both(t, testForks) })
+	t.Run("nested", testNested)
+}
+
+func TestHost(t *testing.T) { everywhere(t) }
+
+// The programs of these tests are ones that blinding does break.
+func testBroken(t *testing.T) {
+	r := decode(t, natively(t, "far"))
+	qt.Assert(t, qt.IsFalse(r.JITed))
+}
+
+func testFar(t *testing.T, killable bool) {
+	out, repairs := loads(t, killable, "far")
+	r := decode(t, out)
+	repaired(t, r)
 	qt.Check(t, qt.Equals(r.Count, 2))
 	qt.Assert(t, qt.HasLen(repairs, 1))
-	t.Logf("%+v %+v %v", r, repairs[0].Repair, repairs[0].DurationNS)
+	a := repairs[0]
+	qt.Check(t, qt.Equals(a.Program.Name, "far"))
+	qt.Check(t, qt.Equals(a.Program.Type, "socket_filter"))
+	qt.Check(t, qt.Equals(a.Program.Insns, farBody+19))
+	// One jump is too far: one island, and a goto for the code that would fall into it.
+	qt.Check(t, qt.Equals(*a.Repair, load.Repair{Applied: "islands", Islands: 1, InsnsAdded: 2}))
+	qt.Check(t, qt.Equals(a.Process.Comm, comm(t)))
+}
+
+// comm is the name of a process of this binary that was executed by way of /proc/self/exe.
+func comm(t *testing.T) string {
+	out, err := exec.Command("/proc/self/exe", "-test.run=^$").CombinedOutput()
+	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
+	return "exe"
+}
+
+// A loader that asks for a log gets that of its own program.
+func testLog(t *testing.T) {
+	native, repaired_ := decode(t, natively(t, "far-log")), result{}
+	out, _ := loads(t, true, "far-log")
+	repaired_ = decode(t, out)
+	repaired(t, repaired_)
+	qt.Assert(t, qt.Not(qt.Equals(native.Log, "")))
+	qt.Check(t, qt.Equals(withoutTimes(repaired_.Log), withoutTimes(native.Log)))
+	qt.Check(t, qt.Equals(repaired_.True == 0, native.True == 0))
+}
+
+var verificationTime = regexp.MustCompile(`(?m)^verification time \d+ usec$`)
+
+func withoutTimes(log string) string { return verificationTime.ReplaceAllString(log, "") }
+
+const (
+	nobody = "65534"
+	capBPF = 1 << unix.CAP_BPF
+	capNet = 1 << unix.CAP_NET_ADMIN
+)
+
+// A program belongs to the user of the thread that wanted it.
+func testIdentity(t *testing.T) {
+	caps := fmt.Sprintf("%x", uint64(capBPF|capNet|1<<unix.CAP_SYS_ADMIN)) // 5.10 shows programs to CAP_SYS_ADMIN alone
+	for _, mode := range []string{"far", "small"} {
+		out, repairs := loads(t, true, "as", nobody, caps, mode)
+		r := decode(t, out)
+		qt.Assert(t, qt.Equals(r.Errno, 0))
+		qt.Check(t, qt.IsTrue(r.JITed))
+		qt.Check(t, qt.Equals(r.UID, 65534), qt.Commentf(mode))
+		if mode == "far" {
+			qt.Assert(t, qt.HasLen(repairs, 1))
+			qt.Check(t, qt.Equals(repairs[0].Process.UID, 65534))
+		} else {
+			qt.Check(t, qt.Equals(len(repairs), 0))
+		}
+	}
+}
+
+// Who may not load a program does not get it from us either.
+func testNoMore(t *testing.T) {
+	const socketFilter, schedCLS, kprobe = "1", "3", "2"
+	for _, tt := range []struct {
+		name string
+		args []string
+		want unix.Errno // 0: whatever the kernel says natively
+	}{
+		{"nobody", []string{"as", nobody, "0", "plain-far", socketFilter}, 0},
+		{"nobody with CAP_NET_ADMIN", []string{"as", nobody, fmt.Sprintf("%x", capNet), "plain-far", schedCLS}, 0},
+		{"CAP_BPF is not enough for the network", []string{"as", nobody, fmt.Sprintf("%x", capBPF), "plain-far", schedCLS}, unix.EPERM},
+		{"CAP_BPF is not enough for the network, as root", []string{"as", "0", fmt.Sprintf("%x", capBPF), "plain-far", schedCLS}, unix.EPERM},
+		{"nor for kprobes", []string{"as", "0", fmt.Sprintf("%x", capBPF|capNet), "plain-far", kprobe}, unix.EPERM},
+		{"root without capabilities", []string{"as", "0", "0", "plain-far", socketFilter}, 0},
+		{"root of a user namespace", []string{"in-user-namespace", "plain-far", schedCLS}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			native := decode(t, natively(t, tt.args...))
+			out, repairs := loads(t, true, tt.args...)
+			r := decode(t, out)
+			qt.Check(t, qt.Not(qt.Equals(native.Errno, 0)))
+			qt.Check(t, qt.Equals(r.Errno, native.Errno))
+			if tt.want != 0 {
+				qt.Check(t, qt.Equals(unix.Errno(r.Errno), tt.want))
+			}
+			qt.Check(t, qt.Equals(len(repairs), 0))
+		})
+	}
+}
+
+// Loads that are wrong end as they do natively, to the last byte of the log.
+func testHostile(t *testing.T, killable bool) {
+	native := natively(t, "hostile")
+	out, repairs := loads(t, killable, "hostile")
+	qt.Check(t, qt.Equals(withoutTimes(out), withoutTimes(native)))
+	qt.Check(t, qt.Equals(len(repairs), 0))
+}
+
+// What happens to the memory while we work has no effect but on the load's own outcome.
+func testChanging(t *testing.T, killable bool) {
+	out, _ := loads(t, killable, "changing")
+	repaired(t, decode(t, out))
+}
+
+func testMany(t *testing.T, killable bool) {
+	threads, each, farEvery := 50, 20, 0
+	want := threads * each
+	out, _ := loads(t, killable, "many", fmt.Sprint(threads), fmt.Sprint(each), fmt.Sprint(farEvery))
+	check := func(out string, want int) {
+		t.Helper()
+		var got struct {
+			Errnos map[int]int
+			JITed  int
+		}
+		qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(out), &got)))
+		qt.Check(t, qt.DeepEquals(got.Errnos, map[int]int{0: want}))
+		qt.Check(t, qt.Equals(got.JITed, want))
+	}
+	check(out, want)
+	// Identical ones that have to be repaired, all at once.
+	if !inGuest() {
+		out, repairs := loads(t, killable, "many", "50", "1", "1")
+		check(out, 50)
+		qt.Check(t, qt.Equals(len(repairs), 50))
+		return
+	}
+	out, repairs := loads(t, killable, "many", "8", "1", "1")
+	check(out, 8)
+	qt.Check(t, qt.Equals(len(repairs), 8))
+}
+
+// Signals that come faster than the load is made: it ends, and where signals cannot cancel it, repaired.
+func testInterrupted(t *testing.T, killable bool) {
+	for _, period := range []string{"100us", "5ms"} {
+		out, _ := loads(t, killable, "interrupted", period)
+		r := decode(t, out)
+		qt.Check(t, qt.Equals(r.Errno, 0), qt.Commentf("every %s", period))
+		qt.Check(t, qt.IsTrue(r.JITed), qt.Commentf("every %s", period))
+	}
+}
+
+func testForks(t *testing.T, killable bool) {
+	n := "64"
+	if inGuest() {
+		n = "16"
+	}
+	out, _ := loads(t, killable, "forks", n)
+	repaired(t, decode(t, out))
+}
+
+// A listener in a listener is refused, and says so.
+func testNested(t *testing.T) {
+	s, err := begin(true, "/proc/self/exe", []string{nestedArgv0}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Matches(s.wait(t), "somebody listens .*\n"))
 }

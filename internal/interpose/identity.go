@@ -25,8 +25,8 @@ type identity struct {
 	caps   uint64 // effective
 	userNS nsID
 	label  string // of the security module, "" where there is none
-	// memlock is the limit RLIMIT_MEMLOCK, which programs count against before 5.11.
-	memlock unix.Rlimit
+	// memlock is the limit of locked memory, which programs count against before 5.11.
+	memlock string
 	comm    string
 	exe     string
 }
@@ -83,8 +83,14 @@ func readIdentity(tid int) (identity, error) {
 	if id.label, err = label(dir + "/attr/current"); err != nil {
 		return id, err
 	}
-	if err := unix.Prlimit(id.tgid, unix.RLIMIT_MEMLOCK, nil, &id.memlock); err != nil {
-		return id, fmt.Errorf("read limits of process %d: %w", id.tgid, err)
+	// Not by prlimit(2), which needs CAP_SYS_RESOURCE.
+	if b, err = os.ReadFile(dir + "/limits"); err != nil {
+		return id, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if limit, ok := strings.CutPrefix(line, "Max locked memory"); ok {
+			id.memlock, _, _ = strings.Cut(strings.TrimSpace(limit), " ") // the soft limit
+		}
 	}
 	id.exe, _ = os.Readlink(dir + "/exe")
 	return id, nil

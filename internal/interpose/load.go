@@ -52,19 +52,53 @@ var limits = [...]int{rewrite.DefaultLimit, 30_000, 24_000, 16_000}
 func (p *Proxy) load(s *snapshot, h handles) (o outcome) {
 	began := time.Now()
 	defer func() { o.began, o.took = began, time.Since(began) }()
-	known := p.cache.get(s.key())
-	switch {
-	case known == nil:
-	case known.result == nil:
-		return leave
-	default:
-		if o, err := p.try(s, h, known.result, true); err == nil {
-			if o.info.jited > 0 {
-				return o
+	key := s.key()
+	for {
+		known := p.cache.get(key)
+		if known == nil {
+			wait, first := p.first(key)
+			if first {
+				defer p.land(key)
+				break
 			}
-			o.close()
+			<-wait
+			if known = p.cache.get(key); known == nil {
+				continue // it was not blinding; or it was left alone
+			}
 		}
+		if known.result == nil {
+			return leave
+		}
+		o, err := p.try(s, h, known.result, true)
+		if err == nil && o.info.jited > 0 {
+			return o
+		}
+		o.close()
+		break
 	}
+	return p.find(s, h, key)
+}
+
+// first reports whether nobody is finding out yet what helps a program, or gives a channel that is closed when it is found.
+func (p *Proxy) first(key [32]byte) (<-chan struct{}, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if wait := p.flights[key]; wait != nil {
+		return wait, false
+	}
+	p.flights[key] = make(chan struct{})
+	return nil, true
+}
+
+func (p *Proxy) land(key [32]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.flights[key])
+	delete(p.flights, key)
+}
+
+// find loads a program as it was submitted, and when blinding breaks it, in the form in which it does not.
+func (p *Proxy) find(s *snapshot, h handles, key [32]byte) outcome {
 	first, err := p.try(s, h, nil, true)
 	switch {
 	case err == nil && first.info.jited > 0 && !s.prediction.Verdict.Wraps && !s.prediction.MayWrap:
@@ -88,7 +122,7 @@ func (p *Proxy) load(s *snapshot, h handles) (o outcome) {
 		if err == nil && o.info.jited > 0 {
 			// The log is the one of the program as it was submitted, with its own numbering.
 			o.log, o.trueSize = first.log, first.trueSize
-			p.cache.put(s.key(), r)
+			p.cache.put(key, r)
 			return o
 		}
 		o.close()
@@ -98,7 +132,7 @@ func (p *Proxy) load(s *snapshot, h handles) (o outcome) {
 		}
 	}
 	if hopeless {
-		p.cache.put(s.key(), nil)
+		p.cache.put(key, nil)
 	}
 	return leave
 }
@@ -126,7 +160,10 @@ func (p *Proxy) try(s *snapshot, h handles, r *rewrite.Result, withLog bool) (ou
 	who := s.who
 	who.caps &= p.we.caps
 	var loadErr error
-	if err := who.as(func() { o.fd, loadErr = l.do() }); err != nil {
+	p.processors <- struct{}{}
+	err = who.as(func() { o.fd, loadErr = l.do() })
+	<-p.processors
+	if err != nil {
 		return o, err
 	}
 	if withLog && len(l.log) > 0 && l.attr.u32(offLogLevel) != 0 {

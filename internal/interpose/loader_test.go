@@ -3,12 +3,23 @@
 package interpose
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"os"
+	"os/exec"
+	"os/signal"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/insn"
@@ -105,7 +116,7 @@ type request struct {
 	logLevel uint32
 	logSize  int
 	change   func(*attr)
-	size     int
+	size     int // of the attributes
 }
 
 func (r request) load() result {
@@ -118,9 +129,16 @@ func (r request) load() result {
 	}
 	a.putU32(offProgType, 1)
 	a.putU32(offInsnCnt, uint32(len(r.code)))
-	point(offInsns, insn.Encode(r.code))
+	code := fenced(insn.Encode(r.code))
+	defer unix.Munmap(code)
+	a.putU64(offInsns, uint64(uintptr(unsafe.Pointer(&code[len(code)-pageSize-len(r.code)*insn.Size]))))
 	point(offLicense, []byte("GPL\x00"))
-	copy(a[offProgName:offProgName+15], r.name)
+	copy(a[offProgName:offProgName+15], strings.Map(func(c rune) rune {
+		if c == ' ' || c == ',' {
+			return '_'
+		}
+		return c
+	}, r.name))
 	var log []byte
 	if r.logLevel != 0 {
 		log = make([]byte, r.logSize)
@@ -129,21 +147,40 @@ func (r request) load() result {
 		point(offLogBuf, log)
 	}
 	if r.size == 0 {
-		r.size = offLogTrueSize // what every kernel of the lab takes without the field
-		if r.logLevel != 0 {
-			r.size = offFDArray // 5.10
-		}
+		r.size = offLogTrueSize + 4 // kernels that know less take zeros
 	}
 	if r.change != nil {
 		r.change(&a)
 	}
-	pin.Pin(&a)
-	fd, errno := sysBPF(unix.BPF_PROG_LOAD, unsafe.Pointer(&a), uintptr(r.size))
+	var wide [512]byte // with what a newer loader would have
+	copy(wide[:], a[:])
+	if r.size > attrSize {
+		wide[300] = 1
+	}
+	pin.Pin(&wide)
+	fd, errno := sysBPF(unix.BPF_PROG_LOAD, unsafe.Pointer(&wide), uintptr(r.size))
+	copy(a[:], wide[:])
 	out := result{Errno: int(errno), FD: fd, True: a.u32(offLogTrueSize)}
 	if i := indexZero(log); i >= 0 {
 		out.Log = string(log[:i])
 	}
 	return out
+}
+
+const pageSize = 4096
+
+// fenced puts bytes right in front of a page that nobody may touch.
+func fenced(b []byte) []byte {
+	size := (len(b) + pageSize - 1) / pageSize * pageSize
+	m, err := unix.Mmap(-1, 0, size+pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err == nil {
+		copy(m[size-len(b):], b)
+		err = unix.Mprotect(m[size:], unix.PROT_NONE)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return m
 }
 
 func indexZero(b []byte) int {
@@ -199,26 +236,346 @@ func (r *result) ask(mapFD int) error {
 
 // loader is what the test binary does as a loader. It prints a result in JSON for each load.
 func loader(args []string) int {
-	if err := load_(args); err != nil {
+	runtime.LockOSThread()
+	if err := run(args); err != nil {
 		fmt.Fprintln(os.Stderr, "loader:", err)
 		return 1
 	}
 	return 0
 }
 
-func load_(args []string) error {
+func run(args []string) error {
 	out := json.NewEncoder(os.Stdout)
-	switch args[0] {
-	case "far":
+	switch mode, rest := args[0], args[1:]; mode {
+	case "as": // uid, capabilities, mode
+		uid, err1 := strconv.Atoi(rest[0])
+		caps, err2 := strconv.ParseUint(rest[1], 16, 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		// The calling thread alone: it is the thread that counts, and not the process.
+		id := identity{uid: [4]int{uid, uid, uid, uid}, gid: [4]int{uid, uid, uid, uid}, caps: caps}
+		if err := id.become(); err != nil {
+			return err
+		}
+		return run(rest[2:])
+	case "in-user-namespace":
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Args = append([]string{loaderArgv0}, rest...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{Size: 1}}, GidMappings: []syscall.SysProcIDMap{{Size: 1}}}
+		return cmd.Run()
+	case "far", "far-log":
 		m, errno := newMap()
 		if errno != 0 {
 			return fmt.Errorf("create map: %w", errno)
 		}
-		r := request{name: "far", code: far(m, farBody)}.load()
-		if err := r.ask(m); err != nil {
+		r := request{name: "far", code: far(m, farBody)}
+		if mode == "far-log" {
+			r.logLevel, r.logSize = 4, 1<<16
+		}
+		l := r.load()
+		if err := l.ask(m); err != nil {
 			return err
 		}
-		return out.Encode(r)
+		return out.Encode(l)
+	case "plain-far": // of a type, and not asked about
+		typ, err := strconv.Atoi(rest[0])
+		if err != nil {
+			return err
+		}
+		return out.Encode(request{name: "far", code: far(-1, farBody), change: func(a *attr) { a.putU32(offProgType, uint32(typ)) }}.load())
+	case "hostile":
+		for _, c := range hostile() {
+			l := c.load()
+			l.Name = c.name
+			if l.Errno == 0 {
+				unix.Close(l.FD)
+				l.FD = 0
+			}
+			if err := out.Encode(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "small":
+		l := request{name: "small", code: small}.load()
+		if err := l.ask(-1); err != nil {
+			return err
+		}
+		return out.Encode(l)
+	case "many":
+		return many(rest)
+	case "interrupted":
+		return interrupted(rest)
+	case "changing":
+		return changing()
+	case "forks":
+		return forks(rest)
+	case "again":
+		return again(rest)
 	}
-	return errors.New("no such load")
+	return fmt.Errorf("no load %q", args[0])
+}
+
+var small = []insn.Instruction{{Code: 0xb7, Imm: 7}, {Code: 0x95}}
+
+// hostile are loads of a program that would have to be repaired, each wrong in one way.
+func hostile() []request {
+	code := far(-1, farBody)
+	bad := slices.Clone(code)
+	bad[3] = insn.Instruction{Code: 0xbf, Dst: 7, Src: 5} // never written
+	unread := slices.Clone(code)
+	unread[len(unread)-4] = insn.Instruction{Code: 0x05, Off: 20000} // leaves the program
+	mapOf := func(fd int) []insn.Instruction { return far(fd, farBody) }
+	pipe := [2]int{}
+	_ = unix.Pipe2(pipe[:], unix.O_CLOEXEC)
+	put32 := func(off int, v uint32) func(*attr) { return func(a *attr) { a.putU32(off, v) } }
+	put64 := func(off int, v uint64) func(*attr) { return func(a *attr) { a.putU64(off, v) } }
+	with := func(name string, change func(*attr)) request { return request{name: name, code: code, change: change} }
+	index := mapOf(0)
+	for i := range index {
+		if index[i].Code == 0x18 {
+			index[i].Src, index[i].Imm = insn.PseudoMapIdx, 1<<20
+		}
+	}
+	return []request{
+		{name: "rejected, with a log", code: bad, logLevel: 1, logSize: 1 << 16},
+		{name: "rejected, log too short", code: bad, logLevel: 1, logSize: 130},
+		{name: "log level of the future", code: code, logLevel: 1 << 20, logSize: 4096},
+		{name: "wild jump", code: unread},
+		{name: "closed map", code: mapOf(900)},
+		{name: "pipe as map", code: mapOf(pipe[0])},
+		{name: "index beyond everything", code: index},
+		with("no instructions there", put64(offInsns, 4096)),
+		with("instructions of the kernel", put64(offInsns, 0xffffffff81000000)),
+		with("no license there", put64(offLicense, 4096)),
+		with("no log buffer there", func(a *attr) { a.putU32(offLogLevel, 1); a.putU32(offLogSize, 4096); a.putU64(offLogBuf, 4096) }),
+		with("huge count", put32(offInsnCnt, 0xffffffff)),
+		with("a million", put32(offInsnCnt, 1_000_000)),
+		with("more than a million", put32(offInsnCnt, 1_000_001)),
+		with("count beyond the memory", put32(offInsnCnt, 900_000)),
+		with("records without end", func(a *attr) { a.putU32(offFuncInfoCnt, 0x7fffffff); a.putU32(offFuncInfoRecSize, 0xffffffff) }),
+		with("records of nothing", func(a *attr) { a.putU32(offLineInfoCnt, 7); a.putU32(offLineInfoRecSize, 0) }),
+		with("records nowhere", func(a *attr) {
+			a.putU32(offFuncInfoCnt, 1)
+			a.putU32(offFuncInfoRecSize, 8)
+			a.putU64(offFuncInfo, 4096)
+		}),
+		with("no such BTF", func(a *attr) {
+			a.putU32(offFuncInfoCnt, 1)
+			a.putU32(offFuncInfoRecSize, 8)
+			a.putU64(offFuncInfo, a.u64(offInsns))
+			a.putU32(offProgBTFFD, 77)
+		}),
+		with("attach to nothing", put32(offAttachFD, 66)),
+		with("unknown type", put32(offProgType, 99)),
+		with("interface", put32(offProgIfindex, 1)),
+		with("unknown flags", put32(44, 1<<30)),
+		{name: "unknown tail", code: code, size: 400},
+		{name: "short attributes", code: code, size: 16},
+		{name: "no attributes", code: code, size: 1},
+		{name: "endless attributes", code: code, size: 1 << 30},
+	}
+}
+
+// many makes loads from many threads at once: small ones, and a big one that all make. It prints errnos and how often they came.
+func many(args []string) error {
+	threads, err1 := strconv.Atoi(args[0])
+	each, err2 := strconv.Atoi(args[1])
+	farEvery, err3 := strconv.Atoi(args[2]) // 0: never
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	code := far(-1, farBody)
+	var mu sync.Mutex
+	got := map[int]int{}
+	jited := 0
+	var wg sync.WaitGroup
+	for range threads {
+		wg.Go(func() {
+			runtime.LockOSThread()
+			for n := range each {
+				r := request{name: "small", code: small}
+				if farEvery > 0 && n%farEvery == farEvery-1 {
+					r = request{name: "far", code: code}
+				}
+				l := r.load()
+				for l.Errno == int(unix.EAGAIN) { // a signal of the collector
+					l = r.load()
+				}
+				err := l.ask(-1)
+				unix.Close(l.FD)
+				mu.Lock()
+				got[l.Errno]++
+				if err == nil && l.JITed && l.Ran[0] == 7 {
+					jited++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return json.NewEncoder(os.Stdout).Encode(struct {
+		Errnos map[int]int
+		JITed  int
+	}{got, jited})
+}
+
+// interrupted loads while a timer fires again and again, and its handler lets the call start over.
+func interrupted(args []string) error {
+	period, err := time.ParseDuration(args[0])
+	if err != nil {
+		return err
+	}
+	// A program of Go has handlers with SA_RESTART for every signal.
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGALRM)
+	m, errno := newMap()
+	if errno != 0 {
+		return errno
+	}
+	r := request{name: "far", code: far(m, farBody)}
+	stop := make(chan struct{})
+	pid, tid := unix.Getpid(), unix.Gettid()
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(period):
+				_ = unix.Tgkill(pid, tid, unix.SIGALRM)
+			}
+		}
+	}()
+	l := r.load()
+	tries := 1
+	for ; l.Errno == int(unix.EAGAIN) || l.Errno == int(unix.EINTR); tries++ {
+		if tries == 20 {
+			close(stop) // as a loader would that has had enough
+		}
+		l = r.load()
+	}
+	if err := l.ask(m); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(l)
+}
+
+// changing loads while another thread changes all that the load is made of.
+func changing() error {
+	code := insn.Encode(far(-1, farBody))
+	ok := bytes.Clone(code)
+	var a attr
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&a)
+	pin.Pin(&code[0])
+	gpl := []byte("GPL\x00")
+	pin.Pin(&gpl[0])
+	whole := func() {
+		a.putU32(offProgType, 1)
+		a.putU32(offInsnCnt, uint32(len(code)/8))
+		a.putU64(offInsns, uint64(uintptr(unsafe.Pointer(&code[0]))))
+		a.putU64(offLicense, uint64(uintptr(unsafe.Pointer(&gpl[0]))))
+		copy(a[offProgName:], "changing")
+	}
+	whole()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		rnd := rand.New(rand.NewPCG(1, 2))
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			switch rnd.IntN(6) {
+			case 0:
+				code[rnd.IntN(len(code))] ^= byte(rnd.Uint32())
+			case 1:
+				copy(code, ok)
+			case 2:
+				a.putU32(offInsnCnt, rnd.Uint32())
+			case 3:
+				a.putU64(offInsns, rnd.Uint64())
+			default:
+				whole()
+			}
+		}
+	})
+	got := map[int]int{}
+	for range 30 {
+		fd, errno := sysBPF(unix.BPF_PROG_LOAD, unsafe.Pointer(&a), offFDArray)
+		got[int(errno)]++
+		if errno == 0 {
+			unix.Close(fd)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	// And now the supervisor is still of use.
+	l := request{name: "far", code: far(-1, farBody)}.load()
+	if err := l.ask(-1); err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, got)
+	return json.NewEncoder(os.Stdout).Encode(l)
+}
+
+// forks starts processes that load and are killed at once, many at a time.
+func forks(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	for i := range n {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Args = []string{loaderArgv0, "plain-far", "1"}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		wg.Go(func() {
+			time.Sleep(time.Duration(i%40) * 5 * time.Millisecond)
+			cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+		if i%8 == 7 {
+			wg.Wait()
+		}
+	}
+	wg.Wait()
+	l := request{name: "far", code: far(-1, farBody)}.load()
+	if err := l.ask(-1); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(l)
+}
+
+// again loads over and over and says each errno, until its input ends.
+func again(args []string) error {
+	r := request{name: "again", code: far(-1, farBody)}
+	if args[0] == "small" {
+		r.code = small
+	}
+	end := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(end)
+	}()
+	for {
+		select {
+		case <-end:
+			return nil
+		default:
+		}
+		l := r.load()
+		if l.Errno == 0 {
+			unix.Close(l.FD)
+		}
+		fmt.Println("errno", l.Errno)
+	}
 }

@@ -24,8 +24,9 @@ import (
 
 // The names under which this test binary runs as something else.
 const (
-	heldArgv0       = "interpose-held"       // installs the filter, waits, executes
-	loaderArgv0     = "interpose-loader"     // see loader_test.go
+	heldArgv0       = "interpose-held"   // installs the filter, waits, executes
+	loaderArgv0     = "interpose-loader" // see loader_test.go
+	nestedArgv0     = "interpose-nested"
 	supervisorArgv0 = "interpose-supervisor" // runs a command under a proxy, to be killed
 )
 
@@ -40,6 +41,10 @@ func TestMain(m *testing.M) {
 		os.Exit(loader(os.Args[1:]))
 	case supervisorArgv0:
 		os.Exit(supervisor(os.Args[1:]))
+	case nestedArgv0:
+		_, err := begin(true, "/proc/self/exe", []string{loaderArgv0, "small"}, nil)
+		fmt.Println(err)
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -190,4 +195,3 @@ func supervisor(args []string) int {
 	s.proxy.Close()
 	return s.cmd.ProcessState.ExitCode()
 }
-

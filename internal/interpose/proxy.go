@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,20 +48,23 @@ type Proxy struct {
 	chargesMemlock bool
 	hardened       *sysctl
 	report         func(*load.Attempt)
+	answering      sync.RWMutex // held for reading from an answer to its report
 	reporting      sync.Mutex
 	cache          cache
 	memory         *semaphore.Weighted
+	processors     chan struct{} // as many at work as there are processors: more would only keep each other from it
 	twoSteps       atomic.Bool
 
-	mu     sync.Mutex
-	jobs   map[int]*job // by thread
-	missed map[int]int  // by thread, answers in a row that came too late
+	mu      sync.Mutex
+	flights map[[32]byte]chan struct{} // by content, closed when it is known what helps
+	jobs    map[int]*job               // by thread
+	missed  map[int]int                // by thread, answers in a row that came too late
 }
 
-// Bounds of what is done at a time. A load that cannot begin within patience is left to the kernel.
+// Bounds of what is done at a time. A load for which there is no room within patience is left to the kernel.
 const (
 	maxWeight = 2_500_000 // slots of programs in work; up to some 100 bytes each
-	patience  = 2 * time.Second
+	patience  = 10 * time.Second
 )
 
 // Start answers the loads that arrive at the listener, of which it becomes the owner, from now on. pid is the process that sent it. Each
@@ -70,6 +74,7 @@ func Start(l *Listener, pid int, report func(*load.Attempt)) (*Proxy, error) {
 	p := &Proxy{
 		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, report: report, done: make(chan struct{}),
 		memory: semaphore.NewWeighted(maxWeight), jobs: map[int]*job{}, missed: map[int]int{},
+		processors: make(chan struct{}, max(2, runtime.NumCPU())), flights: map[[32]byte]chan struct{}{},
 	}
 	err := p.prepare(pid)
 	if err == nil {
@@ -122,13 +127,13 @@ func (p *Proxy) prepare(pid int) error {
 	return err
 }
 
-// Close leaves all further loads to the guardian, which leaves them to the kernel.
-func (p *Proxy) Close() error {
+// Close leaves all further loads, those in work included, to the guardian, which leaves them to the kernel. After it nothing is
+// reported any more. What the proxy holds it keeps to the end of the process.
+func (p *Proxy) Close() {
+	p.answering.Lock() // for good
 	p.guardian.takeOver()
 	p.stop.Close()
 	<-p.done
-	// Loads in work go on and answer; whichever answer is first counts. So their descriptors stay open to the end of the process.
-	return nil
 }
 
 // receive is the loop over all loads. It answers most of them itself.
@@ -215,7 +220,9 @@ func (p *Proxy) handle(n *notification, a *attr) {
 		return
 	}
 	defer p.memory.Release(w)
+	p.processors <- struct{}{}
 	s, h, err := p.examine(n, a)
+	<-p.processors
 	if err != nil {
 		p.leave(n)
 		return
@@ -269,6 +276,10 @@ func (p *Proxy) examine(n *notification, a *attr) (*snapshot, handles, error) {
 
 // answer gives a thread its program. Whatever goes wrong, there is an answer, unless nobody waits any more: errGone.
 func (p *Proxy) answer(n *notification, s *snapshot, o *outcome) error {
+	if !p.answering.TryRLock() { // Close waits, or has waited
+		return p.leave(n)
+	}
+	defer p.answering.RUnlock()
 	err := p.give(n, s, o)
 	switch {
 	case err == nil, errors.Is(err, errGone):
