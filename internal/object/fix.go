@@ -38,6 +38,8 @@ type Fixed struct {
 	Functions []FixedFunction
 	// Stale names sections that describe the original's instructions still: DWARF, which loaders do not read.
 	Stale []string
+
+	moved map[int][]int // for each section that changed, where its slots are now
 }
 
 // Changed reports whether anything had to change.
@@ -91,7 +93,11 @@ func (o *Object) Fix(options FixOptions) (*Fixed, error) {
 	if err := e.verify(fixed); err != nil {
 		return nil, fmt.Errorf("hold the result against the original: %w", err)
 	}
-	return &Fixed{Bytes: b, Object: fixed, Functions: e.report, Stale: e.stale()}, nil
+	moved := map[int][]int{}
+	for i, ed := range e.edits {
+		moved[i] = ed.new
+	}
+	return &Fixed{Bytes: b, Object: fixed, Functions: e.report, Stale: e.stale(), moved: moved}, nil
 }
 
 // editor writes an object whose code sections have changed.
