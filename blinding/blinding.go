@@ -193,7 +193,8 @@ func Check(prog []insn.Instruction, k Kernel) (Verdict, error) {
 // CheckFunctions is [Check] for code whose function boundaries are known from
 // elsewhere: one function captured on its way into the compiler, or a dump of a
 // loaded program, where calls no longer carry distances. The functions must be
-// in order and cover the program.
+// in order and cover the program, else that is the error; nil is what the calls
+// tell, as in Check.
 func CheckFunctions(prog []insn.Instruction, functions []insn.Function, k Kernel) (Verdict, error) {
 	return check(prog, functions, k, MaxOffset+1)
 }
@@ -303,6 +304,19 @@ type code struct {
 }
 
 func newCode(prog []insn.Instruction, functions []insn.Function, extra []uint8, k Kernel, limit int) (*code, error) {
+	if functions == nil {
+		functions = insn.Functions(prog)
+	}
+	next := 0
+	for _, fn := range functions {
+		if fn.Start != next || fn.End <= fn.Start {
+			return nil, fmt.Errorf("check blinding: function %d..%d does not start where the one before it ends", fn.Start, fn.End)
+		}
+		next = fn.End
+	}
+	if next != len(prog) {
+		return nil, fmt.Errorf("check blinding: the functions end at %d, the program at %d", next, len(prog))
+	}
 	t := tableOf(k)
 	growth, err := t.growths(prog, extra, k)
 	if err != nil {
@@ -314,9 +328,6 @@ func newCode(prog []insn.Instruction, functions []insn.Function, extra []uint8, 
 // jumps calls f for every 16-bit jump, in order.
 func (c *code) jumps(f func(Jump)) error {
 	for _, fn := range c.functions {
-		if fn.Start < 0 || fn.End > len(c.prog) {
-			return fmt.Errorf("check blinding: function %d..%d lies outside the program", fn.Start, fn.End)
-		}
 		if insn.IsSecondHalf(c.prog, fn.Start) {
 			return fmt.Errorf("check blinding: function %d..%d starts inside a 64-bit load", fn.Start, fn.End-1)
 		}
