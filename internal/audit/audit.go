@@ -51,11 +51,13 @@ type Summary struct {
 	Sentence  string          `json:"sentence"`
 	Programs  int             `json:"programs"`
 	JITed     int             `json:"jited"`
-	Blinded   int             `json:"blinded"`            // known to be
-	At1       map[Outcome]int `json:"harden_1"`           // programs by their fate
-	At2       map[Outcome]int `json:"harden_2"`           //
-	Vanished  int             `json:"vanished"`           // unloaded while they were looked at
-	Left      int             `json:"left_out,omitempty"` // beyond the most that are listed
+	Blinded   int             `json:"blinded"`  // known to be
+	At1       map[Outcome]int `json:"harden_1"` // programs by their fate
+	At2       map[Outcome]int `json:"harden_2"` //
+	// Time is what blinding would add to loading all of them again, roughly; those that are blinded already left out.
+	Time     time.Duration `json:"blinding_ns,omitempty"`
+	Vanished int           `json:"vanished"`           // unloaded while they were looked at
+	Left     int           `json:"left_out,omitempty"` // beyond the most that are listed
 }
 
 // Memory is what compiled programs take.
@@ -242,6 +244,7 @@ func (r *Report) summarize() {
 		}
 		s.At1[p.At1.Outcome]++
 		s.At2[p.At2.Outcome]++
+		s.Time += p.At2.Time
 		if p.At1.breaks(p.JITed) || p.At1.Outcome == Unknown {
 			breaks1++
 		}

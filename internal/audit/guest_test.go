@@ -258,8 +258,8 @@ func TestGuestHarden(t *testing.T) {
 	// Random code that the verifier rewrites, with jumps that nobody measured: one further from the limit than the verifier ever adds, one
 	// nearer.
 	for name, o := range map[string]randprog.Options{
-		"random_a": {Seed: 12, Rich: true, Delta: -3000, Grown: 150, Sub: true},
-		"random_b": {Seed: 13, Rich: true, Delta: -1200, Grown: 150, Shape: randprog.ForwardX},
+		"random_a": {Seed: 12, Rich: true, Delta: -3000, Grown: 60, Sub: true},
+		"random_b": {Seed: 13, Rich: true, Delta: -1500, Grown: 60, Shape: randprog.ForwardX},
 	} {
 		all = append(all, testProgram{name: name, typ: schedCLS, prog: randprog.New(o).Insns})
 	}

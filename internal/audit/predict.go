@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
@@ -33,10 +34,12 @@ type Fate struct {
 	Blinded *bool `json:"blinded,omitempty"`
 	// Margin is how many slots the tightest jump leaves to its limit after blinding, negative beyond; nil when it is not
 	// blinded or could not be judged. A program without jumps has the whole range, 32767.
-	Margin *int   `json:"margin,omitempty"`
-	After  int    `json:"insns_after,omitempty"` // slots after blinding
-	Jump   *Jump  `json:"jump,omitempty"`        // the one that breaks it
-	Why    string `json:"why,omitempty"`
+	Margin *int `json:"margin,omitempty"`
+	After  int  `json:"insns_after,omitempty"` // slots after blinding
+	// Time is what blinding adds to the load, roughly; it grows with the square of the program.
+	Time time.Duration `json:"blinding_ns,omitempty"`
+	Jump *Jump         `json:"jump,omitempty"` // the one that breaks it
+	Why  string        `json:"why,omitempty"`
 }
 
 // Jump is a jump that does not survive; From and To are slots of the program as the verifier left it.
@@ -230,7 +233,7 @@ func harden2(c code, k kernel) Fate {
 	if err != nil {
 		return Fate{Outcome: Unknown, Why: err.Error()}
 	}
-	f := Fate{Outcome: JITed, Blinded: &yes, Margin: &v.Margin, After: v.After}
+	f := Fate{Outcome: JITed, Blinded: &yes, Margin: &v.Margin, After: v.After, Time: v.Time()}
 	if v.Fits {
 		if !c.jited {
 			f.Outcome, f.Blinded, f.Why = NotJITed, &no, "it is not compiled now either, for another reason than blinding: hardening changes nothing"

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/audit"
 	"github.com/bpfwhy/bpfwhy/internal/probe"
@@ -99,11 +100,14 @@ func printAudit(t *render.Text, r *audit.Report) error {
 			return err
 		}
 	}
-	harden := "unknown"
-	if r.Harden != nil {
-		harden = strconv.Itoa(*r.Harden)
-	}
 	s := &r.Summary
+	harden := []string{"net.core.bpf_jit_harden is unknown now"}
+	if r.Harden != nil {
+		harden[0] = fmt.Sprintf("net.core.bpf_jit_harden is %d now", *r.Harden)
+	}
+	if s.Time >= 100*time.Millisecond {
+		harden = append(harden, fmt.Sprintf("blinding would add about %v to loading these programs again", s.Time.Round(100*time.Millisecond)))
+	}
 	counts := fmt.Sprintf("%d, %d of them compiled, %d blinded", s.Programs, s.JITed, s.Blinded)
 	if s.Vanished > 0 {
 		counts += fmt.Sprintf("; %d more were unloaded while they were looked at", s.Vanished)
@@ -111,7 +115,7 @@ func printAudit(t *render.Text, r *audit.Report) error {
 	if s.Left > 0 {
 		counts += fmt.Sprintf("; %d more are not listed", s.Left)
 	}
-	sections := []render.Section{{Label: "harden", Items: []string{"net.core.bpf_jit_harden is " + harden + " now"}}, {Label: "programs", Items: []string{counts}},
+	sections := []render.Section{{Label: "harden", Items: harden}, {Label: "programs", Items: []string{counts}},
 		{Label: "JIT memory", Items: memory(&r.Memory)}}
 	var why, unread []string
 	for i := range programs {
