@@ -210,13 +210,21 @@ func testMany(t *testing.T, killable bool) {
 	qt.Check(t, qt.Equals(len(repairs), 8))
 }
 
-// Signals that come faster than the load is made: it ends, and where signals cannot cancel it, repaired.
+// Signals that come faster than the load is made do not keep it from ending; and when they leave the time to look at the program, it is
+// repaired.
 func testInterrupted(t *testing.T, killable bool) {
-	for _, period := range []string{"100us", "5ms"} {
+	hurry, fair := "100us", "10ms"
+	if inGuest() {
+		hurry, fair = "5ms", "300ms"
+	}
+	for _, period := range []string{hurry, fair} {
 		out, _ := loads(t, killable, "interrupted", period)
 		r := decode(t, out)
+		if period == hurry && !killable && r.Errno == 524 { // what the kernel says by itself
+			continue
+		}
 		qt.Check(t, qt.Equals(r.Errno, 0), qt.Commentf("every %s", period))
-		qt.Check(t, qt.IsTrue(r.JITed), qt.Commentf("every %s", period))
+		qt.Check(t, qt.IsTrue(r.JITed || period == hurry && !killable), qt.Commentf("every %s", period))
 	}
 }
 

@@ -186,7 +186,7 @@ func hardened(t testing.TB) {
 // supervisor runs a command under a proxy and passes its output on. Its first line says who is who.
 func supervisor(args []string) int {
 	killable := args[0] == "killable"
-	s, err := begin(killable, args[1], args[2:], func(c *exec.Cmd) { c.Stdout, c.Stderr = os.Stdout, os.Stderr })
+	s, err := begin(killable, args[1], args[2:], func(c *exec.Cmd) { c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "supervisor:", err)
 		return 97

@@ -197,7 +197,7 @@ func (p *Proxy) answered(n *notification, err error) {
 // been quick enough.
 const (
 	fewMisses  = 8
-	manyMisses = 64 // also when the result is there already
+	manyMisses = 500 // also when the result is there already
 )
 
 func (p *Proxy) hurried(tid int) bool {
@@ -245,7 +245,7 @@ func (p *Proxy) examine(n *notification, a *attr) (*snapshot, handles, error) {
 	if hardened == 0 {
 		return nil, nil, errHealthy
 	}
-	s, suspect := readProgram(n, a)
+	s, suspect := readProgram(n, a, p.tried(n.tid))
 	if !suspect {
 		return nil, nil, errHealthy
 	}
@@ -272,6 +272,16 @@ func (p *Proxy) examine(n *notification, a *attr) (*snapshot, handles, error) {
 		return nil, nil, errGone
 	}
 	return s, h, nil
+}
+
+// tried is what a thread is loading, or was when a signal came.
+func (p *Proxy) tried(tid int) *snapshot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if j := p.jobs[tid]; j != nil {
+		return j.snapshot
+	}
+	return nil
 }
 
 // answer gives a thread its program. Whatever goes wrong, there is an answer, unless nobody waits any more: errGone.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
@@ -33,6 +34,7 @@ type snapshot struct {
 	tid    int
 	attr   attr
 	size   int
+	code   []byte             // as read
 	insns  []insn.Instruction // descriptors in 64-bit loads are zero: see refs
 	refs   []reference
 	idents []ident // by index into refs, then of the descriptors of attr
@@ -144,15 +146,20 @@ func progFlags(a *attr) uint32 {
 // weight is what a load costs us in memory, in slots of a program.
 func weight(a *attr) int64 { return int64(a.u32(offInsnCnt)) + int64(a.u32(offLogSize))/256 }
 
-// readProgram reads the instructions, and reports whether blinding could break them.
-func readProgram(n *notification, a *attr) (*snapshot, bool) {
+// readProgram reads the instructions, and reports whether blinding could break them. known, unless nil, is what the thread tried to load
+// before: what was found out about the same instructions need not be found out again.
+func readProgram(n *notification, a *attr, known *snapshot) (*snapshot, bool) {
 	s := &snapshot{tid: n.tid, attr: *a, size: int(n.size), memory: &memory{n.tid}}
-	b, err := s.memory.read(a.u64(offInsns), int(a.u32(offInsnCnt))*insn.Size)
-	if err != nil {
+	var err error
+	if s.code, err = s.memory.read(a.u64(offInsns), int(a.u32(offInsnCnt))*insn.Size); err != nil {
 		return nil, false
 	}
-	if s.insns, err = insn.Decode(b); err != nil {
+	if s.insns, err = insn.Decode(s.code); err != nil {
 		return nil, false
+	}
+	if known != nil && known.attr == *a && bytes.Equal(known.code, s.code) {
+		s.prediction = known.prediction
+		return s, true
 	}
 	s.prediction, err = blinding.Predict(s.insns, insn.Functions(s.insns), kernel,
 		blinding.Source{Type: assemble.ProgramType(a.u32(offProgType))})
@@ -269,30 +276,7 @@ func (s *snapshot) descriptors() []int {
 
 // same reports whether two snapshots are one load: what was made of one is what would be made of the other.
 func (s *snapshot) same(o *snapshot) bool {
-	if s.attr != o.attr || s.size != o.size || !s.who.same(&o.who) || len(s.insns) != len(o.insns) || len(s.idents) != len(o.idents) ||
-		len(s.refs) != len(o.refs) || len(s.fdArray) != len(o.fdArray) {
-		return false
-	}
-	for i := range s.insns {
-		if s.insns[i] != o.insns[i] {
-			return false
-		}
-	}
-	for i := range s.refs {
-		if s.refs[i] != o.refs[i] {
-			return false
-		}
-	}
-	for i := range s.fdArray {
-		if s.fdArray[i] != o.fdArray[i] {
-			return false
-		}
-	}
-	for i := range s.idents {
-		if s.idents[i] != o.idents[i] {
-			return false
-		}
-	}
-	return bytes.Equal(s.funcInfo, o.funcInfo) && bytes.Equal(s.lineInfo, o.lineInfo) && bytes.Equal(s.coreRelos, o.coreRelos) &&
-		bytes.Equal(s.license, o.license)
+	return s.attr == o.attr && s.size == o.size && s.who.same(&o.who) && bytes.Equal(s.code, o.code) &&
+		slices.Equal(s.fdArray, o.fdArray) && slices.Equal(s.idents, o.idents) && bytes.Equal(s.license, o.license) &&
+		bytes.Equal(s.funcInfo, o.funcInfo) && bytes.Equal(s.lineInfo, o.lineInfo) && bytes.Equal(s.coreRelos, o.coreRelos)
 }
