@@ -277,7 +277,11 @@ func FuzzPrepare(f *testing.F) {
 			}
 		}
 		for _, m := range p.setup.Maps {
-			if m.Value > maxValue || m.Type != mapArena && m.Max > 1 && uint64(m.Max)*(uint64(m.Key)+uint64(m.Value)) > maxMapBytes {
+			if m.Type == mapRingbuf || m.Type == mapUserRingbuf {
+				if m.Max > maxRing {
+					t.Errorf("a large stand-in: %+v", m)
+				}
+			} else if m.Value > maxValue || m.Type != mapArena && m.Max > 1 && uint64(m.Max)*(uint64(m.Key)+uint64(m.Value)) > maxMapBytes {
 				t.Errorf("a large stand-in: %+v", m)
 			}
 		}

@@ -247,12 +247,6 @@ func words(log string) verifierlog.Log { return verifierlog.Parse(log, verifierl
 // because says what is different here that such a failure may hang on, after what the program did here.
 func because(a *load.Attempt, o *Options, r *load.Replay) string {
 	var why []string
-	if h := a.Evidence.Harden; h >= 0 && r.Harden >= 0 && h != r.Harden {
-		why = append(why, fmt.Sprintf("net.core.bpf_jit_harden is %d and was %d", r.Harden, h))
-	}
-	if a.Errno == int(unix.ENOSPC) && a.Evidence.LogSize > 0 {
-		why = append(why, fmt.Sprintf("it asked for no log, and the loader's had only %d bytes", a.Evidence.LogSize))
-	}
 	differs := func(what, here, there string) {
 		if here != there && here != "" && there != "" {
 			why = append(why, fmt.Sprintf("%s is %s and was %s", what, here, there))
@@ -267,18 +261,23 @@ func because(a *load.Attempt, o *Options, r *load.Replay) string {
 	}
 	const alwaysOn = "CONFIG_BPF_JIT_ALWAYS_ON"
 	switch {
+	case a.FailedStage == load.Permission, r.Original.Errno == int(unix.EPERM):
+		sysctl("kernel.unprivileged_bpf_disabled")
+		differs("lockdown", o.Here.Lockdown, o.Recorded.Lockdown)
 	case notCompiled(a):
+		if h := a.Evidence.Harden; h >= 0 && r.Harden >= 0 && h != r.Harden {
+			why = append(why, fmt.Sprintf("net.core.bpf_jit_harden is %d and was %d", r.Harden, h))
+		}
 		sysctl("net.core.bpf_jit_enable")
 		differs(alwaysOn, o.Here.Config[alwaysOn], o.Recorded.Config[alwaysOn])
 		if a.FailedStage == load.JIT {
 			sysctl("net.core.bpf_jit_limit")
 			why = append(why, "the memory for compiled programs may be less used")
 		}
+	case a.Errno == int(unix.ENOSPC) && a.Evidence.LogSize > 0:
+		why = append(why, fmt.Sprintf("it asked for no log, and the loader's had only %d bytes", a.Evidence.LogSize))
 	case a.Errno == int(unix.EMFILE):
 		why = append(why, "no descriptor is wanting")
-	case a.FailedStage == load.Permission:
-		sysctl("kernel.unprivileged_bpf_disabled")
-		differs("lockdown", o.Here.Lockdown, o.Recorded.Lockdown)
 	}
 	differs("the kernel", o.Here.Release, o.Recorded.Release)
 	if len(why) == 0 {

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/go-quicktest/qt"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+const traces = "../demo/testdata/traces/"
+
+// explainProve runs explain --prove --json and returns the attempts of a patient.
+func explainProve(t *testing.T, trace, program string) []load.Attempt {
+	t.Helper()
+	out, err := bpfwhy("explain", "--json", "--failed", "--prove", trace).Output()
+	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s %v", out, err))
+	return attemptsOf(t, out, program)
+}
+
+// TestGuestProve: recorded here, proved here, with net.core.bpf_jit_harden=2.
+func TestGuestProve(t *testing.T) {
+	vmtest.Guest(t)
+	const harden = "/proc/sys/net/core/bpf_jit_harden"
+	old, err := os.ReadFile(harden)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(harden, []byte("2"), 0o644)))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(os.WriteFile(harden, old, 0o644))) })
+	dir := t.TempDir()
+	self, err := os.Executable()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.Symlink(self, filepath.Join(dir, "load"))))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	recording := func(patient string) string {
+		name := filepath.Join(dir, patient)
+		out, err := bpfwhy("run", "--record", name, "--", "load", patient).CombinedOutput()
+		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
+		return name
+	}
+	before := programs(t)
+
+	// The kernels of this test have an interpreter.
+	a := explainProve(t, recording("far-calls-elf"), "far_calls")
+	qt.Assert(t, qt.HasLen(a, 1))
+	qt.Check(t, qt.Equals(a[0].Outcome, load.LoadedNotJITed))
+	qt.Check(t, qt.Equals(a[0].Diagnosis.Rule, "BLIND003"))
+	qt.Check(t, qt.Equals(a[0].Diagnosis.HowKnown, load.Reproduced))
+	r := a[0].Replay
+	qt.Assert(t, qt.Equals(r.Verdict, load.ReplayReproduced))
+	qt.Check(t, qt.Equals(r.Harden, 2))
+	qt.Check(t, qt.Equals(r.Original.Outcome, load.LoadedNotJITed))
+	qt.Check(t, qt.Equals(r.Repaired.Outcome, load.Loaded))
+	qt.Check(t, qt.IsTrue(r.Repaired.JITedBytes > 0))
+
+	// Root's replay of a loader without capabilities has none either.
+	a = explainProve(t, recording("no-capability"), "no_capability")
+	qt.Assert(t, qt.HasLen(a, 1))
+	qt.Check(t, qt.Equals(a[0].Diagnosis.HowKnown, load.Reproduced))
+	qt.Check(t, qt.Equals(a[0].Replay.Original.Errno, 1))
+
+	// The loader asked for no log.
+	a = explainProve(t, recording("null-map-value-nolog"), "null_map")
+	qt.Assert(t, qt.HasLen(a, 1))
+	qt.Check(t, qt.Equals(a[0].Replay.Verdict, load.ReplayReproduced))
+	qt.Check(t, qt.Equals(a[0].Diagnosis.Rule, "VER001"))
+
+	a = explainProve(t, recording("bad-map-fd"), "bad_map")
+	qt.Assert(t, qt.HasLen(a, 1))
+	qt.Check(t, qt.Equals(a[0].Replay.Verdict, load.ReplayDiscarded))
+	qt.Check(t, qt.IsNil(a[0].Replay.Original))
+
+	qt.Check(t, qt.Equals(programs(t), before)) // nothing stays loaded
+}
+
+// programs is how much memory compiled programs take.
+func programs(t *testing.T) (n int) {
+	b, err := os.ReadFile("/proc/vmallocinfo")
+	qt.Assert(t, qt.IsNil(err))
+	return bytes.Count(b, []byte("bpf_jit_alloc")) + bytes.Count(b, []byte("bpf_prog_alloc"))
+}
+
+// The JSON of a replay is what the schema says, and people get a line of it.
+func TestProveOutput(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/schema/load-v1.schema.json")
+	qt.Assert(t, qt.IsNil(err))
+	for name, want := range map[string]load.ReplayVerdict{
+		"6.12/uninit-register": load.ReplayReproduced,
+		"6.12/bad-map-fd":      load.ReplayDiscarded,
+		"6.12/lockdown":        load.ReplayRefused, // nothing is known of the loader
+		"6.12/emfile":          load.ReplayNotReproduced,
+	} {
+		file := traces + name + ".trace"
+		out, err := bpfwhy("explain", "--json", "--failed", "--prove", file).Output()
+		qt.Assert(t, qt.IsNil(err))
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(out))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.IsNil(schema.Validate(v)))
+		var a load.Attempt
+		qt.Assert(t, qt.IsNil(json.Unmarshal(out, &a)))
+		qt.Check(t, qt.Equals(a.Replay.Verdict, want), qt.Commentf("%s: %s", name, a.Replay.Why))
+		text, err := bpfwhy("explain", "--prove", file).Output()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.StringContains(string(text), "\n  proved    "))
+		qt.Check(t, qt.Equals(strings.Contains(string(text), "known     reproduced"), want == load.ReplayReproduced), qt.Commentf("%s", text))
+	}
+	// Without the flag nothing is loaded.
+	out, err := bpfwhy("explain", "--json", traces+"6.12/uninit-register.trace").Output()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Not(qt.StringContains(string(out), `"replay"`)))
+}
+
+// What is not a whole trace is refused in one line, before anything of it is loaded.
+func TestProveBadInput(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	good, err := os.ReadFile(traces + "6.12/uninit-register.trace")
+	qt.Assert(t, qt.IsNil(err))
+	write := func(name string, b []byte) string {
+		name = filepath.Join(dir, name)
+		qt.Assert(t, qt.IsNil(os.WriteFile(name, b, 0o600)))
+		return name
+	}
+	flipped := bytes.Clone(good)
+	flipped[len(flipped)/2] ^= 0xff
+	for name, test := range map[string]struct{ arg, want string }{
+		"a rule":      {"BLIND001", "no such file"},
+		"stdin":       {"-", "give it as a file"},
+		"a folder":    {dir, "is not a regular file"},
+		"text":        {write("text", []byte("load program: errno 524\n")), "not a recorded trace"},
+		"empty":       {write("empty", nil), "not a recorded trace"},
+		"cut":         {write("cut", good[:len(good)-20]), "trace ends early"},
+		"flipped":     {write("flipped", flipped), "explain .*flipped: "},
+		"gzip of two": {write("two", append(bytes.Clone(good), good...)), "explain .*two: "},
+		"json":        {write("json", []byte(`{"header":{"schema":"bpfwhy.trace/v1"}}`+"\n"+`{"call":{"ret":"x"}}`+"\n")), "explain .*json: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := bpfwhy("explain", "--prove", test.arg)
+			var stdout, stderr strings.Builder
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			err := cmd.Run()
+			e, ok := err.(*exec.ExitError)
+			qt.Assert(t, qt.IsTrue(ok), qt.Commentf("%v", err))
+			qt.Check(t, qt.Equals(e.ExitCode(), 2))
+			qt.Check(t, qt.Equals(stdout.String(), ""))
+			qt.Check(t, qt.Matches(stderr.String(), `bpfwhy: [^\n]*`+test.want+`[^\n]*\n`))
+		})
+	}
+}
