@@ -45,6 +45,10 @@ type Options struct {
 	Several bool
 	// Maps lets the code read the map's value.
 	Maps bool
+	// Tail adds so many slots of code behind the long jump, none of which grows.
+	// Where the jump wraps, that is where it goes: never run such a program
+	// without a tail of at least 33,000, nor on a host.
+	Tail int
 	// Rich adds what the verifier rewrites: the context, helpers, divisions,
 	// dead code. The need of the jump is then that of the submitted code.
 	Rich bool
@@ -144,6 +148,10 @@ type builder struct {
 	p      *Program
 	sub    bool
 	target int // of the long jump
+	// clean says that tmp does not come from acc. Only then it is mixed into
+	// acc, which otherwise might lose what it holds, and with it every trace of
+	// the code before.
+	clean bool
 }
 
 func move(dst, src uint8) insn.Instruction { return insn.Instruction{Code: 0xbf, Dst: dst, Src: src} }
@@ -187,36 +195,38 @@ func (b *builder) leave() {
 	b.add(move(r0, acc), insn.Instruction{Code: 0x77, Dst: r0, Imm: 32}, insn.Instruction{Code: 0xaf, Dst: r0, Src: acc}, insn.Instruction{Code: 0x95})
 }
 
-// some adds a little code of any kind.
+// some adds n instructions.
 func (b *builder) some(n int) {
-	for range n {
-		b.plain()
+	for end := len(b.p.Insns) + n; len(b.p.Insns) < end; {
+		b.plain(end - len(b.p.Insns))
 	}
 }
 
-// plain adds one instruction that has no immediate to blind.
-func (b *builder) plain() {
-	switch b.rnd.IntN(12) {
-	case 0:
+// plain adds an instruction or three that have no immediate to blind.
+func (b *builder) plain(size int) {
+	switch n := b.rnd.IntN(12); {
+	case n == 0:
 		b.add(move(tmp, acc))
-	case 1:
+		b.clean = false
+	case n == 1:
 		b.add(insn.Instruction{Code: 0x87, Dst: acc}) // neg
-	case 2:
-		b.add(insn.Instruction{Code: 0x1f, Dst: acc, Src: tmp}) // sub
-	case 3:
+	case n == 2:
 		b.add(insn.Instruction{Code: 0xdc, Dst: tmp, Imm: 64}) // to big endian
-	case 4:
-		b.add(load(tmp, fp, second))
-	case 5:
+	case n == 3:
 		b.add(insn.Instruction{Code: 0x67, Dst: tmp, Imm: 1 + b.rnd.Int32N(20)}) // shift
-	case 6:
+	case n == 4:
 		b.add(insn.Instruction{Code: 0x77, Dst: tmp, Imm: 1 + b.rnd.Int32N(20)})
-	case 7, 8:
+	case n == 5:
 		b.add(insn.Instruction{Code: 0xaf, Dst: tmp, Src: acc})
-	case 9:
-		b.add(insn.Instruction{Code: 0xaf, Dst: acc, Src: tmp})
+		b.clean = false
+	case n == 6 && size >= 3:
+		// acc ^= acc >> n
+		b.add(move(r0, acc), insn.Instruction{Code: 0x77, Dst: r0, Imm: 1 + b.rnd.Int32N(60)}, insn.Instruction{Code: 0xaf, Dst: acc, Src: r0})
+	case !b.clean:
+		b.add(load(tmp, fp, second))
+		b.clean = true
 	default:
-		b.add(insn.Instruction{Code: 0x0f, Dst: acc, Src: tmp})
+		b.add(insn.Instruction{Code: []uint8{0x0f, 0x1f, 0xaf}[b.rnd.IntN(3)], Dst: acc, Src: tmp}) // add, sub, xor
 	}
 }
 
@@ -224,7 +234,11 @@ func (b *builder) imm() int32 { return b.rnd.Int32() | 1 }
 
 // grown adds code with an immediate to blind, of at most size slots after it.
 func (b *builder) grown(size int) {
-	switch n := b.rnd.IntN(14); {
+	n := b.rnd.IntN(14)
+	if n <= 2 || n == 6 {
+		b.clean = true
+	}
+	switch {
 	case n == 0 && size >= 8:
 		b.add(insn.Instruction{Code: 0x18, Dst: tmp, Imm: b.imm()}, insn.Instruction{Imm: b.imm()})
 	case n == 1 && size >= 4:
@@ -252,6 +266,7 @@ func (b *builder) grown(size int) {
 // relation to acc, and returns a comparison of it.
 func (b *builder) condition(register bool) insn.Instruction {
 	b.add(load(tmp, fp, second), insn.Instruction{Code: 0xaf, Dst: tmp, Src: acc})
+	b.clean = false
 	if register {
 		code := []uint8{0x2d, 0x3d, 0x6d, 0xad, 0xbd, 0xcd, 0x5d, 0x4d}[b.rnd.IntN(8)]
 		b.add(load(r5, fp, second))
@@ -278,6 +293,7 @@ func (b *builder) branch() {
 	in.Off = 3
 	b.add(in)
 	b.some(3)
+	b.clean = false
 }
 
 // span adds code that takes so many slots after blinding.
@@ -294,10 +310,10 @@ func (b *builder) span(size, grown int) {
 		case left >= 3 && left <= next:
 			b.grown(left)
 			next -= every
-		case b.o.Rich && left >= 40 && b.rnd.IntN(60) == 0:
+		case b.o.Rich && left >= 40 && b.rnd.IntN(250) == 0:
 			b.rich()
 		default:
-			b.plain()
+			b.plain(left)
 		}
 		left -= b.width(before, len(b.p.Insns))
 	}
@@ -325,6 +341,7 @@ func (b *builder) long() {
 		b.forward(b.condition(false), need)
 	}
 	b.some(b.rnd.IntN(30))
+	b.some(b.o.Tail)
 }
 
 // other is a jump beside the long one, which ends a little later.
@@ -368,12 +385,14 @@ func (b *builder) aim(at int) {
 		panic(fmt.Sprintf("randprog: an offset of %d; more has to grow", off))
 	}
 	b.p.Insns[at].Off = int16(off)
+	b.clean = false
 }
 
 // loop adds code that runs twice. The jump back needs -need.
 func (b *builder) loop(need int) {
 	b.add(insn.Instruction{Code: 0xb7, Dst: count, Imm: 2})
 	b.target = len(b.p.Insns)
+	b.clean = false
 	decrement := insn.Instruction{Code: 0x07, Dst: count, Imm: -1}
 	jump := insn.Instruction{Code: 0x55, Dst: count}
 	tail := []insn.Instruction{decrement}
@@ -403,9 +422,10 @@ func (b *builder) rich() {
 	case 0:
 		b.add(insn.Instruction{Code: 0x61, Dst: tmp, Src: ctx, Off: []int16{0, 4, 8, 16, 32, 40}[b.rnd.IntN(6)]})
 		b.add(insn.Instruction{Code: 0xaf, Dst: acc, Src: tmp})
+		b.clean = true
 	case 1:
 		if b.o.Sub {
-			b.plain() // old kernels want no packet access beside calls
+			b.plain(3) // old kernels want no packet access beside calls
 			return
 		}
 		b.add(insn.Instruction{Code: 0x28, Imm: b.rnd.Int32N(60)}, insn.Instruction{Code: 0x0f, Dst: acc, Src: r0})
@@ -413,12 +433,12 @@ func (b *builder) rich() {
 		b.add(insn.Instruction{Code: 0x63, Dst: ctx, Src: acc, Off: 48 + 4*int16(b.rnd.IntN(4))}) // cb
 	case 3:
 		b.condition(false)
-		b.add(insn.Instruction{Code: 0x3f, Dst: acc, Src: tmp}) // divide
-		b.add(insn.Instruction{Code: 0x1f, Dst: acc, Src: tmp})
+		b.add(load(r0, fp, second), insn.Instruction{Code: 0x3f, Dst: r0, Src: tmp}) // divide
+		b.add(insn.Instruction{Code: 0x0f, Dst: acc, Src: r0})
 	case 4:
 		b.condition(false)
 		b.add(insn.Instruction{Code: 0x9c, Dst: tmp, Src: acc}) // modulo, 32 bits
-		b.add(insn.Instruction{Code: 0x0f, Dst: acc, Src: tmp})
+		b.add(move(r0, tmp), insn.Instruction{Code: 0x67, Dst: r0, Imm: 40}, insn.Instruction{Code: 0x0f, Dst: acc, Src: r0})
 	case 5:
 		b.add(insn.Instruction{Code: 0x85, Imm: []int32{5, 8, 118}[b.rnd.IntN(3)]}) // ktime, processor, jiffies
 	case 6:
@@ -426,5 +446,6 @@ func (b *builder) rich() {
 		b.add(insn.Instruction{Code: 0xb7, Dst: r0}, insn.Instruction{Code: 0x55, Dst: r0, Off: 1})
 		b.add(insn.Instruction{Code: 0x05, Off: 3})
 		b.some(3)
+		b.clean = false
 	}
 }

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/randprog"
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/rewrite"
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) {
+	guardian.Main()
+	os.Exit(m.Run())
+}
+
+const tallyFile = "blinding.json"
+
+func TestKernels(t *testing.T) {
+	vmtest.Run(t, "^TestGuest", vm.Machine{Env: []string{"BPFWHY_LONG=" + os.Getenv("BPFWHY_LONG"), "BPFWHY_PROGRAMS=" + os.Getenv("BPFWHY_PROGRAMS")}})
+}
+
+// harden changes the sysctl of a lab machine.
+func harden(t testing.TB, value string) {
+	t.Helper()
+	if _, err := os.Stat(wire.SpecPath); err != nil {
+		t.Fatal("changes the machine: only in one of the lab")
+	}
+	qt.Assert(t, qt.IsNil(os.WriteFile("/proc/sys/net/core/bpf_jit_harden", []byte(value), 0)))
+}
+
+func TestGuestCorpus(t *testing.T) {
+	kernel := vmtest.Guest(t)
+	harden(t, "0")
+	c := corpus(t, 1000, programs(25, 100), func() { harden(t, "2") })
+	harden(t, "0")
+	c.Kernel = kernel
+	text, err := json.Marshal(c)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(wire.OutDir, tallyFile), text, 0o644)))
+}
+
+// TestGuestWrap shows the silent miscompilation, and that nobody loads it.
+func TestGuestWrap(t *testing.T) {
+	kernel := vmtest.Guest(t)
+	m := values(t)
+	p := randprog.New(randprog.Options{Seed: 3, Shape: randprog.Loop, Delta: 1, Tail: 33_000})
+	k := thisKernel()
+	v, err := blinding.Check(p.Insns, k)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(v.Jump.Need, -32_769))
+	qt.Assert(t, qt.Equals(v.Wraps, !k.RangeCheck))
+	qt.Assert(t, qt.Equals(v.Failure, map[bool]blinding.Failure{true: blinding.RangeCheck, false: blinding.Wrap}[k.RangeCheck]))
+
+	spec := specOf(t, p, m)
+	harden(t, "0")
+	defer harden(t, "0")
+	prog, err := plain(spec)
+	qt.Assert(t, qt.IsNil(err))
+	right := run(t, prog, p.Seed)
+	prog.Close()
+
+	harden(t, "2")
+	prog, err = plain(spec)
+	if v.Wraps {
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsFalse(uncompiled(prog)))
+		wrong := run(t, prog, p.Seed)
+		t.Logf("%s: loaded, compiled, and %d of %d results are wrong", kernel, differ(right, wrong), inputs)
+		qt.Check(t, qt.IsTrue(differ(right, wrong) > inputs/2))
+	} else if err == nil {
+		qt.Check(t, qt.IsTrue(uncompiled(prog)))
+	}
+	if err == nil {
+		prog.Close()
+	}
+
+	if v.Wraps {
+		_, err = (&Loader{Off: true}).NewProgram(spec)
+		qt.Check(t, qt.ErrorIs(err, ErrMiscompiled))
+		t.Logf("%+v", err)
+	}
+	var repair Repair
+	l := Loader{Report: func(r Repair) { repair = r }}
+	prog, err = l.NewProgram(spec)
+	qt.Assert(t, qt.IsNil(err))
+	defer prog.Close()
+	qt.Check(t, qt.IsFalse(uncompiled(prog)))
+	qt.Check(t, qt.DeepEquals(run(t, prog, p.Seed), right))
+	qt.Check(t, qt.Equals(repair.Early, v.Wraps))
+}
+
+func differ(a, b []uint32) int {
+	n := 0
+	for i := range a {
+		if a[i] != b[i] {
+			n++
+		}
+	}
+	return n
+}
+
+// TestGuestTighter: what the verifier adds takes a jump out of reach that was
+// left alone, so that the first repair fails.
+func TestGuestTighter(t *testing.T) {
+	vmtest.Guest(t)
+	m := values(t)
+	const widest = blinding.MaxOffset
+	// A jump that is too long, and another that just is not.
+	p := randprog.New(randprog.Options{Seed: 13, Delta: 5, Several: true, Rich: true})
+	r, err := rewrite.Rewrite(p.Insns, rewrite.Options{Kernel: thisKernel(), Limit: widest})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(r.Changed() && r.After.Margin < 60))
+	spec := specOf(t, p, m)
+	harden(t, "0")
+	defer harden(t, "0")
+	prog, err := plain(spec)
+	qt.Assert(t, qt.IsNil(err))
+	right := run(t, prog, p.Seed)
+	prog.Close()
+
+	harden(t, "2")
+	var repair Repair
+	l := Loader{Limits: []int{widest, 20_000}, RequireJIT: true, Report: func(r Repair) { repair = r }}
+	prog, err = l.NewProgram(spec)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(repair.Loads, 2))
+	qt.Check(t, qt.Equals(repair.Limit, 20_000))
+	qt.Check(t, qt.IsFalse(repair.Early))
+	qt.Check(t, qt.IsFalse(uncompiled(prog)))
+	qt.Check(t, qt.DeepEquals(run(t, prog, p.Seed), right))
+	prog.Close()
+
+	// It is remembered.
+	prog, err = l.NewProgram(spec)
+	qt.Assert(t, qt.IsNil(err))
+	prog.Close()
+	qt.Check(t, qt.Equals(repair.Loads, 0))
+	qt.Check(t, qt.IsTrue(repair.Early))
+
+	// With the widest alone it is hopeless, and the error says what was tried.
+	_, err = (&Loader{Limits: []int{widest}, RequireJIT: true}).NewProgram(spec)
+	var e *Error
+	qt.Assert(t, qt.ErrorAs(err, &e))
+	qt.Check(t, qt.Matches(e.Diagnosis.Rule, "BLIND00[123]"))
+	qt.Check(t, qt.Equals(e.Program, spec.Name))
+	t.Logf("%+v", err)
+}
+
+// TestGuestObject loads an ELF object with a map, functions, CO-RE and line
+// information in each of the ways.
+func TestGuestObject(t *testing.T) {
+	vmtest.Guest(t)
+	spec, err := ebpf.LoadCollectionSpec("testdata/sparse.o")
+	qt.Assert(t, qt.IsNil(err))
+	harden(t, "0")
+	defer harden(t, "0")
+	var reports []Repair
+	l := &Loader{RequireJIT: true, Report: func(r Repair) { reports = append(reports, r) }}
+	plain, err := l.NewCollection(spec)
+	qt.Assert(t, qt.IsNil(err))
+	defer plain.Close()
+	qt.Assert(t, qt.HasLen(reports, 0))
+	qt.Assert(t, qt.IsNil(plain.Maps["values"].Put(uint32(0), uint64(0x123456789))))
+
+	harden(t, "2")
+	// As it is, it fails one way or the other, and says why.
+	_, err = (&Loader{Off: true, RequireJIT: true}).NewCollection(spec)
+	var e *Error
+	qt.Assert(t, qt.ErrorAs(err, &e))
+	qt.Check(t, qt.Equals(e.Program, "far"))
+	qt.Check(t, qt.Matches(e.Diagnosis.Rule, "BLIND00[23]"))
+	t.Logf("%v\n%+v", err, err)
+
+	coll, err := l.NewCollectionWithOptions(spec, ebpf.CollectionOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(reports, 1))
+	qt.Check(t, qt.Equals(reports[0].Program, "far"))
+	qt.Check(t, qt.Equals(reports[0].Loads, 1))
+	compare(t, plain, coll)
+	coll.Close()
+
+	var to struct {
+		Far    *ebpf.Program `ebpf:"far"`
+		Others struct {
+			Near   *ebpf.Program `ebpf:"near"`
+			Values *ebpf.Map     `ebpf:"values"`
+		}
+	}
+	l.memory = memory{}
+	qt.Assert(t, qt.IsNil(l.LoadAndAssign(spec, &to, nil)))
+	qt.Assert(t, qt.HasLen(reports, 2))
+	compare(t, plain, &ebpf.Collection{
+		Programs: map[string]*ebpf.Program{"far": to.Far, "near": to.Others.Near},
+		Maps:     map[string]*ebpf.Map{"values": to.Others.Values},
+	})
+	to.Far.Close()
+	to.Others.Near.Close()
+	to.Others.Values.Close()
+
+	// The package's functions remember, too.
+	for range 2 {
+		coll, err = NewCollection(spec)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.IsFalse(uncompiled(coll.Programs["far"])))
+		coll.Close()
+	}
+	qt.Check(t, qt.HasLen(standard.memory.broken, 1))
+}
+
+// compare holds a repaired collection against one that was not blinded.
+func compare(t *testing.T, plain, repaired *ebpf.Collection) {
+	t.Helper()
+	qt.Assert(t, qt.IsNil(repaired.Maps["values"].Put(uint32(0), uint64(0x123456789))))
+	for name := range plain.Programs {
+		qt.Assert(t, qt.IsFalse(uncompiled(repaired.Programs[name])))
+		var want, got []uint32
+		for _, data := range packets(1) {
+			data = append(data, make([]byte, data[0])...)
+			for _, result := range []struct {
+				prog *ebpf.Program
+				to   *[]uint32
+			}{{plain.Programs[name], &want}, {repaired.Programs[name], &got}} {
+				ret, err := result.prog.Run(&ebpf.RunOptions{Data: data})
+				qt.Assert(t, qt.IsNil(err))
+				*result.to = append(*result.to, ret)
+			}
+		}
+		qt.Check(t, qt.DeepEquals(got, want))
+	}
+}
+
+// TestGuestLines: lines of source and functions go where their instructions
+// went, as the kernel has them.
+func TestGuestLines(t *testing.T) {
+	vmtest.Guest(t)
+	harden(t, "0") // blinding moves the lines, too
+	spec, err := ebpf.LoadCollectionSpec("testdata/sparse.o")
+	qt.Assert(t, qt.IsNil(err))
+	coll, err := ebpf.NewCollection(spec)
+	qt.Assert(t, qt.IsNil(err))
+	defer coll.Close()
+	want := lines(t, coll.Programs["far"])
+	qt.Assert(t, qt.IsTrue(len(want) > 10))
+
+	c, err := codeOf(spec.Programs["far"].Instructions)
+	qt.Assert(t, qt.IsNil(err))
+	r, err := rewrite.Rewrite(c.insns, rewrite.Options{Limit: 5000})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(r.Islands > 10))
+	changed := rewritten{"far": c.apply(spec.Programs["far"].Instructions, r)}
+	again, err := ebpf.NewCollection(changed.collection(spec))
+	qt.Assert(t, qt.IsNil(err))
+	defer again.Close()
+	qt.Check(t, qt.DeepEquals(lines(t, again.Programs["far"]), want))
+}
+
+// lines are the lines of a program with the instruction at which each begins,
+// without the distance that it jumps, and its functions.
+func lines(t *testing.T, prog *ebpf.Program) (list []string) {
+	t.Helper()
+	info, err := prog.Info()
+	qt.Assert(t, qt.IsNil(err))
+	code := translated(t, prog)
+	infos, err := info.LineInfos()
+	qt.Assert(t, qt.IsNil(err))
+	for _, l := range infos {
+		in := code[l.Offset]
+		list = append(list, fmt.Sprintf("%v %d: %02x r%d r%d", l.Line, l.Line.LineNumber(), in.Code, in.Dst, in.Src))
+	}
+	functions, err := info.FuncInfos()
+	qt.Assert(t, qt.IsNil(err))
+	for _, f := range functions {
+		list = append(list, fmt.Sprintf("%s: %02x", f.Func.Name, code[f.Offset].Code))
+	}
+	return list
+}
+
+// TestGuestErrors: what has nothing to do with blinding is cilium/ebpf's error,
+// with a diagnosis.
+func TestGuestErrors(t *testing.T) {
+	vmtest.Guest(t)
+	harden(t, "2")
+	defer harden(t, "0")
+	spec := &ebpf.ProgramSpec{
+		Name: "lost", Type: ebpf.SocketFilter, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Reg(asm.R0, asm.R7), asm.Return()},
+	}
+	_, err := NewProgram(spec)
+	var v *ebpf.VerifierError
+	qt.Assert(t, qt.ErrorAs(err, &v))
+	qt.Check(t, qt.ErrorIs(err, unix.EACCES))
+	var e *Error
+	qt.Assert(t, qt.ErrorAs(err, &e))
+	qt.Check(t, qt.Matches(e.Diagnosis.Rule, "VER.*"))
+	qt.Check(t, qt.Equals(e.Program, "lost"))
+	qt.Check(t, qt.IsFalse(strings.Contains(fmt.Sprintf("%v", err), "\n")))
+	qt.Check(t, qt.IsTrue(strings.Contains(fmt.Sprintf("%+v", err), "R7 !read_ok")))
+	t.Logf("%v\n%+v", err, err)
+
+	_, err = NewCollection(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"lost": spec}})
+	qt.Assert(t, qt.ErrorAs(err, &e))
+	qt.Check(t, qt.Equals(e.Program, "lost"))
+	qt.Check(t, qt.Matches(e.Diagnosis.Rule, "VER.*"))
+}
+
+// TestHostCorpus blinds what is loaded on this machine for some seconds.
+func TestHostCorpus(t *testing.T) {
+	if os.Getuid() != 0 || os.Getenv("BPFWHY_HOST_SYSCTL") != "1" {
+		t.Skip("needs root and BPFWHY_HOST_SYSCTL=1")
+	}
+	var raised *guardian.Raised
+	corpus(t, 5000, programs(150, 1000), func() {
+		var err error
+		raised, err = guardian.RaiseHarden(context.Background(), 2)
+		qt.Assert(t, qt.IsNil(err))
+		t.Cleanup(func() {
+			report, err := raised.Restore()
+			qt.Check(t, qt.IsNil(err))
+			t.Log(report)
+		})
+	})
+}
