@@ -8,6 +8,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/cli"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
 	"github.com/bpfwhy/bpfwhy/internal/replay"
@@ -17,6 +18,7 @@ func main() {
 	// The executable is also its own helpers, told apart by argv[0].
 	launch.Main()
 	guardian.Main()
+	interpose.Main()
 	patient.Main()
 	replay.Main()
 	os.Exit(cli.Main(os.Args))

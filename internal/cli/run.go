@@ -9,9 +9,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
+	"github.com/bpfwhy/bpfwhy/internal/capture"
+	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +26,7 @@ type runOptions struct {
 	selection
 	user   string
 	output string
+	repair bool
 	args   []string
 }
 
@@ -31,7 +38,12 @@ func newRun() *cobra.Command {
 		Long: `Run a command, watch it and all its children, and explain on standard error, when it ends, each load that
 failed or was not compiled. The command keeps the terminal, its descriptors and its signals; the exit status is
 its own (128 + the signal that ended it, 126 not executable, 127 not found). When it cannot be watched, it is not
-started and the status is 2.`,
+started and the status is 2.
+
+With --repair, programs that constant blinding would break (net.core.bpf_jit_harden) are loaded in a form in which it does not,
+whoever loads them and in whatever language: the command's program loads wait until bpfwhy has looked at them. A
+program that is not in danger is left to the kernel, and so is all that is not understood. No setting of the
+machine is changed. What cannot be repaired or watched here is said in one line, and the command runs all the same.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("run: no command was given")
@@ -46,6 +58,7 @@ started and the status is 2.`,
 	o.flags(c)
 	c.Flags().StringVar(&o.user, "user", "", "run the command as this user (name or uid), with the user's groups")
 	c.Flags().StringVar(&o.output, "output", "", "write the explanations to this file instead, as they come (mode 0600)")
+	c.Flags().BoolVar(&o.repair, "repair", false, "load programs that constant blinding breaks in a form in which it does not")
 	c.Flags().SetInterspersed(false) // what follows the command's name is the command's
 	return c
 }
@@ -70,28 +83,37 @@ func run(o runOptions) error {
 
 	// Signals first: from here on a Ctrl-C is the command's.
 	signals := launch.Signals()
-	p, err := cmd.Start()
+	p, fixes, err := start(cmd, &o)
 	if err != nil {
 		return err
 	}
 	opts.PIDs = []int{p.PID}
 	opts.OnlyFollowed = true
-	c, err := openCapture(context.Background(), opts)
-	if err != nil {
+	c, header, err := openRun(opts)
+	if err != nil && !o.repair {
 		p.Abandon()
 		return fmt.Errorf("%w; %s was not started", err, o.args[0])
 	}
+	if err != nil {
+		say("%s runs unwatched: %v", o.args[0], err)
+	}
 	defer c.Close()
-	// A binary built with cgo cannot; that is no reason to disturb the command's standard error.
-	_ = dropPrivileges()
+	if fixes == nil {
+		// A binary built with cgo cannot; that is no reason to disturb the command's standard error. Who loads in the place
+		// of others needs what they have.
+		_ = dropPrivileges()
+	}
 	var sk sink = jsonSink{out}
 	if !o.json {
 		sk = &textSink{text: out.text()}
 	}
-	s, err := newSession(c.Header(), &o.selection, sk)
+	s, err := newSession(header, &o.selection, sk)
 	if err != nil {
 		p.Abandon()
 		return err
+	}
+	if fixes != nil {
+		s.others = fixes.take
 	}
 	// A broken pipe is a held process that a signal has ended: then that is the command's status.
 	if err := p.Release(); err != nil && !errors.Is(err, unix.EPIPE) {
@@ -104,6 +126,9 @@ func run(o runOptions) error {
 	go func() {
 		defer close(done)
 		code, waitErr = p.Wait(signals)
+		if fixes != nil {
+			fixes.proxy.Close() // what the command has left running is left to the kernel
+		}
 	}()
 	// The command goes on whatever becomes of the explanations.
 	werr := s.live(c, done)
@@ -123,6 +148,85 @@ func run(o runOptions) error {
 	if code != 0 {
 		return &status{code: code}
 	}
+	return nil
+}
+
+// start starts the held command, with a proxy for its loads when it is to have one and can.
+func start(cmd *launch.Command, o *runOptions) (*launch.Process, *repairs, error) {
+	if o.repair {
+		p, fixes, err := startRepairing(cmd)
+		if err == nil {
+			return p, fixes, nil
+		}
+		say("%s runs without repairs: %v", o.args[0], err)
+	}
+	p, err := cmd.Start()
+	return p, nil, err
+}
+
+func startRepairing(cmd *launch.Command) (*launch.Process, *repairs, error) {
+	p, listener, err := cmd.StartIntercepted()
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &repairs{}
+	if r.proxy, err = interpose.Start(listener, p.PID, r.add); err != nil {
+		p.Abandon()
+		return nil, nil, err
+	}
+	return p, r, nil
+}
+
+// repairs are a proxy and what it has repaired since it was last asked.
+type repairs struct {
+	proxy *interpose.Proxy
+	mu    sync.Mutex
+	list  []*load.Attempt
+}
+
+// Loads whose report nobody takes any more are not kept for ever.
+const maxRepairs = 10_000
+
+func (r *repairs) add(a *load.Attempt) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.list) < maxRepairs {
+		r.list = append(r.list, a)
+	}
+}
+
+func (r *repairs) take() []*load.Attempt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.list
+	r.list = nil
+	return list
+}
+
+// openRun opens the capture. The source and header are of use with an error too: they are those of a machine on which nothing is seen.
+func openRun(opts capture.Options) (source, trace.Header, error) {
+	c, err := openCapture(context.Background(), opts)
+	if err != nil {
+		return newBlind(), trace.Header{Schema: trace.Schema, Node: *node.Host(), Tool: buildInfo().Version}, err
+	}
+	return c, c.Header(), nil
+}
+
+// blind is a source that sees nothing.
+type blind struct {
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newBlind() *blind { return &blind{closed: make(chan struct{})} }
+
+func (b *blind) Read() (trace.Record, error) {
+	<-b.closed
+	return trace.Record{}, io.EOF
+}
+
+func (b *blind) Close() error {
+	b.once.Do(func() { close(b.closed) })
 	return nil
 }
 

@@ -49,6 +49,9 @@ func (s *textSink) attempt(a *load.Attempt) error {
 	if err := s.text.Line(a); err != nil {
 		return err
 	}
+	if a.Repair != nil {
+		return s.text.Repaired(a)
+	}
 	if a.Diagnosis == nil {
 		return nil
 	}
@@ -66,6 +69,8 @@ type session struct {
 	close   trace.End // of the recording
 	summary render.Summary
 	began   time.Time
+	// others returns attempts that come from elsewhere than the source; nil: there are none.
+	others func() []*load.Attempt
 	// prove loads an attempt's program again; nil: nobody asked for it.
 	prove func(*load.Attempt) error
 }
@@ -128,12 +133,15 @@ func (s *session) live(c source, stop <-chan struct{}) (err error) {
 		select {
 		case r := <-records:
 			if r.error != nil {
-				return errors.Join(s.end(), notEOF(r.error))
+				return errors.Join(s.emitOthers(), s.end(), notEOF(r.error))
 			}
 			if err := s.add(r.Record); err != nil {
 				return err
 			}
 		case <-tick.C:
+			if err := s.emitOthers(); err != nil {
+				return err
+			}
 			if err := s.emit(s.asm.Tick(monotonic() - uint64(lateness))); err != nil {
 				return err
 			}
@@ -178,6 +186,13 @@ func (s *session) add(r trace.Record) error {
 		}
 	}
 	return s.emit(s.asm.Add(r))
+}
+
+func (s *session) emitOthers() error {
+	if s.others == nil {
+		return nil
+	}
+	return s.emit(s.others())
 }
 
 func (s *session) emit(attempts []*load.Attempt) error {

@@ -68,8 +68,8 @@ const (
 )
 
 // Start answers the loads that arrive at the listener, of which it becomes the owner, from now on. pid is the process that sent it. Each
-// load that was repaired is reported, one after the other. The error says in words for people why nothing can be repaired; then each load is
-// left to the kernel as long as the calling process lives.
+// load that was repaired is reported, one after the other. The error says in words for people why nothing can be repaired; the process
+// that sent the listener is of no use then, because nobody answers its loads.
 func Start(l *Listener, pid int, report func(*load.Attempt)) (*Proxy, error) {
 	p := &Proxy{
 		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, report: report, done: make(chan struct{}),
@@ -83,6 +83,7 @@ func Start(l *Listener, pid int, report func(*load.Attempt)) (*Proxy, error) {
 			return p, nil
 		}
 	}
+	l.File.Close()
 	return nil, err
 }
 
@@ -91,6 +92,10 @@ func (p *Proxy) prepare(pid int) error {
 		return err
 	}
 	var err error
+	if p.chargesMemlock = olderThan(5, 11); p.chargesMemlock {
+		// As loaders do themselves. Those who do not are left alone: their limit is not ours.
+		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
+	}
 	if p.we, err = readIdentity(unix.Gettid()); err != nil {
 		return fmt.Errorf("look at our own process: %w", err)
 	}
@@ -116,7 +121,6 @@ func (p *Proxy) prepare(pid int) error {
 	} else if err != unix.EBADF {
 		return fmt.Errorf("take descriptors of the command: %w", err)
 	}
-	p.chargesMemlock = olderThan(5, 11)
 	p.hardened = openSysctl("/proc/sys/net/core/bpf_jit_harden")
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -143,8 +143,11 @@ func stageCell(a *load.Attempt, s load.Stage) string {
 }
 
 func returnCell(a *load.Attempt) string {
-	if a.Outcome == load.Failed {
+	switch {
+	case a.Outcome == load.Failed:
 		return errnoCell(a.Errno, a.ErrnoName)
+	case a.Repair != nil:
+		return "repaired"
 	}
 	if c := a.Evidence.Calls; len(c) > 0 && c[len(c)-1].Ret >= 0 && a.Kind != load.SocketFilter {
 		return fmt.Sprintf("fd %d", c[len(c)-1].Ret)

@@ -68,6 +68,16 @@ func (t *Text) Line(a *load.Attempt) error {
 	return t.write(s + "\n")
 }
 
+// Repaired writes what was done to a program that would not have loaded.
+func (t *Text) Repaired(a *load.Attempt) error {
+	p := page{t: t}
+	p.print("repaired", fmt.Sprintf("constant blinding would have broken it; loaded with %s, %s longer",
+		plural(a.Repair.Islands, "jump island"), plural(a.Repair.InsnsAdded, "instruction")))
+	p.b.WriteByte('\n')
+	_, err := t.w.Write(p.b.Bytes())
+	return err
+}
+
 func (t *Text) write(s string) error {
 	_, err := io.WriteString(t.w, s)
 	return err
