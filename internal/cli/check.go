@@ -66,9 +66,9 @@ func checkAll(o checkOptions) error {
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	write, err := reportWriter(o.format)
-	if err != nil {
-		return fmt.Errorf("check: %w", err)
+	write, ok := reportWriters[o.format]
+	if !ok {
+		return fmt.Errorf("check: --format %s: not text, json or sarif", o.format)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
@@ -92,28 +92,28 @@ func checkAll(o checkOptions) error {
 		return fmt.Errorf("check: no BPF objects below %s", strings.Join(o.paths, ", "))
 	}
 	report.Count()
+	if len(files) == 1 && report.Summary.Bad == 1 && o.format == "text" {
+		return outcome(report) // nothing else to say
+	}
 	if err := write(report); err != nil {
 		return fmt.Errorf("check: write the result: %w", err)
 	}
 	return outcome(report)
 }
 
-// outcome is the exit status. Each object that is no good has a line of its own.
+// outcome is the exit status. The report lists all objects that are no good; one line says it.
 func outcome(r *check.Report) error {
-	var lines []string
+	var bad []check.Object
 	for _, o := range r.Objects {
 		if o.Error != "" {
-			lines = append(lines, fmt.Sprintf("check %s: %s", o.Path, o.Error))
+			bad = append(bad, o)
 		}
 	}
 	switch {
-	case len(lines) == 1:
-		return errors.New(lines[0])
-	case len(lines) > 1:
-		for _, l := range lines {
-			say("%s", l)
-		}
-		return fmt.Errorf("check: %d of %d objects cannot be read", len(lines), len(r.Objects))
+	case len(bad) == 1:
+		return fmt.Errorf("check %s: %s", bad[0].Path, bad[0].Error)
+	case len(bad) > 1:
+		return fmt.Errorf("check: %d of %d objects cannot be read, the first is %s: %s", len(bad), len(r.Objects), bad[0].Path, bad[0].Error)
 	case r.Summary.Fails+r.Summary.Wraps > 0:
 		return &status{code: negative}
 	}
@@ -280,16 +280,10 @@ func progress(done *atomic.Int64, of int) (stop func()) {
 	return func() { close(end); <-ended }
 }
 
-func reportWriter(format string) (func(*check.Report) error, error) {
-	switch format {
-	case "text":
-		return newText(os.Stdout).Check, nil
-	case "json":
-		return func(r *check.Report) error { return render.JSON(os.Stdout, r) }, nil
-	case "sarif":
-		return func(r *check.Report) error { return writeSARIF(r) }, nil
-	}
-	return nil, fmt.Errorf("--format %s: not text, json or sarif", format)
+var reportWriters = map[string]func(*check.Report) error{
+	"text":  func(r *check.Report) error { return newText(os.Stdout).Check(r) },
+	"json":  func(r *check.Report) error { return render.JSON(os.Stdout, r) },
+	"sarif": writeSARIF,
 }
 
 func writeSARIF(r *check.Report) error {

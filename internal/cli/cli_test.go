@@ -70,8 +70,20 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("NO_COLOR", "1")
 			traces, err := filepath.Abs("../demo/testdata/traces") // real ones, by kernel
+			if err != nil {
+				return err
+			}
 			e.Setenv("TRACES", traces)
-			return err
+			objects, err := filepath.Abs("../object/testdata")
+			if err != nil {
+				return err
+			}
+			e.Setenv("OBJECTS", objects)
+			// The header of an object for x86-64.
+			native := make([]byte, 64)
+			copy(native, "\x7fELF\x02\x01\x01")
+			native[16], native[18] = 1, 62
+			return os.WriteFile(filepath.Join(e.WorkDir, "native.o"), native, 0o600)
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {

@@ -18,6 +18,9 @@ func (t *Text) Check(r *check.Report) error {
 	p := page{t: t}
 	t.checkTable(&p, r)
 	for _, o := range r.Objects {
+		if o.Error != "" {
+			p.b.WriteString(t.paint("UNREADABLE", yellow) + "  " + Clean(o.Path+": "+o.Error) + "\n\n")
+		}
 		for i := range o.Programs {
 			checkDetails(&p, o.Path, &o.Programs[i])
 		}
