@@ -122,7 +122,7 @@ func TestGuestTighter(t *testing.T) {
 	m := values(t)
 	const widest = blinding.MaxOffset
 	// A jump that is too long, and another that just is not.
-	p := randprog.New(randprog.Options{Seed: 13, Delta: 5, Several: true, Rich: true})
+	p := randprog.New(randprog.Options{Seed: 15, Delta: 5, Several: true, Rich: 2000, Grown: 40})
 	r, err := rewrite.Rewrite(p.Insns, rewrite.Options{Kernel: thisKernel(), Limit: widest})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsTrue(r.Changed() && r.After.Margin < 60))
@@ -137,7 +137,8 @@ func TestGuestTighter(t *testing.T) {
 	harden(t, "2")
 	var repair Repair
 	l := Loader{Limits: []int{widest, 20_000}, RequireJIT: true, Report: func(r Repair) { repair = r }}
-	prog, err = l.NewProgram(spec)
+	silent := ebpf.ProgramOptions{LogDisabled: true} // or all is loaded twice
+	prog, err = l.NewProgramWithOptions(spec, silent)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(repair.Loads, 2))
 	qt.Check(t, qt.Equals(repair.Limit, 20_000))
@@ -147,14 +148,14 @@ func TestGuestTighter(t *testing.T) {
 	prog.Close()
 
 	// It is remembered.
-	prog, err = l.NewProgram(spec)
+	prog, err = l.NewProgramWithOptions(spec, silent)
 	qt.Assert(t, qt.IsNil(err))
 	prog.Close()
 	qt.Check(t, qt.Equals(repair.Loads, 0))
 	qt.Check(t, qt.IsTrue(repair.Early))
 
 	// With the widest alone it is hopeless, and the error says what was tried.
-	_, err = (&Loader{Limits: []int{widest}, RequireJIT: true}).NewProgram(spec)
+	_, err = (&Loader{Limits: []int{widest}, RequireJIT: true}).NewProgramWithOptions(spec, silent)
 	var e *Error
 	qt.Assert(t, qt.ErrorAs(err, &e))
 	qt.Check(t, qt.Matches(e.Diagnosis.Rule, "BLIND00[123]"))

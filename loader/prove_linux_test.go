@@ -72,7 +72,7 @@ type trial struct {
 func optionsOf(seed uint64) randprog.Options {
 	o := randprog.Any(seed)
 	if seed%4 == 3 {
-		o.Rich, o.Several = true, false
+		o.Rich, o.Several = 250, false
 		o.Delta = -rand.New(rand.NewPCG(seed, 3)).IntN(1400)
 	}
 	return o
@@ -201,7 +201,7 @@ func translatedFunctions(t testing.TB, tr *trial) []insn.Function {
 	}
 	at := slices.IndexFunc(tr.translated, insn.Instruction.IsFuncCall)
 	start := at + 1 + int(tr.translated[at].Off)
-	if !tr.Rich {
+	if tr.Rich == 0 {
 		qt.Assert(t, qt.Equals(len(tr.translated)-start, tr.Program.Functions[1].Len()))
 	}
 	return []insn.Function{{End: start}, {Start: start, End: len(tr.translated)}}
@@ -257,7 +257,7 @@ func (p *patches) failed(t testing.TB) int {
 func (c *tally) judge(t testing.TB, tr *trial, watch *patches) {
 	t.Helper()
 	c.Programs++
-	if tr.Rich {
+	if tr.Rich > 0 {
 		c.Rich++
 	}
 	v := tr.verdict

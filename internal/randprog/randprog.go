@@ -49,9 +49,11 @@ type Options struct {
 	// Where the jump wraps, that is where it goes: never run such a program
 	// without a tail of at least 33,000, nor on a host.
 	Tail int
-	// Rich adds what the verifier rewrites: the context, helpers, divisions,
-	// dead code. The need of the jump is then that of the submitted code.
-	Rich bool
+	// Rich adds what the verifier rewrites, about one in so many instructions:
+	// the context, helpers, divisions, dead code. The need of the jump is then
+	// that of the submitted code. The verifier's time is in proportion to how
+	// many there are. 0 is none.
+	Rich int
 }
 
 // Shape is the kind of a long jump.
@@ -310,7 +312,7 @@ func (b *builder) span(size, grown int) {
 		case left >= 3 && left <= next:
 			b.grown(left)
 			next -= every
-		case b.o.Rich && left >= 40 && b.rnd.IntN(250) == 0:
+		case b.o.Rich > 0 && left >= 40 && b.rnd.IntN(b.o.Rich) == 0:
 			b.rich()
 		default:
 			b.plain(left)
