@@ -103,9 +103,8 @@ type (
 		Notifications []sarifNotification `json:"toolExecutionNotifications,omitempty"`
 	}
 	sarifNotification struct {
-		Level     string          `json:"level"`
-		Message   sarifText       `json:"message"`
-		Locations []sarifLocation `json:"locations,omitempty"`
+		Level   string    `json:"level"`
+		Message sarifText `json:"message"`
 	}
 )
 
@@ -128,7 +127,7 @@ func SARIF(w io.Writer, r *check.Report, at Checkout) error {
 	for _, o := range r.Objects {
 		if o.Error != "" {
 			n := &run.Invocations[0]
-			n.Notifications = append(n.Notifications, sarifNotification{"error", sarifText{o.Path + ": " + o.Error}, []sarifLocation{at.object(o.Path)}})
+			n.Notifications = append(n.Notifications, sarifNotification{"error", sarifText{o.Path + ": " + o.Error}})
 		}
 		for i := range o.Programs {
 			if p := &o.Programs[i]; p.Verdict != check.Loads {
