@@ -41,6 +41,8 @@ func TestMain(m *testing.M) {
 		os.Exit(loader(os.Args[1:]))
 	case supervisorArgv0:
 		os.Exit(supervisor(os.Args[1:]))
+	case ciliumArgv0:
+		os.Exit(ciliumLoader(os.Args[1:]))
 	case nestedArgv0:
 		_, err := begin(true, "/proc/self/exe", []string{loaderArgv0, "small"}, nil)
 		fmt.Println(err)
