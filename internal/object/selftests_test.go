@@ -74,8 +74,6 @@ func TestSelftests(t *testing.T) {
 	out, err := exec.Command("cc", "-O1", "-Wall", "-Werror", "-static", "-o", loadall, "testdata/loadall.c", "-lbpf", "-lelf", "-lz").CombinedOutput()
 	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
 
-	unlock := shareHarden(t)
-	defer unlock()
 	rows := make([]row, len(objects))
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -151,6 +149,11 @@ func fixAndLoad(dir, path, loadall string) (row, error) {
 	if err := os.WriteFile(after, fixed.Bytes, 0o644); err != nil {
 		return r, err
 	}
+	unlock, err := shareHarden()
+	if err != nil {
+		return r, err
+	}
+	defer unlock()
 	for _, loader := range []struct {
 		name   string
 		load   func(path string) (map[string]string, error)
@@ -337,12 +340,16 @@ func sameInstructions(was, is *ebpf.ProgramSpec, o *Object, f *Fixed) (lines int
 	return lines, nil
 }
 
-// shareHarden waits until no test hardens the machine, and keeps it so.
-func shareHarden(t *testing.T) (unlock func()) {
+// shareHarden waits until no test hardens the machine, and keeps it so. One object at a time: others wait.
+func shareHarden() (unlock func() error, err error) {
 	f, err := os.OpenFile("/run/lock/bpfwhy-harden.lock", os.O_CREATE|os.O_RDWR, 0o600)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(unix.Flock(int(f.Fd()), unix.LOCK_SH)))
-	return func() { f.Close() }
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f.Close, nil
 }
 
 // selftests returns the folder tools/testing/selftests/bpf of the source package, which is unpacked once into the user's cache.
