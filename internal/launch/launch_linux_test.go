@@ -16,14 +16,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/internal/interpose"
+	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
 	Main()
-	if len(os.Args) > 2 && os.Args[1] == "launch" {
-		os.Exit(launch(os.Args[2:]))
+	interpose.Main()
+	if len(os.Args) > 2 && (os.Args[1] == "launch" || os.Args[1] == "intercept") {
+		os.Exit(launch(os.Args[1], os.Args[2:]))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "await" {
 		os.Exit(await())
@@ -38,15 +41,24 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// launch is what a caller does, without watching anything.
-func launch(args []string) int {
+// launch is what a caller does, without watching anything; or with a proxy for the command's loads.
+func launch(how string, args []string) int {
 	c, err := Find(args, "")
 	if err != nil {
 		return 99
 	}
 	signals := Signals()
-	p, err := c.Start()
+	var p *Process
+	if how == "intercept" {
+		var l *interpose.Listener
+		if p, l, err = c.StartIntercepted(); err == nil {
+			_, err = interpose.Start(l, p.PID, func(*load.Attempt) {})
+		}
+	} else {
+		p, err = c.Start()
+	}
 	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 98
 	}
 	if p.Release() != nil {
@@ -57,6 +69,17 @@ func launch(args []string) int {
 		return 96
 	}
 	return code
+}
+
+// ways are those in which a command can be started; intercepting needs root.
+func ways(t *testing.T, f func(t *testing.T, how string)) {
+	t.Run("launch", func(t *testing.T) { f(t, "launch") })
+	t.Run("intercept", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("needs root")
+		}
+		f(t, "intercept")
+	})
 }
 
 // await is a command that ends with 5 on SIGUSR1. A shell with a loop would not do: between vfork and exec of its child, dash does
@@ -116,6 +139,19 @@ func TestNothingRunsBeforeRelease(t *testing.T) {
 	p.Abandon()
 	qt.Assert(t, qt.Equals(output(), ""))
 	qt.Assert(t, qt.Equals(unix.Kill(p.PID, 0), error(unix.ESRCH)))
+}
+
+// TestInterceptedInherits: what the command finds is what it would have found without us, but for the filter.
+func TestInterceptedInherits(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	const script = `echo "$0 $*"; env | grep -v ^_= | sort; ulimit -n; ulimit -l; ls /proc/self/fd | tr '\n' ' '; while read -r l; do case $l in SigIgn*|SigBlk*|Cap*|NoNewPrivs*|Seccomp:*) echo "$l";; esac; done </proc/$$/status; cut -d' ' -f5,6,7 /proc/$$/stat`
+	want, err := exec.Command("sh", "-c", script).Output()
+	qt.Assert(t, qt.IsNil(err))
+	got, err := exec.Command("/proc/self/exe", "intercept", "sh", "-c", script).Output()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(string(got), strings.Replace(string(want), "Seccomp:\t0", "Seccomp:\t2", 1)))
 }
 
 // TestInherits: what the command finds is what it would have found without us. The shell reads its status itself: one that has just
@@ -190,9 +226,11 @@ func TestExecFails(t *testing.T) {
 	qt.Assert(t, qt.Equals(code, 126))
 }
 
-func TestSignalsArePassedOn(t *testing.T) {
+func TestSignalsArePassedOn(t *testing.T) { ways(t, testSignalsArePassedOn) }
+
+func testSignalsArePassedOn(t *testing.T, how string) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGQUIT, syscall.SIGWINCH} {
-		cmd := exec.Command("/proc/self/exe", "launch", "sh", "-c",
+		cmd := exec.Command("/proc/self/exe", how, "sh", "-c",
 			`for s in TERM HUP INT USR1 QUIT WINCH; do trap "echo got $s; exit 3" $s; done; echo ready; while :; do sleep 0.05; done`)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal: nothing but us tells the command
 		out, err := cmd.StdoutPipe()
@@ -213,8 +251,10 @@ func TestSignalsArePassedOn(t *testing.T) {
 }
 
 // TestOurDeath: the command survives us, and a held process does not.
-func TestOurDeath(t *testing.T) {
-	cmd := exec.Command("/proc/self/exe", "launch", "sh", "-c", "echo $$; sleep 60")
+func TestOurDeath(t *testing.T) { ways(t, testOurDeath) }
+
+func testOurDeath(t *testing.T, how string) {
+	cmd := exec.Command("/proc/self/exe", how, "sh", "-c", "echo $$; sleep 60")
 	out, err := cmd.StdoutPipe()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(cmd.Start()))
@@ -276,8 +316,10 @@ func expect(t *testing.T, f *os.File, word string) {
 }
 
 // TestTerminal: a Ctrl-C reaches the command once, and we outlive it.
-func TestTerminal(t *testing.T) {
-	cmd, tty := terminal(t, "/proc/self/exe", "launch", "sh", "-c",
+func TestTerminal(t *testing.T) { ways(t, testTerminal) }
+
+func testTerminal(t *testing.T, how string) {
+	cmd, tty := terminal(t, "/proc/self/exe", how, "sh", "-c",
 		`n=0; trap 'n=$((n+1)); echo int $n' INT; test -t 0 && echo ready; while [ $n = 0 ]; do sleep 0.05; done; sleep 0.2; exit $n`)
 	expect(t, tty, "ready")
 	_, err := tty.WriteString("\x03")
@@ -290,11 +332,13 @@ func TestTerminal(t *testing.T) {
 }
 
 // TestJobControl: a Ctrl-Z stops the command and us, so that the shell gets its prompt back, and fg continues both.
-func TestJobControl(t *testing.T) {
+func TestJobControl(t *testing.T) { ways(t, testJobControl) }
+
+func testJobControl(t *testing.T, how string) {
 	self, err := os.Executable()
 	qt.Assert(t, qt.IsNil(err))
 	cmd, tty := terminal(t, "sh", "-c",
-		`set -m; "$0" launch "$0" await; echo "prompt $?"; fg; echo "status $?"`, self)
+		`set -m; "$0" `+how+` "$0" await; echo "prompt $?"; fg; echo "status $?"`, self)
 	expect(t, tty, "ready ")
 	_, err = tty.WriteString("\x1a")
 	qt.Assert(t, qt.IsNil(err))
@@ -303,7 +347,7 @@ func TestJobControl(t *testing.T) {
 	// Running again, both of them: the signal that ends the command goes through us.
 	pids, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid))
 	qt.Assert(t, qt.IsNil(err))
-	us, err := strconv.Atoi(strings.Fields(string(pids))[0])
+	us, err := strconv.Atoi(strings.Fields(string(pids))[0]) // the shell's only child
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(unix.Kill(us, unix.SIGUSR1)))
 	expect(t, tty, "status 5")
