@@ -34,7 +34,7 @@ func TestHostFaults(t *testing.T) {
 func TestGuestFaults(t *testing.T) {
 	vmtest.Guest(t)
 	hardened(t)
-	rounds := 8
+	rounds := 6
 	if vmtest.Long() {
 		rounds = 50
 	}
@@ -49,7 +49,10 @@ func testFaults(t *testing.T, rounds int) {
 	rnd := rand.New(rand.NewPCG(uint64(os.Getpid()), 1))
 	victims := [][]string{{"supervisor"}, {"guardian"}, {"loader"}, {"supervisor", "guardian"}, {"guardian", "supervisor"}, {"supervisor", "loader"}}
 	for i := range rounds {
-		victims, what := victims[i%len(victims)], []string{"far", "small"}[i/len(victims)%2]
+		victims, what := victims[i%len(victims)], "small"
+		if i/len(victims)%2 == 0 && !inGuest() || i == 0 { // big programs take emulated machines many seconds
+			what = "far"
+		}
 		killable := []string{"killable", "any"}[i/2/len(victims)%2]
 		ok := t.Run(fmt.Sprintf("%d %s %s %s", i, strings.Join(victims, " and "), what, killable), func(t *testing.T) {
 			fault(t, victims, what, killable, time.Duration(rnd.IntN(150))*time.Millisecond)
@@ -106,7 +109,7 @@ func fault(t *testing.T, victims []string, what, killable string, delay time.Dur
 	if !slices.Contains(victims, "loader") {
 		// Whatever was killed, loads do not hang: there are answers.
 		n := out.lines()
-		eventually(t, "further loads", func() bool { return out.lines() > n+2 })
+		eventually(t, "further loads", func() bool { return out.lines() > n+1 })
 	}
 	in.Close()
 	eventually(t, "the end of all processes", func() bool { return len(marked(tag)) == 0 })

@@ -217,9 +217,9 @@ func testMany(t *testing.T, killable bool) {
 		qt.Check(t, qt.Equals(len(repairs), 50))
 		return
 	}
-	out, repairs := loads(t, killable, "many", "8", "1", "1")
-	check(out, 8)
-	qt.Check(t, qt.Equals(len(repairs), 8))
+	out, repairs := loads(t, killable, "many", "4", "1", "1")
+	check(out, 4)
+	qt.Check(t, qt.Equals(len(repairs), 4))
 }
 
 // Signals that come faster than the load is made do not keep it from ending; and when they leave the time to look at the program, it is
@@ -243,7 +243,7 @@ func testInterrupted(t *testing.T, killable bool) {
 func testForks(t *testing.T, killable bool) {
 	n := "64"
 	if inGuest() {
-		n = "16"
+		n = "12"
 	}
 	out, _ := loads(t, killable, "forks", n)
 	repaired(t, decode(t, out))
