@@ -61,6 +61,10 @@ func guestFiles(t *testing.T, p programs) map[string]string {
 	shell, err := vm.Binary("/bin/sh")
 	qt.Assert(t, qt.IsNil(err))
 	maps.Copy(files, shell)
+	// And on 5.10 for the headers of the machine that it was built on.
+	for _, headers := range []string{"/usr/include/linux", "/usr/include/asm-generic", "/usr/include/x86_64-linux-gnu/asm"} {
+		files[headers] = headers
+	}
 	maps.Copy(files, map[string]string{
 		inGuest.bpfwhy: p.bpfwhy, inGuest.loader: p.loader, inGuest.patient: p.patient, inGuest.bpftrace: p.bpftrace,
 	})

@@ -67,8 +67,8 @@ func mixed(n int) []ins {
 		{op: xorX, dst: 3, src: 5},
 	}
 	insns := []ins{{op: movX, dst: 6, src: 1}, {op: ldW, dst: 3, src: 6}, {op: movX, dst: 4, src: 3}}
-	for len(insns) < n-2 {
-		next := body[len(insns)%len(body)]
+	for i := 0; len(insns) < n-2; i++ {
+		next := body[i%len(body)] // from the first one on, so that nothing is read before it is written
 		if len(insns)%jumpEvery == 0 {
 			next = ins{op: jgtX, dst: 4, src: 3} // to the next one: both ways are the same
 		}
