@@ -255,6 +255,7 @@ func (c code) unblindable(k kernel) (Outcome, string) {
 	if k.alwaysOn != nil && *k.alwaysOn {
 		return Fails, "there is no interpreter (CONFIG_BPF_JIT_ALWAYS_ON): 524"
 	}
+	internal := false
 	for i, in := range c.insns {
 		if insn.IsSecondHalf(c.insns, i) {
 			continue
@@ -266,15 +267,30 @@ func (c code) unblindable(k kernel) (Outcome, string) {
 			return Fails, "programs with callbacks must be compiled"
 		case c.number > 1 && in.IsHelperCall() && in.Imm == helperTailCall && len(c.functions) > 1 && i >= c.functions[0].End:
 			return Fails, "programs with tail calls in their functions must be compiled"
+		case isPerCPU(in), in.IsAddrSpaceCast(), in.Code == insn.OpcodeGotox:
+			internal = true
 		}
 	}
+	const fallsBack = "the kernel falls back to its interpreter"
 	switch {
 	case k.alwaysOn == nil:
 		return FailsOrNotJITed, "whether the kernel has an interpreter is not known"
+	case internal && !(k.versionKnown && k.version.Before(6, 18)):
+		// Measured on 6.12, which falls back, and 7.2, which does not, with the address of a per-CPU variable.
+		if k.versionKnown && !k.version.Before(7, 1) {
+			return Fails, "it has instructions that only compiled programs can have (524)"
+		}
+		return FailsOrNotJITed, "it has instructions that only compiled programs can have; not every kernel then refuses to fall back to its interpreter (524)"
 	case c.number > 1, k.versionKnown && (k.version.Before(5, 15) || !k.version.Before(6, 18)):
-		return NotJITed, "the kernel falls back to its interpreter"
+		return NotJITed, fallsBack
 	}
 	return FailsOrNotJITed, "the kernel has an interpreter, but some builds from 5.15 to 6.17 do not fall back to it (524)"
+}
+
+// isPerCPU reports the address of a per-CPU variable, which the verifier puts in place of calls such as
+// bpf_get_smp_processor_id (6.10 and later).
+func isPerCPU(in insn.Instruction) bool {
+	return in.Code == insn.ClassALU64|insn.OpMOV|insn.SourceX && in.Off == -1
 }
 
 const helperTailCall = 12

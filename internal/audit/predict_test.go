@@ -104,6 +104,7 @@ func TestHarden2(t *testing.T) {
 	tailInMain.insns[6] = helper(helperTailCall)
 	callback := tooLong(insn.Instruction{Code: 0x18, Src: insn.PseudoFunc}, insn.Instruction{}, exit())
 	callback.number = 2
+	perCPU := tooLong(insn.Instruction{Code: 0xbf, Off: -1}, exit())
 	unjited := tooLong()
 	unjited.jited = false
 	for _, tt := range []struct {
@@ -123,6 +124,9 @@ func TestHarden2(t *testing.T) {
 		{"tail calls in functions need it", tail, version(7, 2), Fails},
 		{"in the main function they do not", tailInMain, version(7, 2), NotJITed},
 		{"callbacks need it", callback, version(7, 2), Fails},
+		{"an instruction for compilers only, 6.12", perCPU, version(6, 12), FailsOrNotJITed},
+		{"an instruction for compilers only, 6.18", perCPU, version(6, 18), FailsOrNotJITed},
+		{"an instruction for compilers only, 7.2", perCPU, version(7, 2), Fails},
 		{"it is interpreted already", unjited, version(7, 2), NotJITed},
 		{"the compiler is off", tooLong(), kernel{jitOff: true}, NotJITed},
 		{"a blinded program whose code is hidden", code{jited: true, blinded: on}, version(6, 1), JITed},

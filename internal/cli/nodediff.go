@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -28,8 +27,12 @@ type nodeDiff struct {
 	Differences []node.Difference `json:"differences"`
 	// Failures are those of a trace, each kind once; absent without one. They happened on A.
 	Failures []nodeFailure `json:"failures,omitempty"`
-	// MoreFailures counts kinds of failures beyond those listed.
+	// MoreFailures counts failures of further kinds than those listed.
 	MoreFailures int `json:"more_failures,omitempty"`
+
+	here, there *node.Profile // A and B
+	kinds       map[failureKind]int
+	explained   bool // some failure is
 }
 
 type nodeSide struct {
@@ -87,43 +90,56 @@ func diffNodes(files []string, traceFile string, asJSON bool) error {
 		}
 		profiles = append(profiles, p)
 	}
-	var failures []*load.Attempt
+	var recording *trace.Reader
 	if traceFile != "" {
-		header, found, err := readFailures(traceFile)
+		f, err := os.Open(traceFile)
 		if err != nil {
-			return err
+			return fmt.Errorf("node diff: %w", err)
 		}
-		failures = found
+		defer f.Close()
+		if recording, err = trace.NewReader(f); err != nil {
+			return fmt.Errorf("node diff: %s: %w", traceFile, err)
+		}
+		h := recording.Header()
 		if len(profiles) == 1 {
-			profiles = []*node.Profile{&header.Node, profiles[0]}
-			files = []string{traceFile, files[0]}
-		} else if failures != nil {
-			side, err := recordedOn(header, profiles)
-			if err != nil {
-				return fmt.Errorf("node diff: %s %w", traceFile, err)
-			}
-			if side == 1 { // what failed is A
-				slices.Reverse(profiles)
-				slices.Reverse(files)
-			}
+			profiles, files = []*node.Profile{&h.Node, profiles[0]}, []string{traceFile, files[0]}
+		} else if on, err := recordedOn(h, profiles); err != nil {
+			return fmt.Errorf("node diff: %s %w", traceFile, err)
+		} else if on == 1 { // what failed is A
+			slices.Reverse(profiles)
+			slices.Reverse(files)
 		}
 	}
-	d := nodeDiff{Schema: nodeDiffSchema, A: nodeSide{files[0], profiles[0].Release}, B: nodeSide{files[1], profiles[1].Release},
-		Differences: node.Diff(profiles[0], profiles[1])}
+	d := &nodeDiff{Schema: nodeDiffSchema, A: nodeSide{files[0], profiles[0].Release}, B: nodeSide{files[1], profiles[1].Release},
+		Differences: node.Diff(profiles[0], profiles[1]), here: profiles[0], there: profiles[1], kinds: map[failureKind]int{}}
 	if d.Differences == nil {
 		d.Differences = []node.Difference{}
 	}
-	explained := d.explain(failures, profiles[0], profiles[1])
+	var cut error // a recording that ends early still says what is in it
+	if recording != nil {
+		s, err := newSession(recording.Header(), &selection{failed: true, all: true}, d)
+		if err != nil {
+			return err
+		}
+		if err := s.replay(recording); err != nil {
+			cut = fmt.Errorf("node diff: %s: %w", traceFile, err)
+		}
+	}
 	var err error
 	if asJSON {
 		err = render.JSON(os.Stdout, d)
 	} else {
 		err = d.print(newText(os.Stdout), traceFile)
 	}
-	if err == nil && len(d.Failures) > 0 && !explained {
-		err = &status{code: negative}
+	switch {
+	case err != nil:
+		return err
+	case cut != nil:
+		return cut
+	case len(d.Failures) > 0 && !d.explained:
+		return &status{code: negative}
 	}
-	return err
+	return nil
 }
 
 // readProfile reads a profile of its own, or that of a trace.
@@ -148,40 +164,6 @@ func readProfile(file string) (*node.Profile, error) {
 		return nil, fmt.Errorf("node diff: %s: %w", file, err)
 	}
 	return p, nil
-}
-
-// Most failures of a trace that are looked at; a trace may hold millions.
-const maxFailures = 10000
-
-// collector is a sink that keeps failures.
-type collector struct{ found []*load.Attempt }
-
-func (c *collector) attempt(a *load.Attempt) error {
-	if a.Finding() && a.Diagnosis != nil && len(c.found) < maxFailures {
-		c.found = append(c.found, a)
-	}
-	return nil
-}
-
-func readFailures(file string) (trace.Header, []*load.Attempt, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return trace.Header{}, nil, fmt.Errorf("node diff: %w", err)
-	}
-	defer f.Close()
-	r, err := trace.NewReader(f)
-	if err != nil {
-		return trace.Header{}, nil, fmt.Errorf("node diff: %s: %w", file, err)
-	}
-	c := &collector{found: []*load.Attempt{}}
-	s, err := newSession(r.Header(), &selection{failed: true, all: true}, c)
-	if err != nil {
-		return trace.Header{}, nil, err
-	}
-	if err := s.replay(r); err != nil && !errors.Is(err, io.EOF) {
-		return trace.Header{}, nil, fmt.Errorf("node diff: %s: %w", file, err)
-	}
-	return r.Header(), c.found, nil
 }
 
 // recordedOn says which of the two a trace comes from: the one that it differs less from in what decides loads.
@@ -210,43 +192,41 @@ func recordedOn(h trace.Header, profiles []*node.Profile) (int, error) {
 // Most kinds of failures in a report.
 const maxKinds = 200
 
-// explain fills in the failures, each kind once, and reports whether a difference explains any.
-func (d *nodeDiff) explain(failures []*load.Attempt, here, there *node.Profile) bool {
-	explained := false
-	type kind struct {
-		rule, program, comm string
-		errno               int
+// failureKind tells failures apart: a trace may hold millions, which differ in nothing else.
+type failureKind struct {
+	rule, program, comm string
+	errno               int
+}
+
+// attempt makes nodeDiff the sink of a trace: each kind of failure is looked at once.
+func (d *nodeDiff) attempt(a *load.Attempt) error {
+	if !a.Finding() || a.Diagnosis == nil {
+		return nil
 	}
-	at := map[kind]int{}
-	for _, a := range failures {
-		k := kind{a.Diagnosis.Rule, "", a.Process.Comm, a.Errno}
-		switch {
-		case a.Program != nil:
-			k.program = a.Program.Name
-		case a.Map != nil:
-			k.program = a.Map.Name
-		}
-		if i, seen := at[k]; seen {
-			if i >= 0 {
-				d.Failures[i].Count++
-			}
-			continue
-		}
-		if len(d.Failures) == maxKinds {
-			at[k] = -1
-			d.MoreFailures++
-			continue
-		}
-		at[k] = len(d.Failures)
-		f := nodeFailure{Rule: k.rule, Title: a.Diagnosis.Title, Program: k.program, Comm: k.comm, Errno: k.errno, Count: 1,
-			By: explain.Compare(a, here, there)}
-		if f.By == nil {
-			f.By = []explain.NodeCause{}
-		}
-		explained = explained || len(f.By) > 0
-		d.Failures = append(d.Failures, f)
+	k := failureKind{a.Diagnosis.Rule, "", a.Process.Comm, a.Errno}
+	switch {
+	case a.Program != nil:
+		k.program = a.Program.Name
+	case a.Map != nil:
+		k.program = a.Map.Name
 	}
-	return explained
+	if i, seen := d.kinds[k]; seen {
+		d.Failures[i].Count++
+		return nil
+	}
+	if len(d.Failures) == maxKinds {
+		d.MoreFailures++
+		return nil
+	}
+	d.kinds[k] = len(d.Failures)
+	f := nodeFailure{Rule: k.rule, Title: a.Diagnosis.Title, Program: k.program, Comm: k.comm, Errno: k.errno, Count: 1,
+		By: explain.Compare(a, d.here, d.there)}
+	if f.By == nil {
+		f.By = []explain.NodeCause{}
+	}
+	d.explained = d.explained || len(f.By) > 0
+	d.Failures = append(d.Failures, f)
+	return nil
 }
 
 // Headings of the three kinds of differences.
@@ -329,7 +309,7 @@ func (d *nodeDiff) print(t *render.Text, traceFile string) error {
 		}
 	}
 	if d.MoreFailures > 0 {
-		return t.Page(fmt.Sprintf("%d more kinds of failures are left out", d.MoreFailures), nil)
+		return t.Page(fmt.Sprintf("%d failures of further kinds are left out", d.MoreFailures), nil)
 	}
 	return nil
 }
