@@ -5,6 +5,7 @@ package node
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -108,6 +109,43 @@ func TestJITAlwaysOn(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestProcess(t *testing.T) {
+	const status = "Name:\tagent\nCapEff:\t%s\nSeccomp:\t%s\n"
+	const limits = "Limit                     Soft Limit           Hard Limit           Units     \n" +
+		"Max locked memory         65536                65536                bytes     \n"
+	m := machine()
+	m["proc/self/status"] = file(fmt.Sprintf(status, "000000c000201000", "2"))
+	m["proc/self/uid_map"] = file("         0          0 4294967295\n")
+	m["proc/self/limits"] = file(limits)
+	p := read(m, "").Process
+	// Bits 12, 21, 38 and 39.
+	qt.Assert(t, qt.DeepEquals(p, &Process{Capabilities: []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_BPF"},
+		InitialUser: true, Seccomp: "filter", Memlock: amount(65536)}))
+	qt.Check(t, qt.IsTrue(p.Has("CAP_BPF")))
+
+	// Another user namespace: the same capabilities, and they do not count.
+	m["proc/self/uid_map"] = file("         0     100000      65536\n")
+	m["proc/self/limits"] = file("Max locked memory         unlimited            unlimited            bytes     \n")
+	p = read(m, "").Process
+	qt.Check(t, qt.IsFalse(p.InitialUser))
+	qt.Check(t, qt.IsFalse(p.Has("CAP_BPF")))
+	qt.Check(t, qt.IsNil(p.Memlock))
+
+	// CAP_SYS_ADMIN stands for the finer ones; a kernel without user namespaces or seccomp.
+	m["proc/self/status"] = file("CapEff:\t0000000000200000\n")
+	delete(m, "proc/self/uid_map")
+	p = read(m, "").Process
+	qt.Check(t, qt.IsTrue(p.Has("CAP_PERFMON")))
+	qt.Check(t, qt.Equals(p.Seccomp, "none"))
+
+	m["proc/self/status"] = file("CapEff:\tzz\n")
+	broken := read(m, "")
+	qt.Check(t, qt.IsNil(broken.Process))
+	qt.Check(t, qt.StringContains(broken.Unknown["process"], "no capabilities"))
+	qt.Check(t, qt.DeepEquals(Capabilities(0), []string{}))
+	qt.Check(t, qt.DeepEquals(Capabilities(1<<63|1), []string{"CAP_CHOWN", "CAP_63"}))
 }
 
 func TestUnreadable(t *testing.T) {
