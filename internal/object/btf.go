@@ -14,7 +14,7 @@ import (
 
 // types is what is needed of .BTF: strings, and which symbols are declared to come from the kernel.
 type types struct {
-	strings []byte
+	strings string
 	externs map[string]externKind
 	// callbacks are the exception callbacks of functions, by the function's name: libbpf links them without a call.
 	callbacks map[string]string
@@ -97,10 +97,12 @@ func parseTypes(b []byte) (*types, error) {
 		return nil, fmt.Errorf("read types: %w", err)
 	}
 	t := &types{externs: map[string]externKind{}, callbacks: map[string]string{}}
-	if t.strings, err = part(16); err != nil {
+	names, err := part(16)
+	if err != nil {
 		return nil, fmt.Errorf("read strings: %w", err)
 	}
-	names := map[int]string{} // of functions, by type id
+	t.strings = string(names)
+	functions := map[int]string{} // by type id
 	tags := map[int]string{}
 	for id := 1; len(list) > 0; id++ {
 		if len(list) < 12 {
@@ -121,7 +123,7 @@ func parseTypes(b []byte) (*types, error) {
 			if err != nil {
 				return nil, fmt.Errorf("read name of type %d: %w", id, err)
 			}
-			names[id] = s
+			functions[id] = s
 			if vlen == linkageExtern {
 				t.externs[s] = externFunction
 			}
@@ -143,7 +145,7 @@ func parseTypes(b []byte) (*types, error) {
 		list = list[12+n:]
 	}
 	for id, callback := range tags {
-		if f, ok := names[id]; ok {
+		if f, ok := functions[id]; ok {
 			t.callbacks[f] = callback
 		}
 	}

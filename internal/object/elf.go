@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Limits of what is read. Real objects are far below them; their sum bounds the memory and the time that a hostile one can take.
@@ -17,6 +18,8 @@ const (
 	// MaxSize is the largest file, in bytes.
 	MaxSize = 64 << 20
 	maxName = 4096
+	// MaxPrograms is how many programs an object may have; a few hundred are many.
+	MaxPrograms = 10_000
 	// MaxProgram is how many instructions the kernel takes (BPF_COMPLEXITY_LIMIT_INSNS).
 	MaxProgram = 1_000_000
 )
@@ -121,9 +124,10 @@ func parseImage(b []byte) (*image, error) {
 	if err := im.apart(); err != nil {
 		return nil, err
 	}
+	names := string(im.sections[h.Shstrndx].data)
 	for i := range im.sections {
 		s := &im.sections[i]
-		name, err := text(im.sections[h.Shstrndx].data, s.Name)
+		name, err := text(names, s.Name)
 		if err != nil {
 			return nil, fmt.Errorf("read name of section %d: %w", i, err)
 		}
@@ -194,8 +198,9 @@ func (im *image) apart() error {
 	return nil
 }
 
-// text reads a string of a string table.
-func text(table []byte, at uint32) (string, error) {
+// text finds a string in a string table, of which it is a part: however many names a hostile file has for the same bytes, they
+// take no memory of their own.
+func text(table string, at uint32) (string, error) {
 	if uint64(at) >= uint64(len(table)) {
 		if at == 0 {
 			return "", nil
@@ -203,11 +208,11 @@ func text(table []byte, at uint32) (string, error) {
 		return "", fmt.Errorf("byte %d of a table of %d bytes", at, len(table))
 	}
 	s := table[at:min(uint64(len(table)), uint64(at)+maxName)]
-	n := bytes.IndexByte(s, 0)
+	n := strings.IndexByte(s, 0)
 	if n < 0 {
 		return "", errors.New("it does not end")
 	}
-	return string(s[:n]), nil
+	return s[:n], nil
 }
 
 func (im *image) readSymbols() error {
@@ -231,7 +236,7 @@ func (im *image) readSymbols() error {
 	if int(s.Link) >= len(im.sections) {
 		return fmt.Errorf("the names of symbols are in section %d of %d", s.Link, len(im.sections))
 	}
-	names := im.sections[s.Link].data
+	names := string(im.sections[s.Link].data)
 	im.symbols = make([]symbol, len(s.data)/symbolSize)
 	for i := range im.symbols {
 		sym := &im.symbols[i]

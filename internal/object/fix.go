@@ -70,7 +70,10 @@ type FixedJump struct {
 // Before it returns, the result has been read again and held against the original: functions, what each relocation names, and
 // the line of each instruction. Objects whose code something else pins are refused with the reason.
 func (o *Object) Fix(options FixOptions) (*Fixed, error) {
-	e := &editor{object: o, image: o.image, edits: map[int]*edit{}}
+	e := &editor{object: o, image: o.image, edits: map[int]*edit{}, types: map[int]string{}}
+	for _, p := range o.Programs {
+		e.types[p.index] = p.Type()
+	}
 	for _, i := range slices.Sorted(maps.Keys(o.code)) {
 		if err := e.section(o.code[i], options); err != nil {
 			return nil, err
@@ -104,7 +107,8 @@ func (o *Object) Fix(options FixOptions) (*Fixed, error) {
 type editor struct {
 	object *Object
 	image  *image
-	edits  map[int]*edit // by section
+	edits  map[int]*edit  // by section
+	types  map[int]string // program types, by function; a subprogram can be of any
 	report []FixedFunction
 }
 
@@ -125,12 +129,10 @@ func (e *editor) section(c *code, options FixOptions) error {
 		}
 	}
 	changed := false
-	for i := range e.object.functions {
+	first, end := e.object.functionsOf(c.section)
+	for i := first; i < end; i++ {
 		f := &e.object.functions[i]
-		if f.section != c.section {
-			continue
-		}
-		r, limit, err := e.object.rewrite(c, f, options)
+		r, limit, err := e.object.rewrite(c, f, options, blinding.Source{Type: e.types[i]})
 		if err != nil {
 			return fmt.Errorf("function %s: %w", f.Name, err)
 		}
@@ -168,7 +170,7 @@ func (e *editor) section(c *code, options FixOptions) error {
 }
 
 // rewrite returns nil for a function that needs nothing.
-func (o *Object) rewrite(c *code, f *Function, options FixOptions) (*rewrite.Result, int, error) {
+func (o *Object) rewrite(c *code, f *Function, options FixOptions, source blinding.Source) (*rewrite.Result, int, error) {
 	body := slices.Clone(c.insns[f.start:f.end])
 	for i := range body {
 		// The kernel does not blind the address of a function; the object has a load like any other there.
@@ -188,8 +190,8 @@ func (o *Object) rewrite(c *code, f *Function, options FixOptions) (*rewrite.Res
 		}
 		return r, options.Limit, nil
 	}
-	fate, err := o.fate(f, body, options.Kernel)
-	if err != nil || fate == blinding.Loads {
+	now, err := fate(body, options.Kernel, source)
+	if err != nil || now == blinding.Loads {
 		return nil, 0, err
 	}
 	var best *rewrite.Result
@@ -205,7 +207,7 @@ func (o *Object) rewrite(c *code, f *Function, options FixOptions) (*rewrite.Res
 			continue
 		}
 		best, limit = r, how.Limit
-		if fate, err = o.fate(f, r.Program, options.Kernel); err != nil || fate == blinding.Loads {
+		if now, err = fate(r.Program, options.Kernel, source); err != nil || now == blinding.Loads {
 			break
 		}
 	}
@@ -213,11 +215,7 @@ func (o *Object) rewrite(c *code, f *Function, options FixOptions) (*rewrite.Res
 }
 
 // fate is what becomes of a function in the worst case.
-func (o *Object) fate(f *Function, body []insn.Instruction, k blinding.Kernel) (blinding.Fate, error) {
-	source := blinding.Source{} // a subprogram can be of any type
-	if i := slices.IndexFunc(o.Programs, func(p Program) bool { return o.functions[p.index] == *f }); i >= 0 {
-		source.Type = o.Programs[i].Type()
-	}
+func fate(body []insn.Instruction, k blinding.Kernel, source blinding.Source) (blinding.Fate, error) {
 	p, err := blinding.Predict(body, []insn.Function{{Start: 0, End: len(body)}}, k, source)
 	if err != nil {
 		return 0, err
@@ -498,14 +496,21 @@ func (e *editor) layout(b []byte, code map[int][]byte) ([]byte, error) {
 		more := uint64(len(code[i])) - uint64(len(im.sections[i].data))
 		return (more + align - 1) &^ (align - 1)
 	}
+	// ends[n] is where the n-th grown section ended, moves[n] by how much what is there or later moves.
+	ends, moves, move := make([]uint64, len(grown)), make([]uint64, len(grown)), uint64(0)
+	for n, i := range grown {
+		move += extra(i)
+		ends[n], moves[n] = im.sections[i].end(), move
+	}
 	place := func(off uint64) uint64 {
-		at := off
-		for _, i := range grown {
-			if im.sections[i].end() <= off {
-				at += extra(i)
-			}
+		n, found := slices.BinarySearch(ends, off)
+		if found {
+			n++
 		}
-		return at
+		if n == 0 {
+			return off
+		}
+		return off + moves[n-1]
 	}
 	order.PutUint64(b[40:], place(h.Shoff))
 	for i, s := range im.sections {

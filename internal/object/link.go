@@ -98,8 +98,8 @@ func (o *Object) callback(program string) (int, bool) {
 	if o.btf == nil || o.btf.callbacks[program] == "" {
 		return 0, false
 	}
-	i := slices.IndexFunc(o.functions, func(f Function) bool { return f.Name == o.btf.callbacks[program] })
-	return i, i >= 0
+	i, ok := o.named[o.btf.callbacks[program]]
+	return i, ok
 }
 
 // resolve marks what the relocations of a function stand for, and returns the functions that it names.

@@ -30,10 +30,11 @@ type Object struct {
 	Programs []Program
 
 	image     *image
-	code      map[int]*code // by section
-	functions []Function    // by section and place
-	btf       *types        // nil when there is none
-	ext       *ext          // nil when there is none
+	code      map[int]*code  // by section
+	functions []Function     // by section and place
+	named     map[string]int // functions by name, where BTF names some
+	btf       *types         // nil when there is none
+	ext       *ext           // nil when there is none
 }
 
 // Program is one function that a loader can load.
@@ -133,6 +134,15 @@ func Parse(b []byte) (*Object, error) {
 		o.License, _, _ = strings.Cut(string(im.sections[i[0]].data), "\x00")
 	}
 	o.selectPrograms()
+	if len(o.Programs) > MaxPrograms {
+		return nil, fmt.Errorf("more than %d programs", MaxPrograms)
+	}
+	if o.btf != nil && len(o.btf.callbacks) > 0 {
+		o.named = map[string]int{}
+		for i, f := range o.functions {
+			o.named[f.Name] = i
+		}
+	}
 	return o, nil
 }
 
@@ -236,6 +246,13 @@ func (o *Object) dropAliases() error {
 	}
 	o.functions = kept
 	return nil
+}
+
+// functionsOf returns the indexes of a section's functions: first, and one after the last.
+func (o *Object) functionsOf(section int) (first, end int) {
+	first, _ = o.functionAt(section, 0)
+	end, _ = o.functionAt(section+1, 0)
+	return first, end
 }
 
 // functionAt finds the function that begins at a slot of a section.
