@@ -3,6 +3,7 @@
 package blinding
 
 import (
+	"encoding/json"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -287,6 +288,12 @@ func TestCheckAgreesWithReplay(t *testing.T) {
 		seen[v.Failure]++
 	}
 	t.Logf("%d programs, outcomes: %v", programs, seen)
+	if programs == 1_000_000 {
+		// For docs/blinding-proof.md.
+		text, err := json.Marshal(map[string]int{"programs": programs, "fit": seen[None], "patch": seen[Patch], "range_check": seen[RangeCheck], "wrap": seen[Wrap]})
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(os.WriteFile("testdata/replay.json", append(text, '\n'), 0o644)))
+	}
 	for _, f := range []Failure{None, Patch, RangeCheck, Wrap} {
 		qt.Check(t, qt.IsTrue(seen[f] > 200), qt.Commentf("%v came up %d times", f, seen[f]))
 	}

@@ -27,12 +27,17 @@ func (c *code) work(v Verdict) int64 {
 		if c.kernel.WholeProgram {
 			base, total = 0, len(c.prog)
 		}
-		for i := f.Start; i < min(f.End, end); i++ {
-			delta := c.growth[i+1] - c.growth[i]
+		if f.Start >= end {
+			break
+		}
+		before := c.growth[f.Start]
+		for _, after := range c.growth[f.Start+1 : min(f.End, end)+1] {
+			delta := after - before
 			if delta == 0 {
 				continue
 			}
-			size := int64(total + c.growth[i] - c.growth[base])
+			size := int64(total + before - c.growth[base])
+			before = after
 			sum += size
 			// Beyond this it is first tried, then done.
 			if size+int64(delta) > MaxOffset {

@@ -27,7 +27,11 @@ func Functions(prog []Instruction) []Function {
 		return nil
 	}
 	starts := []int{0}
-	for i, in := range prog {
+	for i := range prog {
+		in := &prog[i]
+		if in.Code != OpcodeCall && in.Code != OpcodeLoadImm64 {
+			continue
+		}
 		if t, ok := in.CallTarget(i); ok && t > 0 && t < len(prog) {
 			starts = append(starts, t)
 		}

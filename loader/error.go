@@ -67,16 +67,17 @@ func (e *Error) Format(f fmt.State, verb rune) {
 		flags = fmt.Sprintf("%s%dv", flags[:2], n)
 	}
 	var v *ebpf.VerifierError
+	all := e.Err.Error()
 	if errors.As(e.Err, &v) {
-		// Where it comes from, which v itself does not know.
-		if before, ok := strings.CutSuffix(e.Err.Error(), v.Error()); ok {
-			_, _ = io.WriteString(f, before)
-		}
-		fmt.Fprintf(f, flags, v)
-	} else {
-		_, _ = io.WriteString(f, e.Err.Error())
+		// Where it comes from v does not know.
+		before, _ := strings.CutSuffix(all, v.Error())
+		all = before + fmt.Sprintf(flags, v)
 	}
-	_, _ = io.WriteString(f, "\n")
+	for line := range strings.Lines(all) {
+		line = strings.TrimSuffix(line, "\n")
+		text := strings.TrimLeft(line, "\t")
+		_, _ = io.WriteString(f, line[:len(line)-len(text)]+render.Clean(text)+"\n")
+	}
 	_ = render.NewText(f, 0, false).Diagnosis(e.Diagnosis)
 	for _, r := range e.Tried {
 		fmt.Fprintf(f, "tried: %s with %d islands, no jump longer than %d\n", r.Program, r.Islands, r.Limit)

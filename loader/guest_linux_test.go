@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
@@ -32,7 +33,20 @@ func TestMain(m *testing.M) {
 const tallyFile = "blinding.json"
 
 func TestKernels(t *testing.T) {
-	vmtest.Run(t, "^TestGuest", vm.Machine{Env: []string{"BPFWHY_LONG=" + os.Getenv("BPFWHY_LONG"), "BPFWHY_PROGRAMS=" + os.Getenv("BPFWHY_PROGRAMS")}})
+	m := vm.Machine{Env: []string{"BPFWHY_PROGRAMS=" + os.Getenv("BPFWHY_PROGRAMS")}}
+	if long() {
+		m.Env, m.Timeout = append(m.Env, "BPFWHY_LONG=1"), 30*time.Minute
+	}
+	vmtest.Run(t, "^TestGuest", m, func(t *testing.T, kernel string, r *vm.Result) {
+		record(t, kernel, r.Files[tallyFile])
+	})
+}
+
+// record keeps the result of a long run for docs/blinding-proof.md.
+func record(t *testing.T, name string, text []byte) {
+	if long() && !t.Failed() {
+		qt.Check(t, qt.IsNil(os.WriteFile(filepath.Join("testdata/proof", name+".json"), append(text, '\n'), 0o644)))
+	}
 }
 
 // harden changes the sysctl of a lab machine.
@@ -325,10 +339,8 @@ func TestHostCorpus(t *testing.T) {
 	if os.Getuid() != 0 || os.Getenv("BPFWHY_HOST_SYSCTL") != "1" {
 		t.Skip("needs root and BPFWHY_HOST_SYSCTL=1")
 	}
-	var raised *guardian.Raised
-	corpus(t, 5000, programs(150, 1000), func() {
-		var err error
-		raised, err = guardian.RaiseHarden(context.Background(), 2)
+	c := corpus(t, 5000, programs(150, 1000), func() {
+		raised, err := guardian.RaiseHarden(context.Background(), 2)
 		qt.Assert(t, qt.IsNil(err))
 		t.Cleanup(func() {
 			report, err := raised.Restore()
@@ -336,4 +348,8 @@ func TestHostCorpus(t *testing.T) {
 			t.Log(report)
 		})
 	})
+	c.Kernel = "host"
+	text, err := json.Marshal(c)
+	qt.Assert(t, qt.IsNil(err))
+	record(t, c.Kernel, text)
 }

@@ -28,34 +28,6 @@ import (
 // inputs is on how many packets two forms of a program are compared.
 const inputs = 100
 
-// tally counts what was found on one kernel. It goes into a file of the guest
-// and, from there, into docs/blinding-proof.md.
-type tally struct {
-	Kernel   string
-	Release  string
-	Programs int
-	// By the model on post-verifier code: how many fit, and how many fail in
-	// which way.
-	Fits, Patches, Checks, Wraps int
-	Verdicts                     int // compared with the kernel's
-	Indexes                      int // failing indexes compared with the kernel's
-	// On submitted code.
-	Rich                      int // of which the verifier rewrites some
-	Loads, MayFail, Fails     int // as predicted
-	FalseLoads                int // and the kernel did not compile it
-	FalseMayFail, FalseFails  int // and it did
-	Refused, Interpreted      int // of those that fail, what the kernel did
-	Repaired, First, Early    int // by the loader; with one limit; without asking the kernel
-	Islands, Hops, Runs       int
-	MostGrowth, LeastHeadroom int // the verifier's, in slots after blinding; what was left of the bound
-	Seconds                   float64
-	problems                  []string
-}
-
-func (c *tally) wrong(format string, args ...any) {
-	c.problems = append(c.problems, fmt.Sprintf(format, args...))
-}
-
 // trial is one program before the kernel blinds.
 type trial struct {
 	*randprog.Program
@@ -372,6 +344,9 @@ func (c *tally) repair(t testing.TB, tr *trial) {
 	}
 	c.Repaired++
 	c.Islands += done.Islands
+	if done.Gotol {
+		c.Gotol++
+	}
 	if done.Early {
 		c.Early++
 	}
@@ -414,13 +389,16 @@ func corpus(t *testing.T, first uint64, programs int, raise func()) *tally {
 	return c
 }
 
-// programs is how many a corpus has: so many, or the long run's.
-func programs(normal, long int) int {
-	if os.Getenv("BPFWHY_LONG") == "1" {
-		return long
+// long asks for the corpora whose results are committed.
+func long() bool { return os.Getenv("BPFWHY_LONG") == "1" }
+
+// programs is how many a corpus has.
+func programs(normal, inLongRun int) int {
+	if long() {
+		return inLongRun
 	}
 	if n, err := strconv.Atoi(os.Getenv("BPFWHY_PROGRAMS")); err == nil {
-		return n
+		return n // while developing
 	}
 	return normal
 }
