@@ -126,7 +126,7 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 	var list []chosen
 	keep := []string{"task_exit"}
 	if opts.OnlyFollowed {
-		keep = append(keep, "task_fork")
+		keep = append(keep, "task_fork", "task_exec")
 	}
 	syscall, shared := false, false
 	for _, h := range hooks() {
@@ -246,26 +246,25 @@ func (c *collection) attachProgram(name, symbol string, via backend, tracefs *os
 	return l, nil
 }
 
-// attachLife attaches what follows tasks: their ends, and their children where processes are followed.
+// attachLife attaches what follows tasks: their ends, and what they make and become where processes are followed.
 func (c *collection) attachLife(opts Options, tracefs *os.Root) error {
-	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_process_exit", Program: c.programs["task_exit"]})
-	if err != nil {
-		return fmt.Errorf("attach to sched_process_exit: %w", err)
+	events := map[string]string{"task_exit": "sched_process_exit"}
+	if opts.OnlyFollowed {
+		events["task_exec"] = "sched_process_exec"
+		if c.programs["task_fork"].Type() == ebpf.RawTracepoint {
+			events["task_fork"] = "sched_process_fork"
+		} else if err := c.attachTracepoint(tracefs, "sched", "sched_process_fork", "task_fork"); err != nil {
+			return err
+		}
 	}
-	c.links = append(c.links, l)
-	fork := c.programs["task_fork"]
-	if !opts.OnlyFollowed || fork == nil {
-		return nil
-	}
-	if fork.Type() == ebpf.RawTracepoint {
-		l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_process_fork", Program: fork})
+	for program, event := range events {
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: event, Program: c.programs[program]})
 		if err != nil {
-			return fmt.Errorf("attach to sched_process_fork: %w", err)
+			return fmt.Errorf("attach to %s: %w", event, err)
 		}
 		c.links = append(c.links, l)
-		return nil
 	}
-	return c.attachTracepoint(tracefs, "sched", "sched_process_fork", "task_fork")
+	return nil
 }
 
 // configured loads a spec and sets what does not depend on the hooks.

@@ -16,7 +16,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -66,6 +65,7 @@ type Capture struct {
 	pending []trace.Record
 	decoder decoder
 	losses  lossMeter
+	asked   asked
 	polled  time.Time
 	calls   uint64
 	ended   bool
@@ -178,17 +178,6 @@ func (c *Capture) greet(ctx context.Context, nonce uint64) error {
 // Header describes the node and the hooks.
 func (c *Capture) Header() trace.Header { return c.header }
 
-// Follow adds a process of our own pid namespace with its existing descendants; children that it forks later are followed in
-// the kernel.
-func (c *Capture) Follow(pid int) error {
-	for _, p := range append([]int{pid}, descendants(pid)...) {
-		if err := c.coll.asked.Put(uint32(p), uint8(1)); err != nil {
-			return fmt.Errorf("follow process %d: %w", p, err)
-		}
-	}
-	return nil
-}
-
 // Read returns the next record and blocks until there is one. After Close it hands out what is left, then a trace.End, then io.EOF.
 func (c *Capture) Read() (trace.Record, error) {
 	for {
@@ -234,6 +223,7 @@ func (c *Capture) Read() (trace.Record, error) {
 
 func (c *Capture) poll() {
 	c.polled = time.Now()
+	c.asked.sweep(c.coll.asked)
 	c.pending = append(c.pending, c.losses.read()...)
 }
 
@@ -269,7 +259,10 @@ func (c *Capture) Close() error {
 }
 
 // release closes what Read needed.
-func (c *Capture) release() error { return errors.Join(c.reader.Close(), c.coll.Close()) }
+func (c *Capture) release() error {
+	c.asked.release()
+	return errors.Join(c.reader.Close(), c.coll.Close())
+}
 
 // epoch is the wall-clock time at which the monotonic clock read zero.
 func epoch() int64 {
@@ -278,39 +271,6 @@ func epoch() int64 {
 		return 0
 	}
 	return time.Now().UnixNano() - ts.Nano()
-}
-
-// descendants are the living children of a process, their children, and so on.
-func descendants(pid int) []int {
-	parents := map[int][]int{}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
-	for _, e := range entries {
-		child, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		b, err := os.ReadFile("/proc/" + e.Name() + "/stat")
-		if err != nil {
-			continue
-		}
-		// the name, in parentheses, may contain anything
-		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-		if len(f) < 2 {
-			continue
-		}
-		if ppid, err := strconv.Atoi(f[1]); err == nil {
-			parents[ppid] = append(parents[ppid], child)
-		}
-	}
-	var all []int
-	for queue := parents[pid]; len(queue) > 0; queue = queue[1:] {
-		all = append(all, queue[0])
-		queue = append(queue, parents[queue[0]]...)
-	}
-	return all
 }
 
 // hookName is the function of a hook id, in the order of enum hook.

@@ -345,6 +345,7 @@ const (
 	coreProgKretprobeSkAttachFilter        = "kretprobe_sk_attach_filter"
 	coreProgKretprobeSysBpf                = "kretprobe_sys_bpf"
 	coreProgKretprobeX64SysBpf             = "kretprobe_x64_sys_bpf"
+	coreProgTaskExec                       = "task_exec"
 	coreProgTaskExit                       = "task_exit"
 	coreProgTaskFork                       = "task_fork"
 	coreVarCfgAll                          = "cfg_all"
@@ -511,6 +512,7 @@ type coreProgramSpecs struct {
 	KretprobeSkAttachFilter        *ebpf.ProgramSpec `ebpf:"kretprobe_sk_attach_filter"`
 	KretprobeSysBpf                *ebpf.ProgramSpec `ebpf:"kretprobe_sys_bpf"`
 	KretprobeX64SysBpf             *ebpf.ProgramSpec `ebpf:"kretprobe_x64_sys_bpf"`
+	TaskExec                       *ebpf.ProgramSpec `ebpf:"task_exec"`
 	TaskExit                       *ebpf.ProgramSpec `ebpf:"task_exit"`
 	TaskFork                       *ebpf.ProgramSpec `ebpf:"task_fork"`
 }
@@ -744,6 +746,7 @@ type corePrograms struct {
 	KretprobeSkAttachFilter        *ebpf.Program `ebpf:"kretprobe_sk_attach_filter"`
 	KretprobeSysBpf                *ebpf.Program `ebpf:"kretprobe_sys_bpf"`
 	KretprobeX64SysBpf             *ebpf.Program `ebpf:"kretprobe_x64_sys_bpf"`
+	TaskExec                       *ebpf.Program `ebpf:"task_exec"`
 	TaskExit                       *ebpf.Program `ebpf:"task_exit"`
 	TaskFork                       *ebpf.Program `ebpf:"task_fork"`
 }
@@ -834,6 +837,7 @@ func (p *corePrograms) Close() error {
 		p.KretprobeSkAttachFilter,
 		p.KretprobeSysBpf,
 		p.KretprobeX64SysBpf,
+		p.TaskExec,
 		p.TaskExit,
 		p.TaskFork,
 	)

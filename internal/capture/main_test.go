@@ -12,7 +12,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,12 +35,13 @@ const (
 	watcherArgv0 = "capture-watcher"
 	nestArgv0    = "capture-nest"
 	floodArgv0   = "capture-flood"
+	execArgv0    = "capture-exec"
 )
 
 func TestMain(m *testing.M) {
 	patient.Main()
 	for name, main := range map[string]func([]string) error{
-		watcherArgv0: watcherMain, nestArgv0: nestMain, floodArgv0: floodMain,
+		watcherArgv0: watcherMain, nestArgv0: nestMain, floodArgv0: floodMain, execArgv0: execMain,
 	} {
 		if os.Args[0] != name {
 			continue
@@ -74,9 +77,10 @@ type message struct {
 	Header *trace.Header `json:"header,omitempty"`
 	Error  string        `json:"error,omitempty"`
 	Mounts string        `json:"mounts,omitempty"` // what Open changed in the mount table
-	Calls  *int          `json:"calls,omitempty"`  // in flight
 	Took   time.Duration `json:"took,omitempty"`   // Open
 	Record *trace.Record `json:"record,omitempty"`
+	// Entries of the map that was asked for.
+	Entries *int `json:"entries,omitempty"`
 }
 
 func watcherMain(args []string) error {
@@ -127,21 +131,21 @@ func watcherMain(args []string) error {
 		for in.Scan() {
 			var pid int
 			switch line := in.Text(); {
-			case line == "calls":
+			case c.coll.maps[line] != nil:
 				n := 0
 				var key uint32
 				var value []byte
-				for it := c.coll.maps["calls"].Iterate(); it.Next(&key, &value); {
+				for it := c.coll.maps[line].Iterate(); it.Next(&key, &value); {
 					n++
 				}
-				say(message{Calls: &n})
+				say(message{Entries: &n})
 			default:
 				if _, err := fmt.Sscanf(line, "follow %d", &pid); err != nil {
 					say(message{Error: line})
 				} else if err := c.Follow(pid); err != nil {
 					say(message{Error: err.Error()})
 				}
-				say(message{Calls: new(int)})
+				say(message{Entries: new(int)})
 			}
 		}
 		_ = c.Close()
@@ -219,8 +223,8 @@ func tryWatch(t *testing.T, p place) (*watcher, error) {
 				w.records = append(w.records, *m.Record)
 			case m.Error != "":
 				w.errs = append(w.errs, m.Error)
-			case m.Calls != nil:
-				w.answer = m.Calls
+			case m.Entries != nil:
+				w.answer = m.Entries
 			}
 			done := w.done
 			w.more.Broadcast()
@@ -410,15 +414,24 @@ func run(t *testing.T, name string) (pid int, res patient.Result) {
 	return pid, res
 }
 
-// nestMain is a process that, line by line, starts patients in processes below it, in a pid namespace of their own where the line says so.
+// nestMain is a process that, line by line, starts patients in processes below it, in a pid namespace of their own or by way of a thread
+// where the line says so, or makes threads that end at once.
 func nestMain([]string) error {
 	in := bufio.NewScanner(os.Stdin)
 	var waiting []*nested
 	for in.Scan() {
 		verb, name, _ := strings.Cut(in.Text(), " ")
 		switch verb {
-		case "start", "start-ns":
-			n, err := startNested(name, verb == "start-ns")
+		case "threads":
+			n, err := strconv.Atoi(name)
+			if err != nil {
+				return err
+			}
+			for range n {
+				onThread(func() {})
+			}
+		case "start", "start-ns", "start-thread":
+			n, err := startNested(name, verb)
 			if err != nil {
 				return err
 			}
@@ -441,12 +454,15 @@ type nested struct {
 	in  io.WriteCloser
 }
 
-func startNested(name string, namespace bool) (*nested, error) {
+func startNested(name, verb string) (*nested, error) {
 	n := &nested{cmd: exec.Command("/proc/self/exe")}
 	n.cmd.Args = []string{patient.Argv0, name}
 	n.cmd.Stderr = os.Stderr
-	if namespace {
+	switch verb {
+	case "start-ns":
 		n.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	case "start-thread":
+		n.cmd.Args[0] = execArgv0
 	}
 	var err error
 	if n.in, err = n.cmd.StdinPipe(); err != nil {
@@ -459,6 +475,33 @@ func (n *nested) finish() error {
 	fmt.Fprintln(n.in)
 	n.in.Close()
 	return n.cmd.Wait()
+}
+
+// onThread runs f on a thread other than the first, which ends with it.
+func onThread(f func()) {
+	done := make(chan bool)
+	for {
+		go func() {
+			runtime.LockOSThread()
+			if unix.Gettid() == os.Getpid() {
+				defer runtime.UnlockOSThread()
+				done <- false
+				return
+			}
+			f()
+			done <- true
+		}()
+		if <-done {
+			return
+		}
+	}
+}
+
+// execMain becomes a patient, from a thread that is not the first.
+func execMain(args []string) error {
+	var err error
+	onThread(func() { err = syscall.Exec("/proc/self/exe", []string{patient.Argv0, args[0]}, os.Environ()) })
+	return err
 }
 
 // nest is a running nestMain.

@@ -38,6 +38,7 @@ const (
 	plainProgExitPrctl       = "exit_prctl"
 	plainProgExitSeccomp     = "exit_seccomp"
 	plainProgExitSetsockopt  = "exit_setsockopt"
+	plainProgTaskExec        = "task_exec"
 	plainProgTaskExit        = "task_exit"
 	plainProgTaskFork        = "task_fork"
 	plainVarCfgAll           = "cfg_all"
@@ -115,6 +116,7 @@ type plainProgramSpecs struct {
 	ExitPrctl       *ebpf.ProgramSpec `ebpf:"exit_prctl"`
 	ExitSeccomp     *ebpf.ProgramSpec `ebpf:"exit_seccomp"`
 	ExitSetsockopt  *ebpf.ProgramSpec `ebpf:"exit_setsockopt"`
+	TaskExec        *ebpf.ProgramSpec `ebpf:"task_exec"`
 	TaskExit        *ebpf.ProgramSpec `ebpf:"task_exit"`
 	TaskFork        *ebpf.ProgramSpec `ebpf:"task_fork"`
 }
@@ -244,6 +246,7 @@ type plainPrograms struct {
 	ExitPrctl       *ebpf.Program `ebpf:"exit_prctl"`
 	ExitSeccomp     *ebpf.Program `ebpf:"exit_seccomp"`
 	ExitSetsockopt  *ebpf.Program `ebpf:"exit_setsockopt"`
+	TaskExec        *ebpf.Program `ebpf:"task_exec"`
 	TaskExit        *ebpf.Program `ebpf:"task_exit"`
 	TaskFork        *ebpf.Program `ebpf:"task_fork"`
 }
@@ -263,6 +266,7 @@ func (p *plainPrograms) Close() error {
 		p.ExitPrctl,
 		p.ExitSeccomp,
 		p.ExitSetsockopt,
+		p.TaskExec,
 		p.TaskExit,
 		p.TaskFork,
 	)

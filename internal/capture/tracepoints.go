@@ -89,7 +89,7 @@ func (c *collection) loadTracepoints(loader func() (*ebpf.CollectionSpec, error)
 		keep = append(keep, "enter_"+s.name, "exit_"+s.name)
 	}
 	if opts.OnlyFollowed {
-		keep = append(keep, "task_fork")
+		keep = append(keep, "task_fork", "task_exec")
 		if v := spec.Variables["cfg_fork_child"]; v != nil { // only without CO-RE
 			at, err := eventField(tracefs, "sched", "sched_process_fork", "child_pid")
 			if err != nil {
@@ -139,7 +139,7 @@ func attachBTFTracepoints(opts Options, nonce uint64) (*collection, error) {
 		names = []string{"task_exit", "btf_sys_exit", "btf_sys_enter"}
 	}
 	if opts.OnlyFollowed {
-		names = append(names, "btf_task_fork")
+		names = append(names, "btf_task_fork", "task_exec")
 	}
 	for _, name := range names {
 		programs[name] = spec.Programs[name]
@@ -160,7 +160,7 @@ func attachBTFTracepoints(opts Options, nonce uint64) (*collection, error) {
 		if p.Type() == ebpf.Tracing {
 			l, err = link.AttachTracing(link.TracingOptions{Program: p})
 		} else {
-			l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_process_exit", Program: p})
+			l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: programs[name].AttachTo, Program: p})
 		}
 		if err != nil {
 			c.Close()

@@ -253,7 +253,7 @@ SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
 	return 0;
 }
 
-/* The child's pid: a thread's is never that of a process, so that it does no harm to follow it. */
+/* The child may be a thread. */
 SEC("raw_tp/sched_process_fork") int task_fork(u64 *ctx)
 {
 	struct task_struct *child = (void *)(unsigned long)ctx[1];

@@ -42,7 +42,7 @@ struct {
 	__type(value, struct call);
 } empty SEC(".maps");
 
-/* Processes that user space asked for, by their pid in our own namespace. */
+/* Processes that user space asked for, by their pid in our own namespace. It takes them out again when they are gone. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
@@ -50,7 +50,10 @@ struct {
 	__type(value, u8);
 } asked SEC(".maps");
 
-/* Followed processes, by their global pid: those asked for and their children. */
+/*
+ * Threads and processes, by their global number, that were made by a followed process. Each leaves when it ends. A thread may outlive the
+ * first one of its process, so that either number counts.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -97,20 +100,18 @@ static __always_inline bool is_self(u32 tgid)
 	return me && *me == tgid;
 }
 
-static __always_inline bool is_followed(u32 tgid)
+/* Whether the current task is followed: it was asked for, or made by one that is. */
+static __always_inline bool is_followed(void)
 {
+	u64 ids = bpf_get_current_pid_tgid();
+	u32 tid = (u32)ids, tgid = ids >> 32;
 	struct bpf_pidns_info ns = {};
-	u8 one = 1;
 
-	if (bpf_map_lookup_elem(&followed, &tgid))
+	if (bpf_map_lookup_elem(&followed, &tgid) || bpf_map_lookup_elem(&followed, &tid))
 		return true;
 	if (bpf_get_ns_current_pid_tgid(cfg_ns_dev, cfg_ns_ino, &ns, sizeof(ns)))
 		return false;
-	if (!bpf_map_lookup_elem(&asked, &ns.tgid))
-		return false;
-	if (bpf_map_update_elem(&followed, &tgid, &one, BPF_ANY))
-		lost(L_FOLLOW);
-	return true;
+	return bpf_map_lookup_elem(&asked, &ns.tgid);
 }
 
 static __always_inline bool same_comm(void)
@@ -137,7 +138,7 @@ static __always_inline bool is_wanted(void)
 		return false;
 	if (cfg_filter_comm && !same_comm())
 		return false;
-	if (cfg_filter_pid && !is_followed(tgid))
+	if (cfg_filter_pid && !is_followed())
 		return false;
 	if (cfg_filter_cgroup && bpf_current_task_under_cgroup(&cgroups, 0) != 1)
 		return false;

@@ -76,26 +76,40 @@ SEC("tracepoint/syscalls/sys_exit_seccomp") int exit_seccomp(struct sys_exit_arg
 	return end_call(ctx->ret, F_EXIT);
 }
 
-/* A thread that dies takes its call with it; a process that dies is not followed any more. */
+/* A thread that ends takes its call with it, and its number is a stranger's afterwards. */
 SEC("raw_tp/sched_process_exit") int task_exit(void *ctx)
 {
-	u64 ids = bpf_get_current_pid_tgid();
-	u32 tid = (u32)ids, tgid = ids >> 32;
+	u32 tid = (u32)bpf_get_current_pid_tgid();
 
 	if (!bpf_map_delete_elem(&calls, &tid))
 		lost(L_STALE);
-	if (cfg_filter_pid && tid == tgid)
-		bpf_map_delete_elem(&followed, &tgid);
+	if (cfg_filter_pid)
+		bpf_map_delete_elem(&followed, &tid);
 	return 0;
+}
+
+static __always_inline void follow(u32 task)
+{
+	u8 one = 1;
+
+	if (bpf_map_update_elem(&followed, &task, &one, BPF_ANY))
+		lost(L_FOLLOW);
 }
 
 static __always_inline int follow_child(u32 child)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u8 one = 1;
+	if (is_followed())
+		follow(child);
+	return 0;
+}
 
-	if (is_followed(tgid) && bpf_map_update_elem(&followed, &child, &one, BPF_ANY))
-		lost(L_FOLLOW);
+/* A thread that executes a program becomes its process's first, and has that one's number: its own ends unseen. */
+SEC("raw_tp/sched_process_exec") int task_exec(u64 *ctx)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32, before = (u32)ctx[1];
+
+	if (before != tgid && !bpf_map_delete_elem(&followed, &before))
+		follow(tgid);
 	return 0;
 }
 
