@@ -25,7 +25,12 @@ type Evidence struct {
 	// Filter is a classic BPF filter (struct sock_filter), 8 bytes an instruction.
 	Filter []byte
 
-	Log        string   // the loader's log buffer, with a hole marked in its middle when it was huge
+	Log string // the loader's log buffer, with a hole marked in its middle when it was huge
+	// LogUnproven: the buffer held text before the call, and nothing shows that the kernel wrote to it. Log may be of an earlier
+	// call, or the process's own.
+	LogUnproven bool
+	// LogStale says why a text in the buffer is known not to be of this call, and was left out of Log.
+	LogStale   string
 	LogLevel   uint32   // as the loader asked
 	LogSize    uint32   // the loader's buffer, bytes
 	Messages   []string // the verifier's own words, read from the kernel when the loader passed no buffer

@@ -279,7 +279,7 @@ func (a *Assembler) addCall(c *trace.Call) {
 	if f == nil {
 		f = &fold{tgid: c.TGID}
 	}
-	a.bytes += f.add(call, a.time(c.ID.Start))
+	a.bytes += f.add(a, call)
 	defer a.reserve(0)
 	switch {
 	case c.Ret >= 0 && !call.unjited():

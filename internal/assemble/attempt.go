@@ -51,6 +51,9 @@ func (a *Assembler) attempt(f *fold) *load.Attempt {
 			at.Program.Insns = int(min(r.total/8, math.MaxInt32))
 		}
 	}
+	if f.trust == unreached && a.lossy(f) {
+		f.trust = unproven // the verifier's call may be among what was lost
+	}
 	why := a.evidence(at, f)
 	ch := a.causes(c)
 	at.Evidence.Spans = ch.spans
@@ -62,7 +65,7 @@ func (a *Assembler) attempt(f *fold) *load.Attempt {
 	if end.stage == load.Blinding {
 		at.Jump = bl.jump(at, c, ch)
 	}
-	at.VerifierLog = verifierLog(f.log, f.said, f.noSpace)
+	at.VerifierLog = verifierLog(at.Evidence.Log, f)
 	at.FeatureProbe = a.probe(at, c)
 	if at.Outcome != load.Loaded {
 		why = append(why, c.shortcomings(c.errno())...)
@@ -132,7 +135,9 @@ func (a *Assembler) evidence(at *load.Attempt, f *fold) (why []string) {
 	e.Attr = c.attr
 	e.EnterSeen = c.rec.Flags.EnterSeen
 	e.Calls = f.calls
-	e.Log = f.log.s
+	if e.LogStale = f.trust.stale(); e.LogStale == "" {
+		e.Log, e.LogUnproven = f.log.s, f.trust == unproven
+	}
 	e.LogLevel, e.LogSize = c.attr.logSettings(c.kind)
 	e.Messages = f.said
 	e.FailedInsn = f.insn

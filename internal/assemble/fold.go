@@ -88,6 +88,7 @@ type fold struct {
 	held    int    // bytes
 
 	log     text // the best one
+	trust   freshness
 	logRead bool // a buffer was read, be it empty
 	noSpace bool // the kernel said that the buffer of that log was too small
 	said    []string
@@ -96,7 +97,7 @@ type fold struct {
 }
 
 // add makes c the last call, and returns by how many bytes more or less is held than before, the pieces of c included.
-func (f *fold) add(c *call, at time.Time) int {
+func (f *fold) add(a *Assembler, c *call) int {
 	before := f.held + c.size
 	if f.last == nil {
 		f.start, f.insn = c.rec.ID.Start, -1
@@ -106,8 +107,12 @@ func (f *fold) add(c *call, at time.Time) int {
 	for _, what := range []trace.What{trace.Log, trace.BTFLog} {
 		t, noSpace := readLog(c.ranges[what]), c.errno() == eNOSPC
 		t.whole = t.whole && !noSpace
-		if t.better(f.log) {
-			f.log, f.noSpace = t, noSpace
+		if t.s == "" {
+			continue
+		}
+		trust := a.freshness(c, t)
+		if f.log.s == "" || trust < f.trust || trust == f.trust && t.better(f.log) {
+			f.log, f.trust, f.noSpace = t, trust, noSpace
 			break
 		}
 	}
@@ -127,7 +132,7 @@ func (f *fold) add(c *call, at time.Time) int {
 	level, size := c.attr.logSettings(c.kind)
 	f.longest = max(f.longest, min(c.duration(), uint64(time.Hour)))
 	f.calls = append(f.calls, load.Call{
-		Time:     at,
+		Time:     a.time(c.rec.ID.Start),
 		Duration: time.Duration(c.duration()),
 		Ret:      int(c.rec.Ret),
 		LogLevel: level,

@@ -104,12 +104,13 @@ func messages(says []string) []string {
 	return lastLines(b.String(), sayLines)
 }
 
-func verifierLog(log text, said []string, noSpace bool) load.VerifierLog {
+// verifierLog is what is shown of a log, where there is one to show, and else of what the verifier was heard to say.
+func verifierLog(log string, f *fold) load.VerifierLog {
 	switch {
-	case log.s != "":
-		return load.VerifierLog{Origin: load.LogLoader, Lines: lastLines(log.s, logLines), Truncated: !log.whole || noSpace}
-	case len(said) > 0:
-		return load.VerifierLog{Origin: load.LogKernel, Lines: said}
+	case log != "":
+		return load.VerifierLog{Origin: load.LogLoader, Lines: lastLines(log, logLines), Truncated: !f.log.whole || f.noSpace}
+	case len(f.said) > 0:
+		return load.VerifierLog{Origin: load.LogKernel, Lines: f.said}
 	}
 	return load.VerifierLog{Origin: load.LogNone}
 }

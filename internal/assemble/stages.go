@@ -390,9 +390,9 @@ func classicStage(errno int) load.Stage {
 	return load.Request
 }
 
-// words are the last lines of what the verifier said, whoever read them.
+// words are the last lines of what the verifier is known to have said, whoever read them.
 func (f *fold) words() []string {
-	if f.log.s != "" {
+	if f.log.s != "" && f.trust == fresh {
 		return lastLines(f.log.s, logLines)
 	}
 	return f.said

@@ -91,6 +91,8 @@ type CallFlags struct {
 	FromKernel bool `json:"kernel,omitempty"`     // the attr is the kernel's own (light skeletons)
 	ExitSeen   bool `json:"exit,omitempty"`       // false: only bpf_prog_load's own return was seen
 	AttrFault  bool `json:"attr_fault,omitempty"` // the attr could not be read
+	// LogDirty: the log buffer did not begin with NUL when the call began, and the kernel is not known to have written to it.
+	LogDirty bool `json:"log_dirty,omitempty"`
 }
 
 // Stage sums up the executions of one watched function inside a call.
