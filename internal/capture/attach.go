@@ -33,8 +33,9 @@ type collection struct {
 	maps     map[string]*ebpf.Map
 	tracefs  *os.Root // nil where it is not to be had
 	// links are referenced here because a link that is collected as garbage detaches silently.
-	links   []io.Closer
-	closers []io.Closer
+	links    []io.Closer
+	closers  []io.Closer
+	detached sync.Once
 }
 
 // attach tries the backends in turn: functions inside the kernel first, then the system call from outside.
@@ -344,16 +345,18 @@ func (c *collection) watched(f load.Function, symbol string, via backend) {
 	c.hooks = append(c.hooks, trace.Hook{Function: f, Symbol: symbol, Via: string(via)})
 }
 
-// detach stops the observation and leaves the ring readable.
-func (c *collection) detach() error {
-	errs := make([]error, len(c.links))
-	var all sync.WaitGroup
-	for i, l := range c.links {
-		all.Go(func() { errs[i] = l.Close() })
-	}
-	all.Wait()
-	c.links = nil
-	return errors.Join(errs...)
+// detach stops the observation and leaves the ring readable. Who comes second waits for the first.
+func (c *collection) detach() (err error) {
+	c.detached.Do(func() {
+		errs := make([]error, len(c.links))
+		var all sync.WaitGroup
+		for i, l := range c.links {
+			all.Go(func() { errs[i] = l.Close() })
+		}
+		all.Wait()
+		err = errors.Join(errs...)
+	})
+	return err
 }
 
 func (c *collection) Close() error {

@@ -4,6 +4,7 @@ package capture
 
 import (
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,4 +46,32 @@ func TestHost(t *testing.T) {
 		t.Logf("%-16s %-8s %s%s", h.Function, h.Via, h.Symbol, h.Why)
 	}
 	t.Logf("%s: Open %v; from nothing to the first load %v", w.header.Backend, w.first.Took.Round(time.Millisecond), total.Round(time.Millisecond))
+}
+
+// The end may come while losses are looked at. What this is about shows under -race.
+func TestHostCloseWhilePolling(t *testing.T) {
+	if os.Getenv(wire.KernelEnv) != "" || os.Getuid() != 0 {
+		t.Skip("runs outside the lab, and needs root")
+	}
+	c, err := Open(t.Context(), Options{})
+	if err != nil {
+		t.Skipf("cannot watch here: %v", err)
+	}
+	var polling sync.WaitGroup
+	stop := make(chan struct{})
+	polling.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				c.losses.read()
+			}
+		}
+	})
+	qt.Check(t, qt.IsNil(c.Close()))
+	close(stop)
+	polling.Wait()
+	s := drain(t, c)
+	qt.Check(t, qt.IsNotNil(s[len(s)-1].End))
 }

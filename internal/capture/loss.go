@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
@@ -19,8 +20,10 @@ import (
 // twin ends the name of a program that runs where the one without it was missed.
 const twin = "_twin"
 
-// lossMeter reads what every mechanism lost. Counters only grow; what was lost between two looks is one record.
+// lossMeter reads what every mechanism lost. Counters only grow; what was lost between two looks is one record. The mutex is for
+// Close, which comes from another goroutine than Read.
 type lossMeter struct {
+	mu    sync.Mutex
 	coll  *collection
 	seen  map[string]uint64
 	since uint64
@@ -95,6 +98,8 @@ func recursionMisses(fd int) uint64 {
 
 // freeze reads the counters once more while everything is still attached.
 func (l *lossMeter) freeze() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.coll == nil || l.coll.lost == nil {
 		return
 	}
@@ -112,6 +117,8 @@ func (l *lossMeter) freeze() {
 }
 
 func (l *lossMeter) read() []trace.Record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	at := monotonic()
 	if l.coll == nil {
 		return nil
