@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 
-// Programs with a map, a function, CO-RE and line information, of which blinding
-// makes a jump or two too long although little in them has a constant:
+// A program with a map, a function, CO-RE and line information, of which blinding
+// makes a jump too long although little in it has a constant:
 //
 //	clang-19 -O2 -g -target bpf -mcpu=v2 -fno-ident -fdebug-compilation-dir=. -c sparse.bpf.c -o sparse.o && llvm-strip -g sparse.o
 
@@ -45,7 +45,8 @@ static void *(*map_lookup_elem)(void *map, const void *key) = (void *)1;
 
 static __attribute__((noinline)) u64 twice(u64 n, u64 x)
 {
-	if (x & 3)
+	n += x;
+	if (n & 2)
 		SPARSE(n, x);
 	return n + x;
 }
@@ -62,10 +63,8 @@ int far(struct __sk_buff *skb)
 		return 0;
 	x += *value + skb->len;
 	if (n & 1)
-		SPARSE(n, x);
-	n ^= x;
-	if (n & 4)
 		n = twice(n, x);
+	n ^= x;
 	return n ^ n >> 32;
 }
 
