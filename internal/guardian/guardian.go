@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package guardian raises net.core.bpf_jit_harden for a while and puts it back, whatever dies.
+// Package guardian changes net.core.bpf_jit_harden for a while and puts it back, whatever dies.
 //
 // A small process of its own session holds a lock, writes down the old value, raises the sysctl, and restores it when it is
 // asked to, when it is told to terminate, or when the process that started it is gone. Should the guardian itself be killed, its
 // state file lets the starter, or the next start of any program that calls Recover, restore the value.
 //
-// Nothing is ever lowered, except back to the value that was there before.
+// Nothing is lowered, except back to the value that was there before, and from 2 to 1 by who asked a guardian to stand by for it.
 package guardian
 
 import (
@@ -28,6 +28,9 @@ const Argv0 = "bpfwhy-guardian"
 
 // ErrLower is returned when the sysctl is already higher than what is asked for.
 var ErrLower = errors.New("refuse to lower net.core.bpf_jit_harden")
+
+// ErrNotTwo is returned when the sysctl that is to be lowered from 2 is not 2.
+var ErrNotTwo = errors.New("net.core.bpf_jit_harden is not 2")
 
 // paths are the files of one guarded sysctl; tests have their own.
 type paths struct{ sysctl, lock, state string }
@@ -53,6 +56,8 @@ func (r Report) String() string {
 		return "net.core.bpf_jit_harden was not raised"
 	case r.Foreign:
 		return fmt.Sprintf("net.core.bpf_jit_harden was raised from %d to %d, but somebody else made it %d meanwhile: left alone", r.Old, r.Set, r.Now)
+	case r.Old > r.Set:
+		return fmt.Sprintf("net.core.bpf_jit_harden was lowered from %d to %d and is %d again", r.Old, r.Set, r.Now)
 	case r.Old == r.Set:
 		return fmt.Sprintf("net.core.bpf_jit_harden was %d already", r.Old)
 	}
@@ -80,6 +85,24 @@ func RaiseHarden(ctx context.Context, to int) (*Raised, error) {
 	}
 	return raise(ctx, harden, to)
 }
+
+// Files are the files of a guardian where they are not the usual ones: for tests that have raised the sysctl by a guardian of their
+// own, which holds the usual lock.
+type Files struct{ Lock, State string }
+
+// StandBy starts a guardian for a caller who will itself lower net.core.bpf_jit_harden from 2 to 1, and set it back to 2, once or more
+// often, until Restore. The guardian writes nothing as long as the caller lives; what it finds lowered then it restores.
+// It waits until no other guardian on the machine holds the sysctl; then the error is ErrNotTwo when the value is another.
+func StandBy(ctx context.Context, f Files) (*Raised, error) {
+	p := harden
+	if f != (Files{}) {
+		p.lock, p.state = f.Lock, f.State
+	}
+	return raise(ctx, p, standBy)
+}
+
+// standBy instead of a value: the starter lowers from 2 to 1 by itself.
+const standBy = -1
 
 func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 	if err := ctx.Err(); err != nil {
@@ -111,6 +134,9 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 		err = errors.New(first.Error)
 		if first.Lower {
 			err = fmt.Errorf("%w: it is %d already", ErrLower, first.Old)
+			if to == standBy {
+				err = fmt.Errorf("%w, it is %d", ErrNotTwo, first.Old)
+			}
 		}
 	}
 	if err != nil {
@@ -125,7 +151,11 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 		}
 		// It may have been killed between writing the state and saying so.
 		_, recoverErr := recoverPaths(p)
-		return nil, errors.Join(fmt.Errorf("raise sysctl: %w", err), recoverErr)
+		what := "raise sysctl"
+		if to == standBy {
+			what = "lower sysctl"
+		}
+		return nil, errors.Join(fmt.Errorf("%s: %w", what, err), recoverErr)
 	}
 	r.old = first.Old
 	go func() {
@@ -147,6 +177,9 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 
 // Old is the value before it was raised.
 func (r *Raised) Old() int { return r.old }
+
+// Ended is closed when the guardian is no longer there, because it was killed or told to end.
+func (r *Raised) Ended() <-chan struct{} { return r.ended }
 
 // Restore puts the value back and reports what became of it. It may be called more than once, and after the context's end.
 func (r *Raised) Restore() (Report, error) {

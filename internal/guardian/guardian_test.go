@@ -185,6 +185,7 @@ func TestRecover(t *testing.T) {
 		{name: "left raised", now: "2", state: `{"old":0,"set":2,"boot_id":"` + id + `"}`, want: Report{Set: 2}},
 		{name: "never raised", now: "0", state: `{"old":0,"set":2,"boot_id":"` + id + `"}`, want: Report{Set: 2}},
 		{name: "changed by another", now: "1", state: `{"old":0,"set":2,"boot_id":"` + id + `"}`, want: Report{Set: 2, Now: 1, Foreign: true}, wantValue: 1},
+		{name: "left lowered", now: "1", state: `{"old":2,"set":1,"boot_id":"` + id + `"}`, want: Report{Old: 2, Set: 1, Now: 2}, wantValue: 2},
 		{name: "another boot", now: "2", state: `{"old":0,"set":2,"boot_id":"x"}`, wantValue: 2},
 		{name: "not ours", now: "2", state: `{"old":2,"set":0}`, wantValue: 2, wantErr: ".*not what a guardian writes.*"},
 		{name: "garbage", now: "2", state: `}`, wantValue: 2, wantErr: ".*not what a guardian writes.*"},
@@ -296,4 +297,24 @@ func TestParentKilledHost(t *testing.T) {
 		t.Skipf("%s exists: a guardian is at work", harden.state)
 	}
 	killRounds(t, harden, old)
+}
+
+// A guardian that stands by restores what its starter lowered, and nothing else.
+func TestStandBy(t *testing.T) {
+	p := fake(t, "2")
+	r, err := raise(t.Context(), p, standBy)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(value(t, p), 2))
+	qt.Assert(t, qt.IsNil(writeValue(p.sysctl, 1)))
+	report, err := r.Restore()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(report, Report{Old: 2, Set: 1, Now: 2}))
+	settled(t, p, 2)
+
+	for before, want := range map[string]int{"0": 0, "1": 1} {
+		p := fake(t, before)
+		_, err := raise(t.Context(), p, standBy)
+		qt.Check(t, qt.ErrorIs(err, ErrNotTwo))
+		settled(t, p, want)
+	}
 }

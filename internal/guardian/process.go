@@ -74,6 +74,9 @@ func guard(p paths, to int) int {
 	if err != nil {
 		return fail(err)
 	}
+	if to == standBy {
+		return stand(p, old, orphaned, told)
+	}
 	if old > to {
 		say(message{Report: Report{Old: old}, Error: ErrLower.Error(), Lower: true})
 		return 1
@@ -98,7 +101,30 @@ func guard(p paths, to int) int {
 		say(message{Report: report})
 		return 0
 	}
-	report, err = restore(p)
+	return finish(p)
+}
+
+// stand is the part of a guardian that writes nothing while its parent lives.
+func stand(p paths, old int, orphaned <-chan struct{}, told <-chan os.Signal) int {
+	if old != 2 {
+		say(message{Report: Report{Old: old}, Error: ErrNotTwo.Error(), Lower: true})
+		return 1
+	}
+	if err := writeState(p.state, 2, 1); err != nil {
+		say(message{Error: err.Error()})
+		return 1
+	}
+	say(message{Report: Report{Old: 2, Set: 1, Now: 2}})
+	select {
+	case <-orphaned:
+	case <-told:
+	}
+	return finish(p)
+}
+
+// finish restores and reports.
+func finish(p paths) int {
+	report, err := restore(p)
 	m := message{Report: report}
 	if err != nil {
 		m.Error = err.Error()
@@ -194,7 +220,7 @@ func restore(p paths) (Report, error) {
 		return Report{}, fmt.Errorf("read state: %w", err)
 	}
 	var s state
-	if err := json.Unmarshal(b, &s); err != nil || s.Old < 0 || s.Set <= s.Old || s.Set > 2 {
+	if err := json.Unmarshal(b, &s); err != nil || !sane(s) {
 		return Report{}, fmt.Errorf("read state: %s is not what a guardian writes: set net.core.bpf_jit_harden by hand and remove it", p.state)
 	}
 	id, err := bootID()
@@ -220,6 +246,11 @@ func restore(p paths) (Report, error) {
 		report.Foreign = true
 	}
 	return report, removeState(p)
+}
+
+// sane reports a state that a guardian writes: raised to 1 or 2, or lowered from 2 to 1.
+func sane(s state) bool {
+	return s.Old >= 0 && s.Set > s.Old && s.Set <= 2 || s.Old == 2 && s.Set == 1
 }
 
 // removeState also removes the folder if nothing else is in it.
