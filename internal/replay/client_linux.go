@@ -11,6 +11,7 @@ import (
 	"io"
 	"os/exec"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/load"
@@ -35,6 +36,8 @@ func start(ctx context.Context, s *setup, timeout time.Duration) (*client, *answ
 	c.cmd.Args = []string{Argv0}
 	c.cmd.Dir = "/"
 	c.cmd.Env = []string{"GOTRACEBACK=none"}
+	// A Ctrl-C is ours to handle. The child ends with its standard input when we are gone.
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.cmd.Stderr = &limited{b: &c.stderr}
 	in, err := c.cmd.StdinPipe()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -191,4 +192,53 @@ func TestHostTimeout(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(r.Verdict, load.ReplayDiscarded))
 	qt.Check(t, qt.StringContains(r.Why, "did not finish within 1ns"))
+}
+
+// Every type of map that this kernel has can be stood in for: a program that only names it is accepted by the verifier.
+func TestHostStandIns(t *testing.T) {
+	needRoot(t)
+	here := node.Host()
+	if v, ok := here.Kernel(); !ok || v.Before(6, 9) {
+		t.Skip("arenas, the last type, came in 6.9")
+	}
+	made := new(Maps)
+	create := func(fd int, fields map[int]uint32) {
+		a := &load.Attempt{Kind: load.MapCreate, Outcome: load.Loaded}
+		a.Evidence.Attr, a.Evidence.Calls = attrOf(fields), []load.Call{{Ret: fd}}
+		made.Add(a)
+	}
+	create(20, map[int]uint32{0: 2, 4: 4, 8: 8, 12: 5})
+	create(12, map[int]uint32{0: 12, 4: 4, 8: 4, 12: 3, mapAttrInner: 20})
+	create(13, map[int]uint32{0: 13, 4: 4, 8: 4, 12: 3, mapAttrInner: 20})
+	const noPrealloc, mmapable = 1, 1 << 10
+	maps := map[int32]load.MapRef{}
+	add := func(typ, key, value, entries, flags uint32) {
+		maps[int32(typ)] = load.MapRef{Name: "m", Type: typ, KeySize: key, ValueSize: value, MaxEntries: entries, Flags: flags}
+	}
+	for _, typ := range []uint32{1, 2, 5, 6, 9, 10} {
+		add(typ, 4, 24, 1<<24, 0)
+	}
+	for _, typ := range []uint32{3, 4, 8, 12, 13, 14, 15, 17, 18, 25} {
+		add(typ, 4, 4, 3, 0)
+	}
+	add(7, 4, 80, 10_000, 0)
+	add(11, 8, 8, 1<<20, noPrealloc)
+	add(22, 0, 8, 1<<20, 0)
+	add(23, 0, 8, 1<<20, 0)
+	add(24, 4, 13, 0, noPrealloc)
+	add(27, 0, 0, 1<<24, 0)
+	add(28, 4, 8, 0, noPrealloc)
+	add(29, 4, 8, 0, noPrealloc)
+	add(30, 0, 8, 1<<20, 0)
+	add(31, 0, 0, 1<<24, 0)
+	add(32, 4, 8, 0, noPrealloc)
+	add(33, 0, 0, 100, mmapable)
+	for typ, m := range maps {
+		a := attempt(program(mapLoad(insn.PseudoMapFD, typ)), map[int]uint32{attrType: 1}, m)
+		_, err := Prove(t.Context(), a, Options{Recorded: there, Here: here, Maps: made})
+		qt.Assert(t, qt.IsNil(err))
+		if qt.Check(t, qt.IsNotNil(a.Replay.Original), qt.Commentf("type %d: %s", typ, a.Replay.Why)) {
+			qt.Check(t, qt.Equals(a.Replay.Original.Outcome, load.Loaded), qt.Commentf("type %d: %s", typ, a.Replay.Why))
+		}
+	}
 }

@@ -123,7 +123,15 @@ func prove(ctx context.Context, a *load.Attempt, o *Options, r *load.Replay) err
 	case r.Repaired.JITedBytes == 0:
 		r.Verdict, r.Why = load.ReplayNotReproduced, fmt.Sprintf("it fails in the same way here, and with %s it %s", islands(r.Repaired.Islands), ends(r.Repaired))
 	default:
+		// Once more as it was: what failed for want of memory may load by now, with islands or without.
+		again, err := c.try(ctx, &t, o.Timeout)
+		if err != nil {
+			return err
+		}
 		r.Verdict = load.ReplayReproduced
+		if o := outcome(again, len(p.prog)); o.Outcome != a.Outcome || o.Errno != a.Errno {
+			r.Verdict, r.Why = load.ReplayNotReproduced, fmt.Sprintf("it failed in the same way here, and tried once more it %s: the reason comes and goes", ends(o))
+		}
 	}
 	return nil
 }
