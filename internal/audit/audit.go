@@ -245,16 +245,14 @@ func (r *Report) summarize() {
 		s.At1[p.At1.Outcome]++
 		s.At2[p.At2.Outcome]++
 		s.Time += p.At2.Time
-		if p.At1.breaks(p.JITed) || p.At1.Outcome == Unknown {
+		if p.At1.Breaks() || p.At1.Outcome == Unknown {
 			breaks1++
 		}
 		switch {
-		case p.At2.breaks(p.JITed):
+		case p.At2.Breaks():
 			broken = append(broken, p)
 		case p.At2.Outcome == Unknown:
 			unknown = append(unknown, p)
-		case p.At2.Outcome == NotJITed && p.At2.Jump != nil:
-			broken = append(broken, p) // it is hardened already, and this is what became of it
 		case p.At2.Margin != nil && (tightest == nil || *p.At2.Margin < *tightest.At2.Margin):
 			tightest = p
 		}

@@ -50,15 +50,14 @@ type Jump struct {
 	Limit int `json:"limit"`
 }
 
-// breaks reports a fate worse than what the program has now.
-func (f Fate) breaks(jitedNow bool) bool {
+// Breaks reports that blinding is what spoils it. A program that is interpreted for another reason, because nothing is compiled for
+// example, is none of its victims.
+func (f Fate) Breaks() bool {
 	switch f.Outcome {
 	case Fails, FailsOrNotJITed, Miscompiled:
 		return true
-	case NotJITed:
-		return jitedNow
 	}
-	return false
+	return f.Outcome == NotJITed && f.Jump != nil
 }
 
 // kernel is what decides the fate of a program besides its code.

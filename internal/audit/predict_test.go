@@ -211,8 +211,11 @@ func TestLoaderRights(t *testing.T) {
 func TestSummary(t *testing.T) {
 	prog := func(name string, at2 Outcome, margin int) Program {
 		p := Program{ID: 7, Name: name, JITed: true, At1: Fate{Outcome: JITed}, At2: Fate{Outcome: at2, Margin: &margin}}
-		if at2 == Unknown {
+		switch {
+		case at2 == Unknown:
 			p.At2.Margin = nil
+		case margin < 0:
+			p.At2.Jump = &Jump{}
 		}
 		return p
 	}

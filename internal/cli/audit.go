@@ -130,6 +130,7 @@ func printAudit(t *render.Text, r *audit.Report) error {
 	if len(why) > 0 {
 		sections = append(sections, render.Section{Label: "broken", Items: why})
 	}
+	// There is always something that cannot be seen.
 	sections = append(sections, render.Section{Label: "not seen", Items: append(unread, r.Unseen...)})
 	return t.Page(s.Sentence, sections)
 }
@@ -158,14 +159,10 @@ func memory(m *audit.Memory) []string {
 
 // rank puts what breaks first, and then what is not known.
 func rank(p *audit.Program) int {
-	switch p.At2.Outcome {
-	case audit.Fails, audit.FailsOrNotJITed, audit.Miscompiled:
+	switch {
+	case p.At2.Breaks():
 		return 0
-	case audit.NotJITed:
-		if p.JITed || p.At2.Jump != nil {
-			return 0
-		}
-	case audit.Unknown:
+	case p.At2.Outcome == audit.Unknown:
 		return 1
 	}
 	return 2

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/bpfwhy/bpfwhy/internal/audit"
+	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/go-quicktest/qt"
+)
+
+// TestPrintAudit: what breaks comes first, and names of programs and processes are harmless.
+func TestPrintAudit(t *testing.T) {
+	margin, far, no := 120, -3, false
+	r := &audit.Report{Summary: audit.Summary{Sentence: "No: \x1b]0;x\a.", Programs: 2, JITed: 2, Vanished: 1},
+		Programs: []audit.Program{
+			{ID: 3, Name: "healthy", Type: "xdp", Insns: 20, JITed: true, Blinded: &no, Owners: []audit.Owner{{PID: 9, Comm: "agent", Container: "docker://1"}},
+				MoreOwners: 2, At1: audit.Fate{Outcome: audit.JITed}, At2: audit.Fate{Outcome: audit.JITed, Margin: &margin}},
+			{ID: 4, Name: "\x1b[31mevil", Type: "kprobe", Insns: 30000, JITed: true, Owners: []audit.Owner{}, Pins: []string{"/sys/fs/bpf/\u202e"},
+				At1: audit.Fate{Outcome: audit.JITed},
+				At2: audit.Fate{Outcome: audit.Fails, Margin: &far, Why: "524", Jump: &audit.Jump{From: 1, To: 29000, Need: 32770, Limit: 32767}}},
+		}}
+	var b bytes.Buffer
+	qt.Assert(t, qt.IsNil(printAudit(render.NewText(&b, 0, false), r)))
+	out := b.String()
+	for _, bad := range []string{"\x1b", "\a", "\u202e"} {
+		qt.Check(t, qt.IsFalse(strings.Contains(out, bad)), qt.Commentf("%q", bad))
+	}
+	lines := strings.Split(out, "\n")
+	qt.Check(t, qt.Matches(lines[1], ` *4  \\x1b\[31mevil .* FAILS +-3  pin /sys/fs/bpf/.*`))
+	qt.Check(t, qt.Matches(lines[2], ` *3  healthy .* no .* jited +120  agent\[9\] and 2 more in docker://1`))
+	qt.Check(t, qt.StringContains(out, "the jump from slot 1 to 29000 would need 32770, the limit is 32767;"))
+	qt.Check(t, qt.StringContains(out, "1 more were unloaded"))
+
+	// A node with a leak does not fill the screen.
+	for i := range 3000 {
+		r.Programs = append(r.Programs, audit.Program{ID: uint32(100 + i), Name: fmt.Sprint(i), At2: audit.Fate{Outcome: audit.Unknown, Why: "why"}})
+	}
+	b.Reset()
+	qt.Assert(t, qt.IsNil(printAudit(render.NewText(&b, 0, false), r)))
+	qt.Check(t, qt.StringContains(b.String(), "2502 more programs; --json has them all"))
+	qt.Check(t, qt.IsTrue(strings.Count(b.String(), "\n") < 600))
+}
