@@ -158,7 +158,7 @@ func attemptOf(spec *ebpf.ProgramSpec, c *code) *load.Attempt {
 	if c == nil {
 		c, _ = codeOf(spec.Instructions)
 	}
-	if c == nil {
+	if c == nil || len(c.insns) == 0 {
 		return at
 	}
 	at.Program.Insns = len(c.insns)
@@ -198,7 +198,8 @@ func jumpOf(at *load.Attempt, v blinding.Verdict) *load.Jump {
 func (a *attempt) explain(err error) error {
 	blamed := a.blamed(err)
 	if len(blamed) == 0 {
-		return diagnose(err, a.named(err), nil)
+		name, _ := a.named(err)
+		return diagnose(err, a.specs[name], nil)
 	}
 	c := blamed[0]
 	var errno syscall.Errno
@@ -214,16 +215,6 @@ func (a *attempt) explain(err error) error {
 	}
 	at.Jump = jumpOf(at, c.prediction.Verdict)
 	return c.with(&Error{Err: err, Diagnosis: explain.Explain(at, profile())}, a)
-}
-
-// named is the program that an error names.
-func (a *attempt) named(err error) *ebpf.ProgramSpec {
-	for name, spec := range a.specs {
-		if name == "" || strings.Contains(err.Error(), fmt.Sprintf("program %s: ", name)) {
-			return spec
-		}
-	}
-	return nil
 }
 
 func (c *candidate) with(err error, a *attempt) error {

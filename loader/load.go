@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -101,6 +102,9 @@ func (m *memory) hasGotol() bool {
 	return *m.gotol
 }
 
+// only is the name of a program that was not loaded in a collection.
+const only = ""
+
 // candidate is a program that blinding may break.
 type candidate struct {
 	name       string
@@ -154,31 +158,37 @@ func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load func(rewritten) (
 				bad = append(bad, c)
 			}
 		}
-		if len(bad) == 0 {
-			a.done(programs)
-			return nil
-		}
-		if l.RequireJIT && l.Off {
+		if !l.Off && a.retry(bad, false) && !(l.RequireJIT && slices.ContainsFunc(bad, func(c *candidate) bool { return c.hopeless })) {
 			drop()
-			return bad[0].unjited(a)
+			a.loads++
+			continue
 		}
-		if l.Off {
-			return nil
-		}
-		retried := a.retry(bad, false)
-		for _, c := range bad {
-			if c.hopeless && l.RequireJIT {
+		if l.RequireJIT {
+			if c := a.interpreted(programs, bad); c != nil {
 				drop()
 				return c.unjited(a)
 			}
 		}
-		if !retried {
-			a.done(programs)
-			return nil
-		}
-		drop()
-		a.loads++
+		a.done(programs)
+		return nil
 	}
+}
+
+// interpreted is a program that the kernel has not compiled, nil when there is
+// none: one of those that blinding broke, or another.
+func (a *attempt) interpreted(programs map[string]*ebpf.Program, bad []*candidate) *candidate {
+	if len(bad) > 0 {
+		return bad[0]
+	}
+	for name, spec := range a.specs {
+		if p := programs[name]; p != nil && uncompiled(p) {
+			c := &candidate{name: name, spec: spec}
+			c.code, _ = codeOf(spec.Instructions)
+			c.repair.Program = cmp.Or(name, spec.Name)
+			return c
+		}
+	}
+	return nil
 }
 
 // prepare finds the programs that blinding may break, when it may be on, and
@@ -202,10 +212,7 @@ func (a *attempt) prepare() error {
 			continue
 		}
 		c := &candidate{name: name, spec: spec, code: code, prediction: p, wraps: p.MayWrap, content: code.content(spec.Type)}
-		c.repair.Program = spec.Name
-		if name != "" {
-			c.repair.Program = name
-		}
+		c.repair.Program = cmp.Or(name, spec.Name)
 		a.candidates = append(a.candidates, c)
 		known, ok := a.l.memory.limit(c.content)
 		switch {
@@ -307,26 +314,27 @@ func (a *attempt) retry(bad []*candidate, fatal bool) bool {
 
 // blamed are the programs that an error may be about.
 func (a *attempt) blamed(err error) []*candidate {
-	var named, sure, may []*candidate
+	name, ok := a.named(err)
+	if !ok {
+		return nil
+	}
 	for _, c := range a.candidates {
-		switch text := err.Error(); {
-		case c.name != "" && strings.Contains(text, fmt.Sprintf("program %s: ", c.name)):
-			named = append(named, c)
-		case c.result == nil && c.prediction.Fate == blinding.Fails:
-			sure = append(sure, c)
-		default:
-			may = append(may, c)
+		if c.name == name {
+			return []*candidate{c}
 		}
 	}
-	for _, list := range [][]*candidate{named, sure} {
-		if len(list) > 0 {
-			return list
+	return nil // blinding cannot have broken that one
+}
+
+// named is the program that an error names, or the only one.
+func (a *attempt) named(err error) (string, bool) {
+	text := err.Error()
+	for name := range a.specs {
+		if name == only || strings.Contains(text, fmt.Sprintf("program %s: ", name)) {
+			return name, true
 		}
 	}
-	if a.specs[""] != nil {
-		return may
-	}
-	return nil // it is about a program that blinding cannot have broken
+	return "", false
 }
 
 // done remembers and reports.

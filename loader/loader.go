@@ -15,7 +15,13 @@
 // Errors wrap those of cilium/ebpf and carry a diagnosis: see [Error].
 // [Explain] gives the same to those who keep their own loading.
 //
-// Like cilium/ebpf, it never needs more privileges than the load itself.
+// A program that was rewritten does not have the instructions of its spec any
+// more: its tag is another, and ebpf.ProgramSpec.Compatible says so. Lines of
+// source, functions and relocations are those of the spec.
+//
+// Nothing here needs more privileges than the load itself. Without CAP_BPF the
+// kernel does not say whether a program is compiled: then errors alone lead to a
+// repair.
 package loader
 
 import (
@@ -40,8 +46,9 @@ type Loader struct {
 	// the kernel takes it (6.6, or a backport).
 	Gotol bool
 	// RequireJIT makes a program that comes back un-jited, and cannot be
-	// helped, an error: an interpreter is what hardening is to keep out. By
-	// default such a program is returned, as cilium/ebpf does.
+	// helped, an error, for whatever reason it is so: an interpreter is what
+	// hardening is to keep out. By default such a program is returned, as
+	// cilium/ebpf does.
 	RequireJIT bool
 	// Report, unless nil, is told of each program that was rewritten and then
 	// loaded, before the call that loads it returns.
@@ -130,7 +137,6 @@ func (l *Loader) NewProgramWithOptions(spec *ebpf.ProgramSpec, opts ebpf.Program
 	if spec == nil {
 		return ebpf.NewProgramWithOptions(spec, opts) // its error
 	}
-	const only = ""
 	var prog *ebpf.Program
 	err := l.load(map[string]*ebpf.ProgramSpec{only: spec}, func(changed rewritten) (found map[string]*ebpf.Program, drop func(), err error) {
 		if prog, err = ebpf.NewProgramWithOptions(changed.program(only, spec), opts); err != nil {
