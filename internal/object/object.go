@@ -222,6 +222,9 @@ func (o *Object) readFunctions() error {
 			start: int(sym.Value / insn.Size), end: int((sym.Value + sym.Size) / insn.Size), local: sym.isLocal(),
 		})
 	}
+	if len(o.functions) > maxFunctions {
+		return fmt.Errorf("more than %d functions", maxFunctions)
+	}
 	slices.SortStableFunc(o.functions, func(a, b Function) int {
 		return cmp.Or(cmp.Compare(a.section, b.section), cmp.Compare(a.start, b.start))
 	})
