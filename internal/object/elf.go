@@ -19,7 +19,7 @@ const (
 	MaxSize = 64 << 20
 	maxName = 4096
 	// MaxPrograms is how many programs an object may have; a few hundred are many.
-	MaxPrograms = 10_000
+	MaxPrograms  = 10_000
 	maxFunctions = 100_000
 	// MaxProgram is how many instructions the kernel takes (BPF_COMPLEXITY_LIMIT_INSNS).
 	MaxProgram = 1_000_000
