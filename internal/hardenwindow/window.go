@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package hardenwindow makes one program load while net.core.bpf_jit_harden is 1 instead of 2, for as short a time as the kernel
+// allows.
+//
+// At 1 the kernel blinds the programs of loaders without CAP_BPF (5.10: CAP_SYS_ADMIN) and of nobody else. It is never set to 0, which
+// would give up the protection against those whom the setting is there for. For as long as a window is open, programs that other
+// privileged processes load on this machine are not blinded either: Report names them.
+//
+// From 6.1 on the kernel reads the setting once, when it allocates the program, before it copies the instructions. So the instructions lie in
+// memory of which every page is missing (userfaultfd): the kernel stops at the first, the setting is put back, and then the page is
+// delivered. The window is the time in between, some tens of microseconds. Where a load that stopped so fails all the same, the
+// kernel reads the setting later (5.10), and the window is the whole call.
+//
+// A guardian process puts the setting back when the process is killed in mid-window.
+package hardenwindow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+)
+
+const sysctl = "/proc/sys/net/core/bpf_jit_harden"
+
+// Report says what a load in a window exposed.
+type Report struct {
+	// Latched says that the window was over before the kernel had the instructions.
+	Latched bool
+	// Open is how long the setting was 1, over all windows that the load took.
+	Open time.Duration
+	// Windows is how many that were: 2 where the first, latched, had no effect.
+	Windows int
+	// Others are the programs that other processes loaded from before the first window until the load had ended, by id. Not each was loaded with the window
+	// open.
+	Others []uint32
+	// Harden is what became of the setting.
+	Harden guardian.Report
+}
+
+// Options say how to open a window. The zero value is right.
+type Options struct {
+	// Guardian are the files of the guardian, for tests.
+	Guardian guardian.Files
+	// WholeCall does without the latch.
+	WholeCall bool
+}
+
+// A Loader makes the load with the instructions at an address, and works reports whether its result is the one that was hoped for: the
+// program is loaded and compiled. The loader is called once for each window, on a thread of its choice.
+type Loader struct {
+	Code []byte
+	Load func(code uintptr) (fd int, err error)
+	// Works may be nil: a load without an error works.
+	Works func(fd int) bool
+}
+
+func (l *Loader) works(fd int, err error) bool { return err == nil && (l.Works == nil || l.Works(fd)) }
+
+// Load makes a load in a window. fd and the error are the loader's own; a program that does not work is closed. Windows take turns on the
+// whole machine, so Load may wait for others, at most until the context's end. Needs CAP_SYS_ADMIN in the first namespaces,
+// and CAP_SYS_PTRACE for the latch unless vm.unprivileged_userfaultfd is 1.
+func Load(ctx context.Context, l Loader, o Options) (fd int, r Report, err error) {
+	g, err := guardian.StandBy(ctx, o.Guardian)
+	if err != nil {
+		return -1, r, err
+	}
+	defer func() {
+		var restoreErr error
+		r.Harden, restoreErr = g.Restore()
+		if restoreErr != nil {
+			err = errors.Join(err, fmt.Errorf("restore net.core.bpf_jit_harden: %w", restoreErr))
+		}
+	}()
+	f, err := os.OpenFile(sysctl, os.O_WRONLY, 0)
+	if err != nil {
+		return -1, r, fmt.Errorf("open sysctl: %w", err)
+	}
+	defer f.Close()
+	w := window{sysctl: int(f.Fd()), guardian: g, loader: &l, report: &r}
+	before, err := programs()
+	if err != nil {
+		return -1, r, err
+	}
+	defer func() {
+		after, err := programs()
+		if err == nil {
+			own, _ := programID(fd)
+			for _, id := range after {
+				if _, known := slices.BinarySearch(before, id); !known && id != own {
+					r.Others = append(r.Others, id)
+				}
+			}
+		}
+	}()
+	if !o.WholeCall {
+		fd, stopped, err := w.latched()
+		switch {
+		case l.works(fd, err):
+			r.Latched = true
+			return fd, r, nil
+		case err != nil && !errors.Is(err, errNoLatch) && (!stopped || !errors.Is(err, enotsupp)):
+			return -1, r, err // refused for another reason
+		}
+		closeProgram(fd)
+	}
+	fd, err = w.whole()
+	if err == nil && !l.works(fd, err) {
+		closeProgram(fd)
+		return -1, r, errors.New("load program: it was not compiled at net.core.bpf_jit_harden=1 either")
+	}
+	return fd, r, err
+}
+
+func closeProgram(fd int) {
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+}
+
+// window opens and closes.
+type window struct {
+	sysctl   int
+	guardian *guardian.Raised
+	loader   *Loader
+	report   *Report
+	opened   time.Time
+	open     atomic.Bool
+}
+
+var (
+	one = [2]byte{'1', '\n'}
+	two = [2]byte{'2', '\n'}
+)
+
+// lower opens the window. It does so without a detour through the scheduler, as raise does.
+func (w *window) lower() error {
+	select {
+	case <-w.guardian.Ended():
+		return errors.New("lower net.core.bpf_jit_harden: its guardian has ended")
+	default:
+	}
+	w.opened = time.Now()
+	w.report.Windows++
+	if err := pwrite(w.sysctl, &one); err != nil {
+		return fmt.Errorf("lower net.core.bpf_jit_harden: %w", err)
+	}
+	w.open.Store(true)
+	return nil
+}
+
+// raise closes the window. It may be called more than once.
+func (w *window) raise() error {
+	if !w.open.CompareAndSwap(true, false) {
+		return nil
+	}
+	err := pwrite(w.sysctl, &two)
+	w.report.Open += time.Since(w.opened)
+	if err != nil {
+		return fmt.Errorf("restore net.core.bpf_jit_harden: %w", err)
+	}
+	return nil
+}
+
+func pwrite(fd int, b *[2]byte) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_PWRITE64, uintptr(fd), uintptr(unsafe.Pointer(b)), uintptr(len(b)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// whole keeps the window open for the whole call.
+func (w *window) whole() (int, error) {
+	code := slices.Clone(w.loader.Code)
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&code[0])
+	if err := w.lower(); err != nil {
+		return -1, err
+	}
+	fd, err := w.loader.Load(uintptr(unsafe.Pointer(&code[0])))
+	if raiseErr := w.raise(); raiseErr != nil {
+		closeProgram(fd)
+		return -1, errors.Join(err, raiseErr)
+	}
+	return fd, err
+}
+
+// enotsupp is the kernel's errno for a program that it must compile and cannot.
+const enotsupp = unix.Errno(524)
+
+var errNoLatch = errors.New("no latch")
+
+// latched closes the window when the kernel asks for the instructions. stopped says that it did ask.
+func (w *window) latched() (fd int, stopped bool, err error) {
+	size := (len(w.loader.Code) + os.Getpagesize() - 1) &^ (os.Getpagesize() - 1)
+	page, err := newMissing(size)
+	if err != nil {
+		return -1, false, fmt.Errorf("%w: %w", errNoLatch, err)
+	}
+	defer page.close()
+	full := make([]byte, size)
+	copy(full, w.loader.Code)
+
+	// The watcher keeps its processor from before the window until after it.
+	if runtime.GOMAXPROCS(0) < 2 {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	}
+	var done atomic.Bool
+	begun, opened := make(chan struct{}), make(chan error, 1)
+	type verdict struct {
+		stopped bool
+		err     error
+	}
+	watched := make(chan verdict, 1)
+	go func() {
+		runtime.LockOSThread() // and not unlocked: what it is scheduled as ends with it
+		restore := realTime()
+		defer restore()
+		<-begun
+		if err := w.lower(); err != nil {
+			opened <- err
+			watched <- verdict{}
+			return
+		}
+		opened <- nil
+		stopped := page.wait(&done)
+		err := w.raise()
+		// Whatever happened, the kernel must get its page.
+		if stopped {
+			err = errors.Join(err, page.deliver(full))
+		}
+		watched <- verdict{stopped, err}
+	}()
+	close(begun)
+	if err := <-opened; err != nil {
+		return -1, false, err
+	}
+	fd, err = w.loader.Load(page.address())
+	done.Store(true)
+	v := <-watched
+	if v.err != nil {
+		closeProgram(fd)
+		return -1, v.stopped, v.err
+	}
+	return fd, v.stopped, err
+}
+
+// realTime makes the calling thread run before others, where it may.
+func realTime() (restore func()) {
+	type param struct{ priority int32 }
+	set := func(policy uintptr, p param) {
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, policy, uintptr(unsafe.Pointer(&p)))
+	}
+	set(unix.SCHED_FIFO|unix.SCHED_RESET_ON_FORK, param{1})
+	return func() { set(unix.SCHED_NORMAL, param{}) }
+}
+
+// programs lists the ids of all programs, ascending.
+func programs() ([]uint32, error) {
+	var ids []uint32
+	a := struct{ start, next, flags uint32 }{}
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_GET_NEXT_ID, uintptr(unsafe.Pointer(&a)), unsafe.Sizeof(a))
+		if errno == unix.ENOENT {
+			return ids, nil
+		}
+		if errno != 0 {
+			return nil, fmt.Errorf("list programs: %w", errno)
+		}
+		ids = append(ids, a.next)
+		a.start = a.next
+	}
+}
+
+// programID is the id of a program of ours, 0 for none.
+func programID(fd int) (uint32, error) {
+	if fd < 0 {
+		return 0, nil
+	}
+	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "prog_id:"); ok {
+			id, err := strconv.ParseUint(strings.TrimSpace(v), 10, 32)
+			return uint32(id), err
+		}
+	}
+	return 0, errors.New("not a program")
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hardenwindow
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+)
+
+// windowArgv0 makes this test binary a program that opens windows until it is killed.
+const windowArgv0 = "hardenwindow-test"
+
+func TestMain(m *testing.M) {
+	guardian.Main()
+	if os.Args[0] == windowArgv0 {
+		for {
+			fd, _, err := Load(context.Background(), far(), Options{Guardian: guardian.Files{Lock: os.Args[1], State: os.Args[2]}, WholeCall: os.Args[3] == "whole"})
+			if err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+			unix.Close(fd)
+			fmt.Println("loaded")
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// far loads a socket filter whose jump blinding stretches out of reach.
+func far() Loader {
+	code := []insn.Instruction{
+		{Code: 0x61, Dst: 2, Src: 1}, // the packet's length
+		{Code: 0x15, Dst: 2, Imm: 64, Off: 32_000},
+	}
+	for i := range 32_000 {
+		in := insn.Instruction{Code: 0xbf, Dst: 3, Src: 2}
+		if i%64 == 63 {
+			in = insn.Instruction{Code: 0x07, Dst: 2, Imm: 1}
+		}
+		code = append(code, in)
+	}
+	return loader(append(code, insn.Instruction{Code: 0xb7}, insn.Instruction{Code: 0x95}))
+}
+
+func loader(code []insn.Instruction) Loader {
+	return Loader{
+		Code: insn.Encode(code),
+		Load: func(address uintptr) (int, error) {
+			license := [4]byte{'G', 'P', 'L'}
+			a := struct {
+				typ, count     uint32
+				insns, license uint64
+				_              [24]byte
+			}{typ: 1, count: uint32(len(code)), insns: uint64(address), license: uint64(uintptr(unsafe.Pointer(&license)))}
+			fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&a)), unsafe.Sizeof(a))
+			if errno != 0 {
+				return -1, errno
+			}
+			return int(fd), nil
+		},
+		Works: jited,
+	}
+}
+
+func jited(fd int) bool {
+	var info [24]byte
+	a := struct {
+		fd, len uint32
+		info    uint64
+	}{uint32(fd), uint32(len(info)), uint64(uintptr(unsafe.Pointer(&info)))}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&a)), unsafe.Sizeof(a))
+	return errno == 0 && binary.NativeEndian.Uint32(info[16:]) > 0
+}
+
+func inGuest() bool { return os.Getenv(wire.KernelEnv) != "" }
+
+// prepare gives a test net.core.bpf_jit_harden=2, and guardian files of its own where it was a guardian who raised it.
+func prepare(t *testing.T) Options {
+	t.Helper()
+	if inGuest() {
+		return Options{} // the machine was started so
+	}
+	if os.Geteuid() != 0 || os.Getenv("BPFWHY_HOST_SYSCTL") != "1" {
+		t.Skip("needs root and BPFWHY_HOST_SYSCTL=1: changes net.core.bpf_jit_harden")
+	}
+	r, err := guardian.RaiseHarden(t.Context(), 2)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() {
+		_, err := r.Restore()
+		qt.Check(t, qt.IsNil(err))
+	})
+	dir := t.TempDir()
+	return Options{Guardian: guardian.Files{Lock: filepath.Join(dir, "lock"), State: filepath.Join(dir, "run", "state")}}
+}
+
+func value(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(sysctl)
+	qt.Assert(t, qt.IsNil(err))
+	return strings.TrimSpace(string(b))
+}
+
+func TestKernels(t *testing.T) {
+	vmtest.Run(t, "^TestWindow", vm.Machine{CPUs: 1, Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}})
+}
+
+// The setting is latched from 6.1 on.
+func latches() bool { return os.Getenv(wire.KernelEnv) != "5.10" }
+
+func TestWindow(t *testing.T) {
+	o := prepare(t)
+	l := far()
+	fd, err := l.Load(uintptr(unsafe.Pointer(&l.Code[0])))
+	if err == nil {
+		qt.Assert(t, qt.IsFalse(jited(fd)))
+		unix.Close(fd)
+	}
+	fd, r, err := Load(t.Context(), l, o)
+	qt.Assert(t, qt.IsNil(err))
+	defer unix.Close(fd)
+	t.Logf("%+v", r)
+	qt.Check(t, qt.IsTrue(jited(fd)))
+	qt.Check(t, qt.Equals(r.Latched, latches()))
+	qt.Check(t, qt.IsTrue(r.Open > 0))
+	if r.Latched {
+		qt.Check(t, qt.Equals(r.Windows, 1))
+	}
+	qt.Check(t, qt.Equals(value(t), "2"))
+	qt.Check(t, qt.Equals(r.Harden, guardian.Report{Old: 2, Set: 1, Now: 2}))
+}
+
+func TestWindowForTheWholeCall(t *testing.T) {
+	o := prepare(t)
+	o.WholeCall = true
+	fd, r, err := Load(t.Context(), far(), o)
+	qt.Assert(t, qt.IsNil(err))
+	defer unix.Close(fd)
+	qt.Check(t, qt.IsTrue(jited(fd)))
+	qt.Check(t, qt.IsFalse(r.Latched))
+	qt.Check(t, qt.Equals(value(t), "2"))
+}
+
+// A load that fails for a reason of its own ends as it would, and opens no second window.
+func TestWindowOfBadProgram(t *testing.T) {
+	o := prepare(t)
+	l := loader([]insn.Instruction{{Code: 0xbf, Dst: 0, Src: 5}, {Code: 0x95}})
+	none := l
+	none.Load = func(uintptr) (int, error) { return -1, unix.EPERM }
+	for want, l := range map[unix.Errno]Loader{unix.EACCES: l, unix.EPERM: none} {
+		_, r, err := Load(t.Context(), l, o)
+		qt.Check(t, qt.ErrorIs(err, error(want)))
+		qt.Check(t, qt.Equals(r.Windows, 1))
+		qt.Check(t, qt.Equals(value(t), "2"))
+	}
+}
+
+// At another value than 2 nothing is lowered.
+func TestWindowElsewhere(t *testing.T) {
+	if inGuest() {
+		t.Skip("on the host")
+	}
+	if value(t) == "2" || os.Geteuid() != 0 {
+		t.Skip("net.core.bpf_jit_harden is 2")
+	}
+	before := value(t)
+	_, _, err := Load(t.Context(), far(), Options{Guardian: guardian.Files{Lock: filepath.Join(t.TempDir(), "l"), State: filepath.Join(t.TempDir(), "s")}})
+	qt.Check(t, qt.ErrorIs(err, guardian.ErrNotTwo))
+	qt.Check(t, qt.Equals(value(t), before))
+}
+
+// Windows take turns.
+func TestWindowsTakeTurns(t *testing.T) {
+	o := prepare(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			fd, _, err := Load(t.Context(), far(), o)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			unix.Close(fd)
+		})
+	}
+	wg.Wait()
+	qt.Check(t, qt.Equals(value(t), "2"))
+}
+
+// Killed at random moments, most of them in mid-window, the setting comes back and nothing stays.
+func TestWindowKilled(t *testing.T) {
+	o := prepare(t)
+	if o.Guardian == (guardian.Files{}) {
+		o.Guardian = guardian.Files{Lock: "/run/lock/test", State: "/run/test/state"}
+	}
+	rounds := 20
+	if vmtest.Long() {
+		rounds = 200
+	}
+	if inGuest() {
+		rounds = 3
+	}
+	for i := range rounds {
+		how := []string{"latched", "whole"}[i%2]
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Args = []string{windowArgv0, o.Guardian.Lock, o.Guardian.State, how}
+		out, err := cmd.StdoutPipe()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(cmd.Start()))
+		line, err := bufio.NewReader(out).ReadString('\n')
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(line, "loaded\n"))
+		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+		cmd.Process.Kill()
+		cmd.Wait()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			_, err := os.Stat(o.Guardian.State)
+			if value(t) == "2" && os.IsNotExist(err) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("round %d: value %s, state file: %v", i, value(t), err)
+			}
+		}
+	}
+}
+
+// TestWindowLength measures. BPFWHY_BENCH=1 asks for a thousand.
+func TestWindowLength(t *testing.T) {
+	o := prepare(t)
+	n := 20
+	if os.Getenv("BPFWHY_BENCH") == "1" || vmtest.Long() {
+		n = 1000
+	}
+	if inGuest() {
+		n = 3
+	}
+	var open []time.Duration
+	for range n {
+		fd, r, err := Load(t.Context(), loader([]insn.Instruction{{Code: 0xb7}, {Code: 0x95}}), o)
+		qt.Assert(t, qt.IsNil(err))
+		unix.Close(fd)
+		open = append(open, r.Open)
+	}
+	slices.Sort(open)
+	t.Logf("%d windows: best %v, p50 %v, p90 %v, p99 %v, max %v", n, open[0], open[n/2], open[n*9/10], open[n*99/100], open[n-1])
+}
