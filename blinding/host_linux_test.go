@@ -16,14 +16,12 @@ import (
 	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	hardenPath = "/proc/sys/net/core/bpf_jit_harden"
-	hardenLock = "/run/lock/bpfwhy-harden.lock"
-)
+const hardenPath = "/proc/sys/net/core/bpf_jit_harden"
 
 // TestPredictionHoldsOnThisKernel loads programs within four slots of the limit
 // with blinding on and compares the kernel's verdict with ours. It changes a
@@ -107,10 +105,9 @@ func hostKernel(t *testing.T) (k Kernel, gotol bool) {
 // hardenAll blinds the programs of everybody until the test ends. A child puts
 // the old value back when its standard input closes, however this process dies.
 func hardenAll(t *testing.T) {
-	lock, err := os.OpenFile(hardenLock, os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := guardian.Lock(unix.LOCK_EX)
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() { lock.Close() })
-	qt.Assert(t, qt.IsNil(unix.Flock(int(lock.Fd()), unix.LOCK_EX)))
 	old, err := os.ReadFile(hardenPath)
 	qt.Assert(t, qt.IsNil(err))
 

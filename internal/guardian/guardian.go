@@ -4,7 +4,7 @@
 //
 // A small process of its own session holds a lock, writes down the old value, raises the sysctl, and restores it when it is
 // asked to, when it is told to terminate, or when the process that started it is gone. Should the guardian itself be killed, its
-// state file lets the starter, or the next start of any program that calls Recover, restore the value.
+// state file lets the starter, the next guardian, or the next program that calls Recover, restore the value.
 //
 // Nothing is lowered, except back to the value that was there before, and from 2 to 1 by who asked a guardian to stand by for it.
 package guardian
@@ -37,8 +37,9 @@ type paths struct{ sysctl, lock, state string }
 
 var harden = paths{
 	sysctl: "/proc/sys/net/core/bpf_jit_harden",
-	lock:   "/run/lock/bpfwhy-harden.lock",
-	state:  "/run/bpfwhy/harden.json",
+	// Not in /run/lock, where anybody could make the file, and keep it locked, before us.
+	lock:  "/run/bpfwhy/harden.lock",
+	state: "/run/bpfwhy/harden.json",
 }
 
 // Report is what became of a raised value. The zero Report says that there was nothing to restore.
@@ -76,9 +77,9 @@ type Raised struct {
 	close  sync.Once
 }
 
-// RaiseHarden raises net.core.bpf_jit_harden to 1 or 2. It waits until no other guardian on the machine holds the sysctl. The error is
-// ErrLower when the value is higher already. It needs CAP_SYS_ADMIN in the initial namespaces, and Main at the start of the
-// executable.
+// RaiseHarden raises net.core.bpf_jit_harden to 1 or 2. It waits until no other guardian on the machine holds the sysctl, and says
+// so on standard error after a second. The error is ErrLower when the value is higher already. It needs CAP_SYS_ADMIN in the
+// initial namespaces, and Main at the start of the executable.
 func RaiseHarden(ctx context.Context, to int) (*Raised, error) {
 	if to < 1 || to > 2 {
 		return nil, fmt.Errorf("raise net.core.bpf_jit_harden: %d is neither 1 nor 2", to)
@@ -193,7 +194,18 @@ func (r *Raised) letGo() { r.close.Do(func() { r.stdin.Close() }) }
 
 // Recover restores what a guardian that was killed left behind. It does nothing while a guardian is at work, or when there is
 // nothing to do, without root too.
+//
+// Somebody who means to keep the raised value, and has set it again, cannot be told from the guardian: a program that raises
+// nothing itself should only say what Left finds.
 func Recover() (Report, error) { return recoverPaths(harden) }
+
+// Left reports what a guardian that was killed left changed, and changes nothing. The Report is zero while a guardian is at work,
+// and when the value is no longer what it was made then.
+func Left() (Report, error) { return leftPaths(harden) }
+
+// Lock waits until nobody else has the sysctl, and keeps it from guardians until the file is closed. how is LOCK_EX, or LOCK_SH for
+// those who only want it to stay as it is. It needs root.
+func Lock(how int) (*os.File, error) { return takeLock(harden.lock, how) }
 
 // message is a line from the guardian to its parent.
 type message struct {

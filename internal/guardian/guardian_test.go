@@ -3,6 +3,7 @@
 package guardian
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -178,14 +179,14 @@ func TestRecover(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	tests := []struct {
 		name, now, state string
-		want             Report
+		left, want       Report
 		wantValue        int
 		wantErr          string
 	}{
-		{name: "left raised", now: "2", state: `{"old":0,"set":2,"boot_id":"` + id + `"}`, want: Report{Set: 2}},
+		{name: "left raised", now: "2", state: `{"old":0,"set":2,"boot_id":"` + id + `"}`, left: Report{Set: 2, Now: 2}, want: Report{Set: 2}},
 		{name: "never raised", now: "0", state: `{"old":0,"set":2,"boot_id":"` + id + `"}`, want: Report{Set: 2}},
 		{name: "changed by another", now: "1", state: `{"old":0,"set":2,"boot_id":"` + id + `"}`, want: Report{Set: 2, Now: 1, Foreign: true}, wantValue: 1},
-		{name: "left lowered", now: "1", state: `{"old":2,"set":1,"boot_id":"` + id + `"}`, want: Report{Old: 2, Set: 1, Now: 2}, wantValue: 2},
+		{name: "left lowered", now: "1", state: `{"old":2,"set":1,"boot_id":"` + id + `"}`, left: Report{Old: 2, Set: 1, Now: 1}, want: Report{Old: 2, Set: 1, Now: 2}, wantValue: 2},
 		{name: "another boot", now: "2", state: `{"old":0,"set":2,"boot_id":"x"}`, wantValue: 2},
 		{name: "not ours", now: "2", state: `{"old":2,"set":0}`, wantValue: 2, wantErr: ".*not what a guardian writes.*"},
 		{name: "garbage", now: "2", state: `}`, wantValue: 2, wantErr: ".*not what a guardian writes.*"},
@@ -195,6 +196,12 @@ func TestRecover(t *testing.T) {
 			p := fake(t, tt.now)
 			qt.Assert(t, qt.IsNil(os.Mkdir(filepath.Dir(p.state), 0o700)))
 			qt.Assert(t, qt.IsNil(os.WriteFile(p.state, []byte(tt.state), 0o600)))
+			left, err := leftPaths(p)
+			qt.Check(t, qt.Equals(err != nil, tt.wantErr != ""))
+			qt.Check(t, qt.Equals(left, tt.left))
+			now, err := os.ReadFile(p.sysctl)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(string(now), tt.now+"\n"))
 			got, err := recoverPaths(p)
 			qt.Check(t, qt.Equals(value(t, p), tt.wantValue))
 			if tt.wantErr != "" {
@@ -208,14 +215,60 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// Who waits says so, and the lock of this machine is out of reach of those who could hold it for ever.
+func TestWaits(t *testing.T) {
+	p := fake(t, "0")
+	lock, err := takeLock(p.lock, unix.LOCK_EX)
+	qt.Assert(t, qt.IsNil(err))
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{Argv0, "2", p.sysctl, p.lock, p.state}
+	stdin, err := cmd.StdinPipe()
+	qt.Assert(t, qt.IsNil(err))
+	stderr, err := cmd.StderrPipe()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(cmd.Start()))
+	line, err := bufio.NewReader(stderr).ReadString('\n')
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(line, "bpfwhy: waiting for another guardian of sysctl, which holds "+p.lock+"\n"))
+	qt.Check(t, qt.Equals(value(t, p), 0))
+	lock.Close()
+	for end := time.Now().Add(10 * time.Second); value(t, p) != 2 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	qt.Check(t, qt.Equals(value(t, p), 2))
+	stdin.Close()
+	qt.Check(t, qt.IsNil(cmd.Wait()))
+	settled(t, p, 0)
+}
+
+func TestLockIsRootsAlone(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	f, err := Lock(unix.LOCK_SH)
+	qt.Assert(t, qt.IsNil(err))
+	defer f.Close()
+	for dir := filepath.Dir(f.Name()); ; dir = filepath.Dir(dir) {
+		var st unix.Stat_t
+		qt.Assert(t, qt.IsNil(unix.Stat(dir, &st)))
+		qt.Check(t, qt.Equals(st.Uid, 0), qt.Commentf("%s", dir))
+		qt.Check(t, qt.Equals(st.Mode&0o022, 0), qt.Commentf("%s", dir))
+		if dir == "/" {
+			return
+		}
+	}
+}
+
 func TestRecoverLeavesALiveGuardian(t *testing.T) {
 	p := fake(t, "0")
 	r, err := raise(t.Context(), p, 2)
 	qt.Assert(t, qt.IsNil(err))
-	report, err := recoverPaths(p)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(report, Report{}))
-	qt.Check(t, qt.Equals(value(t, p), 2))
+	for _, f := range []func(paths) (Report, error){recoverPaths, leftPaths} {
+		report, err := f(p)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(report, Report{}))
+		qt.Check(t, qt.Equals(value(t, p), 2))
+	}
 	_, err = r.Restore()
 	qt.Assert(t, qt.IsNil(err))
 }

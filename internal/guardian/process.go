@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,12 +56,18 @@ func guard(p paths, to int) int {
 		lock <- locked{f, err}
 	}()
 	var held locked
-	select {
-	case held = <-lock:
-	case <-orphaned:
-		return 1
-	case <-told:
-		return 1
+	late := time.NewTimer(time.Second)
+	defer late.Stop()
+	for held == (locked{}) {
+		select {
+		case held = <-lock:
+		case <-late.C:
+			fmt.Fprintf(os.Stderr, "bpfwhy: waiting for another guardian of %s, which holds %s\n", filepath.Base(p.sysctl), p.lock)
+		case <-orphaned:
+			return 1
+		case <-told:
+			return 1
+		}
 	}
 	if held.err != nil {
 		return fail(held.err)
@@ -143,7 +150,7 @@ func say(m message) bool { return json.NewEncoder(os.Stdout).Encode(m) == nil }
 
 // takeLock opens and locks the lock file; how is LOCK_EX, with LOCK_NB to not wait.
 func takeLock(name string, how int) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of lock: %w", err)
 	}
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -210,18 +217,27 @@ func writeState(name string, old, set int) error {
 	return nil
 }
 
-// restore undoes what the state file says was done. The caller holds the lock. No state is no error.
-func restore(p paths) (Report, error) {
+// readState is what the state file says was done since the machine started, and the value now. No state is no error.
+func readState(p paths) (s state, now int, err error) {
 	b, err := os.ReadFile(p.state)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Report{}, nil
+		return state{}, 0, nil
 	}
 	if err != nil {
-		return Report{}, fmt.Errorf("read state: %w", err)
+		return state{}, 0, fmt.Errorf("read state: %w", err)
 	}
-	var s state
 	if err := json.Unmarshal(b, &s); err != nil || !sane(s) {
-		return Report{}, fmt.Errorf("read state: %s is not what a guardian writes: set net.core.bpf_jit_harden by hand and remove it", p.state)
+		return state{}, 0, fmt.Errorf("read state: %s is not what a guardian writes: set net.core.bpf_jit_harden by hand and remove it", p.state)
+	}
+	now, err = readValue(p.sysctl)
+	return s, now, err
+}
+
+// restore undoes what the state file says was done. The caller holds the lock.
+func restore(p paths) (Report, error) {
+	s, now, err := readState(p)
+	if err != nil || s == (state{}) {
+		return Report{}, err
 	}
 	id, err := bootID()
 	if err != nil {
@@ -229,10 +245,6 @@ func restore(p paths) (Report, error) {
 	}
 	if s.BootID != id {
 		return Report{}, removeState(p)
-	}
-	now, err := readValue(p.sysctl)
-	if err != nil {
-		return Report{}, err
 	}
 	report := Report{Old: s.Old, Set: s.Set, Now: now}
 	switch now {
@@ -253,28 +265,48 @@ func sane(s state) bool {
 	return s.Old >= 0 && s.Set > s.Old && s.Set <= 2 || s.Old == 2 && s.Set == 1
 }
 
-// removeState also removes the folder if nothing else is in it.
 func removeState(p paths) error {
 	if err := os.Remove(p.state); err != nil {
 		return fmt.Errorf("remove state: %w", err)
 	}
-	os.Remove(filepath.Dir(p.state))
 	return nil
 }
 
-func recoverPaths(p paths) (Report, error) {
+// orphaned locks the sysctl when nobody else has it and there is a state file to look at; else the file is nil.
+func orphaned(p paths) (*os.File, error) {
 	if _, err := os.Stat(p.state); errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return Report{}, nil
+		return nil, nil
 	}
 	lock, err := takeLock(p.lock, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return Report{}, nil // its guardian lives
+		return nil, nil // its guardian lives
 	}
-	if err != nil {
+	return lock, err
+}
+
+func recoverPaths(p paths) (Report, error) {
+	lock, err := orphaned(p)
+	if lock == nil {
 		return Report{}, err
 	}
 	defer lock.Close()
 	return restore(p)
+}
+
+func leftPaths(p paths) (Report, error) {
+	lock, err := orphaned(p)
+	if lock == nil {
+		return Report{}, err
+	}
+	defer lock.Close()
+	s, now, err := readState(p)
+	if err != nil {
+		return Report{}, err
+	}
+	if id, err := bootID(); err != nil || s.BootID != id || now != s.Set {
+		return Report{}, err
+	}
+	return Report{Old: s.Old, Set: s.Set, Now: now}, nil
 }
 
 func readValue(name string) (int, error) {
