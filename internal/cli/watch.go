@@ -52,9 +52,10 @@ func watch(o watchOptions) error {
 		}
 	}
 	opts.PIDs = o.pids
-	// A demo that was killed with its guardian may have left a sysctl raised.
-	if r, err := guardian.Recover(); err == nil && r != (guardian.Report{}) {
-		say("left behind by an earlier run: %s", r)
+	// Who was killed with its guardian may have left a sysctl changed. Or it is the administrator's own value by now: who only
+	// watches changes nothing.
+	if r, err := guardian.Left(); err == nil && r != (guardian.Report{}) {
+		say("an earlier run changed net.core.bpf_jit_harden from %d to %d and was killed: 'bpfwhy demo' or 'sysctl net.core.bpf_jit_harden=%d' puts it back", r.Old, r.Set, r.Old)
 	}
 	ctx := interruptible()
 	c, err := openCapture(ctx, opts)
