@@ -146,7 +146,7 @@ func TestEveryField(t *testing.T) {
 	tests := map[string]any{
 		"stage_result": load.StageResult{}, "process": load.Process{}, "cgroup": load.Cgroup{}, "program": load.Program{},
 		"map": load.Map{}, "verifier_log": load.VerifierLog{}, "jump": load.Jump{}, "diagnosis": load.Diagnosis{},
-		"alternative": load.Alternative{}, "remedy": load.Remedy{}, "replay": load.Replay{}, "trial": load.Trial{},
+		"alternative": load.Alternative{}, "remedy": load.Remedy{}, "replay": load.Replay{}, "trial": load.Trial{}, "repair": load.Repair{},
 	}
 	for name := range root.Defs {
 		if name != "stage" {
