@@ -339,10 +339,9 @@ func TestHostCorpus(t *testing.T) {
 		t.Skip("needs root and BPFWHY_HOST_SYSCTL=1")
 	}
 	// Nobody else is to raise it while programs are to be loaded as they are.
-	lock, err := os.OpenFile("/run/lock/bpfwhy-harden.lock", os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := guardian.Lock(unix.LOCK_EX)
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() { lock.Close() })
-	qt.Assert(t, qt.IsNil(unix.Flock(int(lock.Fd()), unix.LOCK_EX)))
 	if sysctl("bpf_jit_harden") != 0 {
 		t.Skip("this machine is hardened already")
 	}

@@ -38,9 +38,8 @@ func root(t *testing.T) {
 // calm waits until nobody has this machine hardened, and keeps it so until the returned function is called.
 func calm(t *testing.T) (end func()) {
 	t.Helper()
-	f, err := os.OpenFile("/run/lock/bpfwhy-harden.lock", os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := guardian.Lock(unix.LOCK_SH)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(unix.Flock(int(f.Fd()), unix.LOCK_SH)))
 	return func() { f.Close() }
 }
 
