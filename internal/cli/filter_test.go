@@ -12,6 +12,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 )
 
 func TestShows(t *testing.T) {
@@ -114,4 +115,21 @@ func TestOutputFile(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.Symlink(old, link)))
 	_, err = openOutput(link)
 	qt.Check(t, qt.IsNotNil(err))
+	// Nor is a pipe waited for, or a file with another name written.
+	pipe, hard := filepath.Join(dir, "pipe"), filepath.Join(dir, "hard")
+	qt.Assert(t, qt.IsNil(unix.Mkfifo(pipe, 0o666)))
+	qt.Assert(t, qt.IsNil(os.Link(old, hard)))
+	for _, name := range []string{pipe, hard} {
+		_, err = openOutput(name)
+		qt.Check(t, qt.IsNotNil(err), qt.Commentf("%s", name))
+	}
+	if os.Getuid() == 0 { // nor a file of somebody else
+		qt.Assert(t, qt.IsNil(os.Remove(hard)))
+		qt.Assert(t, qt.IsNil(os.Chown(old, 65534, 65534)))
+		_, err = openOutput(old)
+		qt.Check(t, qt.ErrorMatches(err, "create file: .*/old exists and belongs to another user"))
+		b, err = os.ReadFile(old)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(string(b), "new"))
+	}
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/bpfwhy/bpfwhy/internal/capture"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/render"
@@ -27,6 +29,7 @@ type runOptions struct {
 	user   string
 	output string
 	repair bool
+	window bool
 	args   []string
 }
 
@@ -59,6 +62,8 @@ machine is changed. What cannot be repaired or watched here is said in one line,
 	c.Flags().StringVar(&o.user, "user", "", "run the command as this user (name or uid), with the user's groups")
 	c.Flags().StringVar(&o.output, "output", "", "write the explanations to this file instead, as they come (mode 0600)")
 	c.Flags().BoolVar(&o.repair, "repair", false, "load programs that constant blinding breaks in a form in which it does not")
+	c.Flags().BoolVar(&o.window, "harden-window", false,
+		"with --repair, and only where that is not enough: lower net.core.bpf_jit_harden from 2 to 1 for the moment of a load")
 	c.Flags().SetInterspersed(false) // what follows the command's name is the command's
 	return c
 }
@@ -67,6 +72,15 @@ func run(o runOptions) error {
 	opts, err := o.options()
 	if err != nil {
 		return err
+	}
+	if o.window && !o.repair {
+		return errors.New("--harden-window is of use only with --repair")
+	}
+	if o.window {
+		// A window that was killed with its guardian.
+		if r, err := guardian.Recover(); err == nil && r != (guardian.Report{}) {
+			say("left behind by an earlier run: %s", r)
+		}
 	}
 	cmd, err := launch.Find(o.args, o.user)
 	if e := new(launch.Error); errors.As(err, &e) {
@@ -154,7 +168,7 @@ func run(o runOptions) error {
 // start starts the held command, with a proxy for its loads when it is to have one and can.
 func start(cmd *launch.Command, o *runOptions) (*launch.Process, *repairs, error) {
 	if o.repair {
-		p, fixes, err := startRepairing(cmd)
+		p, fixes, err := startRepairing(cmd, o.window)
 		if err == nil {
 			return p, fixes, nil
 		}
@@ -164,13 +178,17 @@ func start(cmd *launch.Command, o *runOptions) (*launch.Process, *repairs, error
 	return p, nil, err
 }
 
-func startRepairing(cmd *launch.Command) (*launch.Process, *repairs, error) {
+func startRepairing(cmd *launch.Command, window bool) (*launch.Process, *repairs, error) {
 	p, listener, err := cmd.StartIntercepted()
 	if err != nil {
 		return nil, nil, err
 	}
 	r := &repairs{}
-	if r.proxy, err = interpose.Start(listener, p.PID, r.add); err != nil {
+	opts := interpose.Options{Report: r.add}
+	if window {
+		opts.Window = &hardenwindow.Options{}
+	}
+	if r.proxy, err = interpose.Start(listener, p.PID, opts); err != nil {
 		p.Abandon()
 		return nil, nil, err
 	}
@@ -244,15 +262,9 @@ func openOutput(path string) (*output, error) {
 	if path == "" {
 		return &output{}, nil
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	f, err := trace.Create(path)
 	if err != nil {
-		return nil, fmt.Errorf("create output: %w", err)
-	}
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-		if err := f.Chmod(0o600); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("create output: %w", err)
-		}
+		return nil, err
 	}
 	return &output{file: f}, nil
 }

@@ -11,28 +11,28 @@ import (
 	"syscall"
 )
 
-// Create opens a file for a recording, readable by its owner alone: a trace holds other people's programs. An existing
+// Create opens a file for a recording or a report, readable by its owner alone: it tells of other people's programs. An existing
 // regular file of the caller is emptied. Anything else that has the name, a symbolic link, a second name of a file, a
 // pipe, a file of another user, is refused: the directory may be /tmp and the caller root.
 func Create(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if !errors.Is(err, os.ErrExist) {
 		if err != nil {
-			return nil, fmt.Errorf("create trace: %w", err)
+			return nil, fmt.Errorf("create file: %w", err)
 		}
 		return f, nil
 	}
 	// O_NONBLOCK: opening a pipe must not wait for its reader.
 	f, err = os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ELOOP) {
-		return nil, fmt.Errorf("create trace: %s is a symbolic link", path)
+		return nil, fmt.Errorf("create file: %s is a symbolic link", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("create trace: %w", err)
+		return nil, fmt.Errorf("create file: %w", err)
 	}
 	if err := reuse(f); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("create trace: %s %w", path, err)
+		return nil, fmt.Errorf("create file: %s %w", path, err)
 	}
 	return f, nil
 }

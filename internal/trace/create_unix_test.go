@@ -40,12 +40,12 @@ func TestCreate(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.Link(at("victim"), at("hard"))))
 	qt.Assert(t, qt.IsNil(syscall.Mkfifo(at("pipe"), 0o600)))
 	for name, want := range map[string]string{
-		"link":     "create trace: .*/link is a symbolic link",
-		"dangling": "create trace: .*/dangling is a symbolic link",
-		"hard":     "create trace: .*/hard exists under another name too",
-		"pipe":     "create trace: .*(not a regular file|no such device or address)",
-		".":        "create trace: .*(is a directory|file exists)",
-		"no/where": "create trace: .*no such file or directory",
+		"link":     "create file: .*/link is a symbolic link",
+		"dangling": "create file: .*/dangling is a symbolic link",
+		"hard":     "create file: .*/hard exists under another name too",
+		"pipe":     "create file: .*(not a regular file|no such device or address)",
+		".":        "create file: .*(is a directory|file exists)",
+		"no/where": "create file: .*no such file or directory",
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Create(at(name))
@@ -62,6 +62,6 @@ func TestCreate(t *testing.T) {
 		qt.Assert(t, qt.IsNil(os.WriteFile(at("other"), nil, 0o666)))
 		qt.Assert(t, qt.IsNil(os.Chown(at("other"), 12345, 12345)))
 		_, err := Create(at("other"))
-		qt.Assert(t, qt.ErrorMatches(err, "create trace: .*/other exists and belongs to another user"))
+		qt.Assert(t, qt.ErrorMatches(err, "create file: .*/other exists and belongs to another user"))
 	}
 }
