@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -105,7 +106,8 @@ func plain(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
 	return ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{LogDisabled: true})
 }
 
-// begin loads a program where nothing is blinded.
+// begin loads a program where nothing is blinded. It returns nil for a program
+// that is too long for the verifier's own patches.
 func begin(t testing.TB, seed uint64, m *ebpf.Map, k blinding.Kernel) *trial {
 	t.Helper()
 	tr := &trial{Program: randprog.New(optionsOf(seed))}
@@ -113,7 +115,9 @@ func begin(t testing.TB, seed uint64, m *ebpf.Map, k blinding.Kernel) *trial {
 	tr.spec = specOf(t, tr.Program, m)
 	prog, err := plain(tr.spec)
 	if err != nil {
-		_, err = ebpf.NewProgram(tr.spec)
+		if _, err = ebpf.NewProgram(tr.spec); err != nil && strings.Contains(err.Error(), "cannot be patched due to 16-bit range") {
+			return nil
+		}
 		t.Fatalf("%+v: %v", tr.Options, err)
 	}
 	defer prog.Close()
@@ -308,7 +312,7 @@ func (c *tally) judge(t testing.TB, tr *trial, watch *patches) {
 	if v.Wraps && !tr.prediction.MayWrap && tr.prediction.Fate == blinding.Loads {
 		c.wrong("%+v: it wraps, and nobody said so", tr.Options)
 	}
-	if works && !(v.Margin < 2) { // some of those that fit, too
+	if works && tr.Seed%8 > 0 { // a few of those that fit, too
 		return
 	}
 	c.repair(t, tr)
@@ -369,8 +373,11 @@ func corpus(t *testing.T, first uint64, programs int, raise func()) *tally {
 	k := thisKernel()
 	var trials []*trial
 	for n := range programs {
-		trials = append(trials, begin(t, first+uint64(n), m, k))
+		if tr := begin(t, first+uint64(n), m, k); tr != nil {
+			trials = append(trials, tr)
+		}
 	}
+	qt.Assert(t, qt.IsTrue(len(trials) > programs*9/10))
 	t.Logf("%d programs loaded and run after %v", programs, time.Since(start).Round(time.Second))
 	watch := watchPatches(t)
 	raise()

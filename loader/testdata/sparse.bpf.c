@@ -33,11 +33,11 @@ struct {
 static void *(*map_lookup_elem)(void *map, const void *key) = (void *)1;
 
 #define SPARSE(n, x)                                \
-	asm volatile(".rept 16150\n\t"              \
+	asm volatile(".rept 16300\n\t"              \
 		     "%0 ^= %1\n\t"                 \
 		     "%0 <<= 1\n\t"                 \
 		     ".endr\n\t"                    \
-		     ".rept 300\n\t"                \
+		     ".rept 80\n\t"                \
 		     "%0 += 1234567\n\t"            \
 		     ".endr"                        \
 		     : "+r"(n)                      \
