@@ -540,7 +540,7 @@ var nearMisses = []fixture{
 		attempt: progLoad(13, unhooked(), insns(mapFD(5), insn.Instruction{}, call(1), movR0to(3), loadVia(3, 0), exit)),
 		node:    hardenedHost(),
 		rule:    "VER001", how: load.Inferred, stage: load.Verifier,
-		others:   []string{"VER003", "VER007"},
+		others:   []string{"VER003", "VER007", "VER099"},
 		evidence: []string{"derived from the submitted instructions: instruction 4"},
 	},
 	{
@@ -556,7 +556,7 @@ var nearMisses = []fixture{
 			set(func(a *load.Attempt) { a.Evidence.Maps = []load.MapRef{{Type: mapArray, ValueSize: 8}} })),
 		node: hardenedHost(),
 		rule: "VER003", how: load.Inferred, stage: load.Verifier,
-		others:   []string{"VER001", "VER007"},
+		others:   []string{"VER001", "VER007", "VER099"},
 		evidence: []string{"bytes 8 to 15 of a map value, and the largest value of its maps has 8"},
 	},
 	{
@@ -564,6 +564,7 @@ var nearMisses = []fixture{
 		attempt: progLoad(13, unhooked(), insns(insn.Instruction{Code: insn.ClassALU64 | insn.OpMOV | insn.SourceX, Dst: 0, Src: 5}, exit)),
 		node:    hardenedHost(),
 		rule:    "VER002", how: load.Inferred, stage: load.Verifier,
+		others:   []string{"VER099"},
 		evidence: []string{"reads R5 at instruction 0, and no path to there gives it a value"},
 	},
 	{
@@ -571,6 +572,7 @@ var nearMisses = []fixture{
 		attempt: progLoad(13, unhooked(), insns(movR0, loadVia(0, 0), exit)),
 		node:    hardenedHost(),
 		rule:    "VER007", how: load.Inferred, stage: load.Verifier,
+		others:   []string{"VER099"},
 		evidence: []string{"follows R0 as a pointer, which holds the number 0"},
 	},
 	{
@@ -578,7 +580,7 @@ var nearMisses = []fixture{
 		attempt: progLoad(22, unhooked(), insns(call(44), exit)),
 		node:    hardenedHost(),
 		rule:    "FEAT002", how: load.Inferred, stage: load.Verifier,
-		others:   []string{"REQ007"},
+		others:   []string{"REQ007", "VER099"},
 		evidence: []string{"bpf_xdp_adjust_head, which is not for programs of type socket_filter"},
 	},
 	{
@@ -586,7 +588,7 @@ var nearMisses = []fixture{
 		attempt: progLoad(22, unhooked(), insns(movR0, insn.Instruction{Code: insn.OpcodeJA, Off: -2}, exit)),
 		node:    hardenedHost(),
 		rule:    "VER012", how: load.Inferred, stage: load.Verifier,
-		others: []string{"REQ007"},
+		others: []string{"REQ007", "VER099"},
 	},
 	{
 		name:    "EINVAL: a loop that ends, and a helper",

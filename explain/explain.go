@@ -74,6 +74,9 @@ type Match struct {
 	Commands map[string]string
 	// Without drops remedies that would not help here, by id.
 	Without []string
+
+	// guess marks a likely cause that leaves room for any other of the same kind.
+	guess bool
 }
 
 type finding struct {
@@ -145,17 +148,51 @@ func (f *Facts) decide(found []finding) (*load.Diagnosis, load.Stage) {
 
 // matches asks every rule, strongest first, in the order of All where equal.
 func matches(f *Facts) []finding {
+	found := ask(f)
+	if f.words.unproven {
+		found = doubt(found, ask(f.wordless()))
+	}
+	known := func(o finding) bool { return !o.rule.generic && o.match.Strength >= Likely }
+	switch {
+	case slices.ContainsFunc(found, func(o finding) bool { return known(o) && !o.match.guess }):
+		found = slices.DeleteFunc(found, func(o finding) bool { return o.rule.generic })
+	case slices.ContainsFunc(found, known):
+		for _, o := range found {
+			if o.rule.generic {
+				o.match.Strength = Possible
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b finding) int { return int(b.match.Strength - a.match.Strength) })
+	return found
+}
+
+func ask(f *Facts) []finding {
 	var found []finding
 	for _, r := range rules {
 		if m := r.Match(f); m != nil {
 			found = append(found, finding{r, m})
 		}
 	}
-	if slices.ContainsFunc(found, func(o finding) bool { return !o.rule.generic && o.match.Strength >= Likely }) {
-		found = slices.DeleteFunc(found, func(o finding) bool { return o.rule.generic })
-	}
-	slices.SortStableFunc(found, func(a, b finding) int { return int(b.match.Strength - a.match.Strength) })
 	return found
+}
+
+// doubt joins what the rules find with a log that may not be of this call, and what they find without it. What rests on that log
+// alone is likely at most, and nothing that was seen.
+func doubt(with, without []finding) []finding {
+	for i := range with {
+		o := &with[i]
+		o.match.Strength, o.match.How, o.match.guess = min(o.match.Strength, Likely), load.Inferred, true
+		j := slices.IndexFunc(without, func(w finding) bool { return w.rule.ID == o.rule.ID })
+		if j < 0 {
+			continue
+		}
+		if without[j].match.Strength >= o.match.Strength {
+			*o = without[j]
+		}
+		without = slices.Delete(without, j, j+1)
+	}
+	return append(with, without...)
 }
 
 func (o finding) alternative() load.Alternative {

@@ -27,6 +27,7 @@ type Facts struct {
 	// kernelKnown is false when the profile has no release that can be parsed.
 	kernelKnown bool
 	words       words
+	staleLog    string           // why the loader's log is not used, "" where it is
 	blinding    *blindingVerdict // nil until it is asked for
 	// text is set when all of this was read from pasted text.
 	text *pasted
@@ -39,7 +40,19 @@ func newFacts(a *load.Attempt, n *node.Profile) *Facts {
 	f := &Facts{Attempt: a, Node: n, ev: &a.Evidence}
 	f.kernel, f.kernelKnown = n.Kernel()
 	f.words = attemptWords(a)
+	f.staleLog = a.Evidence.LogStale
+	if f.isLoad() && f.words.said() && !f.words.kernel && f.notReached(load.Verifier) {
+		f.words = noWords()
+		f.staleLog = "the verifier was watched and was not called: the text in the loader's log buffer is not of this call"
+	}
 	return f
+}
+
+// wordless is the same attempt without the verifier's words.
+func (f *Facts) wordless() *Facts {
+	g := *f
+	g.words, g.blinding = noWords(), nil
+	return &g
 }
 
 func (f *Facts) kind() load.Kind { return f.Attempt.Kind }
@@ -100,7 +113,8 @@ func (f *Facts) notReached(s load.Stage) bool {
 	if !f.observed(s) || f.Attempt.Incomplete {
 		return false
 	}
-	if s == load.Verifier && (!f.words.empty() || f.failing(load.FnCheck) != nil || f.failing(load.FnDoCheck) != nil) {
+	// The buffer of a log is the loader's: what is in it proves no call of the verifier.
+	if s == load.Verifier && (f.words.kernel && f.words.said() || f.failing(load.FnCheck) != nil || f.failing(load.FnDoCheck) != nil) {
 		return false
 	}
 	_, listed := f.Attempt.Stage(s)
@@ -400,13 +414,19 @@ func (f *Facts) seen(stage load.Stage) []string {
 		return f.text.lines
 	}
 	out := []string{f.result()}
+	if f.staleLog != "" {
+		out = append(out, f.staleLog)
+	}
+	if f.words.unproven {
+		out = append(out, "the loader's log buffer held text before the call, and nothing shows that the kernel wrote to it: the log may be of an earlier call")
+	}
 	if r, ok := f.Attempt.Stage(load.Verifier); ok && r.Result == load.OK && f.kind() == load.ProgLoad && f.observed(load.Verifier) {
 		took := ""
 		if r.DurationNS > 0 {
 			took = " after " + duration(r.DurationNS)
 		}
 		out = append(out, "bpf_check returned 0"+took+": the verifier accepted the program")
-	} else if f.words.clean() {
+	} else if f.words.clean() && !f.words.unproven {
 		out = append(out, fmt.Sprintf("the verifier's log ends with %q and has no complaint: the verifier accepted the program", f.words.stats))
 	} else if f.kind() == load.ProgLoad && f.failed() && f.verifierOK() {
 		out = append(out, "the verifier accepted the program")
@@ -448,7 +468,7 @@ func (f *Facts) fallbackStage() load.Stage {
 			return load.JIT
 		}
 	}
-	if f.kind() == load.ProgLoad && !f.words.empty() {
+	if f.kind() == load.ProgLoad && !f.words.empty() && !f.words.unproven {
 		return load.Verifier
 	}
 	switch f.errno() {

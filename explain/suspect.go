@@ -31,10 +31,11 @@ func (f *Facts) suspect(s *suspicion) *Match {
 	if s == nil {
 		return nil
 	}
-	if f.cause(load.FnDoCheck) != nil && f.ev.FailedInsn >= 0 && s.slot != f.ev.FailedInsn {
+	stopped := f.cause(load.FnDoCheck) != nil && f.ev.FailedInsn >= 0
+	if stopped && s.slot != f.ev.FailedInsn {
 		return nil
 	}
-	m := &Match{Strength: s.strength, How: load.Inferred, Why: s.why, Cause: upperFirst(s.why) + "."}
+	m := &Match{Strength: s.strength, How: load.Inferred, Why: s.why, Cause: upperFirst(s.why) + ".", guess: !stopped}
 	if s.slot >= 0 {
 		m.Evidence = append(m.Evidence, "derived from the submitted instructions: "+f.at(s.slot))
 	}
@@ -83,9 +84,7 @@ func followed(prog []insn.Instruction, gives func(insn.Instruction) bool) (from,
 			held = 0
 			continue
 		default:
-			before := held
-			held = copies(in, held)
-			if held != before && held>>dst&1 == 1 {
+			if held = copies(in, held); held>>dst&1 == 1 && in.IsALU() {
 				origin[dst] = origin[in.Src]
 			}
 		}
@@ -100,16 +99,15 @@ func followed(prog []insn.Instruction, gives func(insn.Instruction) bool) (from,
 	return -1, -1
 }
 
-// copies follows the registers of a set through one instruction.
+// copies follows the registers of a set through one instruction that does not jump. What is computed from one of them is not
+// the same thing any more.
 func copies(in insn.Instruction, regs uint16) uint16 {
-	move := in.Code == insn.ClassALU64|insn.OpMOV|insn.SourceX && in.Off == 0
-	switch {
-	case move && regs>>in.Src&1 == 1:
-		return regs | 1<<in.Dst
-	case in.IsALU() && in.Op() == insn.OpMOV, in.Class() == insn.ClassLDX, in.IsWide():
-		return regs &^ (1 << in.Dst)
+	_, writes, kills := effect(in)
+	after := regs &^ (writes | kills)
+	if in.Code == insn.ClassALU64|insn.OpMOV|insn.SourceX && in.Off == 0 && regs>>in.Src&1 == 1 {
+		after |= 1 << in.Dst
 	}
-	return regs
+	return after
 }
 
 // memoryBase returns the register through which an instruction accesses memory.
@@ -131,9 +129,16 @@ func (f *Facts) suspectBounds() *suspicion {
 	}
 	var possible *suspicion
 	value := uint16(0) // registers that may hold a map value
+	at := make(map[int]uint16)
 	for i := 0; i < len(f.ev.Insns); i++ {
 		in := f.ev.Insns[i]
+		if t, ok := in.Target(i); ok && t > i && at[t] == 0 {
+			at[t] = value
+		}
 		switch {
+		case in.IsExit() || in.IsGoto():
+			value = at[i+1] // what follows is reached by a jump alone
+			continue
 		case in.IsHelperCall() && slices.Contains(lookupHelpers, in.Imm):
 			value = value&^0x3f | 1
 			if possible == nil {
@@ -316,6 +321,21 @@ func (f *Facts) suspectPointer() *suspicion {
 		return ok && base != insn.RegFP && base != 1
 	}) {
 		return &suspicion{Possible, -1, "the program follows pointers, and one of them may be none to the verifier"}
+	}
+	return nil
+}
+
+func (f *Facts) suspectContext() *suspicion {
+	context := uint16(1 << 1)
+	for i := 0; i < len(f.ev.Insns); i++ {
+		in := f.ev.Insns[i]
+		if base, ok := memoryBase(in); ok && context>>base&1 == 1 {
+			return &suspicion{Possible, -1, "the program accesses its context, and its type may have no such field"}
+		}
+		context = copies(in, context)
+		if in.IsWide() {
+			i++
+		}
 	}
 	return nil
 }

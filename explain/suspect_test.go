@@ -3,12 +3,14 @@
 package explain
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/load"
 )
 
 func TestUninitialised(t *testing.T) {
@@ -61,4 +63,44 @@ func TestUninitialisedIsLinear(t *testing.T) {
 	start := time.Now()
 	uninitialised(prog)
 	qt.Assert(t, qt.IsTrue(time.Since(start) < 2*time.Second))
+}
+
+// Programs that the verifier turned down for another reason than the one that a glance at them suggests.
+func TestSuspectsNothing(t *testing.T) {
+	const fp = insn.RegFP
+	set := func(dst uint8, v int32) insn.Instruction {
+		return insn.Instruction{Code: insn.ClassALU64 | insn.OpMOV, Dst: dst, Imm: v}
+	}
+	add := func(dst uint8, v int32) insn.Instruction {
+		return insn.Instruction{Code: insn.ClassALU64 | insn.OpADD, Dst: dst, Imm: v}
+	}
+	addReg := func(dst, src uint8) insn.Instruction {
+		return insn.Instruction{Code: insn.ClassALU64 | insn.OpADD | insn.SourceX, Dst: dst, Src: src}
+	}
+	store := insn.Instruction{Code: insn.ClassST | insn.ModeMEM | insn.SizeDW, Dst: 2}
+	lookup := []insn.Instruction{mapFD(5), {}, call(1)}
+	mapOf8 := option(func(a *load.Attempt) { a.Evidence.Maps = []load.MapRef{{Type: mapArray, ValueSize: 8}} })
+	for _, test := range []struct {
+		name   string
+		prog   []insn.Instruction
+		not    string
+		others []string
+	}{
+		{"a constant becomes a stack address; the context has no such field",
+			[]insn.Instruction{set(2, -8), addReg(2, fp), store, loadVia(1, 400), exit}, "VER007", []string{"VER007", "VER011"}},
+		{"a map value is moved and read with what takes it back",
+			slices.Concat(lookup, []insn.Instruction{ifR0(2), add(0, 8), loadVia(0, -8), set(0, 0), exit}), "VER003", []string{"VER001", "VER003"}},
+		{"a register that held a map value on a path that has ended",
+			slices.Concat([]insn.Instruction{{Code: insn.ClassALU64 | insn.OpMOV | insn.SourceX, Dst: 0, Src: 1}, {Code: insn.ClassJMP | insn.OpJEQ, Dst: 1, Off: 4}},
+				lookup, []insn.Instruction{exit, loadVia(0, 72), exit}), "VER003", []string{"VER001", "VER003"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a := progLoad(13, unhooked(), insns(test.prog...), mapOf8)
+			Conclude(a, hardenedHost())
+			qt.Check(t, qt.Equals(a.Diagnosis.Rule, "VER099"), qt.Commentf("not %s: %s", test.not, a.Diagnosis.Cause))
+			for _, want := range test.others {
+				qt.Check(t, qt.IsTrue(slices.ContainsFunc(a.Diagnosis.Alternatives, func(o load.Alternative) bool { return o.Rule == want })), qt.Commentf("%s: %+v", want, a.Diagnosis.Alternatives))
+			}
+		})
+	}
 }

@@ -38,8 +38,11 @@ func (f *Facts) verifierMatch() *Match {
 		m.Strength = Certain
 	}
 	who := "the verifier's log says"
-	if f.words.kernel {
+	switch {
+	case f.words.kernel:
 		who = "the loader asked for no log; read from the verifier itself"
+	case f.words.unproven:
+		who = "the log in the loader's buffer, which may be an earlier call's, says"
 	}
 	for _, l := range f.words.complaint {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("%s: %s", who, l))
@@ -531,7 +534,9 @@ section name, reads the wrong struct.`,
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.ContextAccess},
+		kinds:   []verifierlog.Kind{verifierlog.ContextAccess},
+		suspect: (*Facts).suspectContext,
+		silent:  errEACCES,
 	},
 	{
 		Rule: Rule{

@@ -23,7 +23,10 @@ type words struct {
 	source    *verifierlog.Source
 	report    *verifierlog.Report
 	kernel    bool // read from the verifier itself: the loader passed no buffer
+	unproven  bool // from a buffer that the kernel may not have written to in this call
 }
+
+func noWords() words { return words{insn: -1} }
 
 const (
 	maxLogTail   = 256 << 10 // the reason stands at the end
@@ -31,6 +34,9 @@ const (
 )
 
 func (w words) empty() bool { return len(w.complaint) == 0 }
+
+// said reports that there is something of the verifier's, be it a complaint or not.
+func (w words) said() bool { return w.finished || !w.empty() }
 
 // clean reports a log that shows a finished verification without complaint.
 func (w words) clean() bool { return w.finished && w.empty() }
@@ -45,11 +51,13 @@ func (w words) arg(name string) string { return w.match.Args[name] }
 func attemptWords(a *load.Attempt) words {
 	ev := &a.Evidence
 	if a.Outcome != load.Failed {
-		return words{insn: -1}
+		return noWords()
 	}
 	switch {
 	case strings.TrimSpace(ev.Log) != "":
-		return parseWords(ev.Log)
+		w := parseWords(ev.Log)
+		w.unproven = ev.LogUnproven
+		return w
 	case len(ev.Messages) > 0:
 		w := parseWords(joinTail(ev.Messages))
 		w.kernel = true
@@ -59,7 +67,7 @@ func attemptWords(a *load.Attempt) words {
 		w.kernel = a.VerifierLog.Origin == load.LogKernel
 		return w
 	}
-	return words{insn: -1}
+	return noWords()
 }
 
 func joinTail(lines []string) string {
