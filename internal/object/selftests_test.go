@@ -151,11 +151,12 @@ func fixAndLoad(dir, path, loadall string) (row, error) {
 	if err := os.WriteFile(after, fixed.Bytes, 0o644); err != nil {
 		return r, err
 	}
-	unlock, err := shareHarden()
+	// Nobody hardens the machine meanwhile. One object at a time: others wait.
+	lock, err := guardian.Lock(unix.LOCK_SH)
 	if err != nil {
 		return r, err
 	}
-	defer unlock()
+	defer lock.Close()
 	for _, loader := range []struct {
 		name   string
 		load   func(path string) (map[string]string, error)
@@ -345,15 +346,6 @@ func sameInstructions(was, is *ebpf.ProgramSpec, o *Object, f *Fixed) (lines int
 		}
 	}
 	return lines, nil
-}
-
-// shareHarden waits until no test hardens the machine, and keeps it so. One object at a time: others wait.
-func shareHarden() (unlock func() error, err error) {
-	f, err := guardian.Lock(unix.LOCK_SH)
-	if err != nil {
-		return nil, err
-	}
-	return f.Close, nil
 }
 
 // selftests returns the folder tools/testing/selftests/bpf of the source package, which is unpacked once into the user's cache.
