@@ -99,7 +99,7 @@ type Attempt struct {
 	VerifierLog   VerifierLog `json:"verifier_log"`
 	Jump          *Jump       `json:"jump,omitempty"`
 	Diagnosis     *Diagnosis  `json:"diagnosis,omitempty"`
-	// Repair says that the program was loaded in another form than the loader submitted.
+	// Repair says that the program was loaded in another way than the loader asked for.
 	Repair *Repair `json:"repair,omitempty"`
 	Replay *Replay `json:"replay,omitempty"`
 	// Backend is how it was watched: fentry, kprobe, tracepoint, tp_btf, or none for a prediction.
@@ -194,12 +194,23 @@ type Jump struct {
 	Approximate bool `json:"approximate,omitempty"`
 }
 
-// Repair is what 'bpfwhy run --repair' did to a program. The attempt's instructions are those submitted; ID and tag are those of
-// the program that was loaded.
+// What 'bpfwhy run --repair' does to a program that would not load.
+const (
+	// RepairIslands: jumps that blinding makes too long hop over islands.
+	RepairIslands = "islands"
+	// RepairWindow: net.core.bpf_jit_harden was lowered from 2 to 1 for a moment (--harden-window).
+	RepairWindow = "harden_window"
+)
+
+// Repair is what was done to load a program that would not have loaded, or not have been compiled. The attempt's instructions are those
+// submitted; ID and tag are those of the program that was loaded.
 type Repair struct {
-	Applied    string `json:"applied"` // "islands"
+	Applied    string `json:"applied"`
 	Islands    int    `json:"islands"`
 	InsnsAdded int    `json:"insns_added"` // slots, islands included
+	// WindowNS is how long hardening was lowered, and Exposed are the ids of the programs that others loaded around that time.
+	WindowNS time.Duration `json:"window_ns,omitempty"`
+	Exposed  []uint32      `json:"exposed,omitempty"`
 }
 
 // HowKnown says how a diagnosis is known, strongest first.

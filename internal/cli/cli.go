@@ -70,7 +70,7 @@ says why, how it knows, and what can be done.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newWatch(), newRun(), newExplain(), newCheck(), newFix(), newDemo(), newDoctor(), newNode(), newAudit(), newVersion())
+	root.AddCommand(newWatch(), newRun(), newExplain(), newCheck(), newFix(), newDemo(), newDoctor(), newNode(), newAudit(), newVersion(), newHarden())
 	root.InitDefaultCompletionCmd()
 	return root
 }

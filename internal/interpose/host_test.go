@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"testing"
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -80,6 +83,7 @@ func everywhere(t *testing.T) {
 	t.Run("interrupted", func(t *testing.T) { both(t, testInterrupted) })
 	t.Run("forks", func(t *testing.T) { newest(t, testForks) })
 	t.Run("nested", testNested)
+	t.Run("window", testWindow)
 }
 
 func TestHost(t *testing.T) { everywhere(t) }
@@ -101,15 +105,8 @@ func testFar(t *testing.T, killable bool) {
 	qt.Check(t, qt.Equals(a.Program.Type, "socket_filter"))
 	qt.Check(t, qt.Equals(a.Program.Insns, farBody+19))
 	// One jump is too far: one island, and a goto for the code that would fall into it.
-	qt.Check(t, qt.Equals(*a.Repair, load.Repair{Applied: "islands", Islands: 1, InsnsAdded: 2}))
-	qt.Check(t, qt.Equals(a.Process.Comm, comm(t)))
-}
-
-// comm is the name of a process of this binary that was executed by way of /proc/self/exe.
-func comm(t *testing.T) string {
-	out, err := exec.Command("/proc/self/exe", "-test.run=^$").CombinedOutput()
-	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
-	return "exe"
+	qt.Check(t, qt.DeepEquals(*a.Repair, load.Repair{Applied: load.RepairIslands, Islands: 1, InsnsAdded: 2}))
+	qt.Check(t, qt.Equals(a.Process.Comm, "exe")) // of /proc/self/exe
 }
 
 // A loader that asks for a log gets that of its own program.
@@ -247,6 +244,31 @@ func testForks(t *testing.T, killable bool) {
 	}
 	out, _ := loads(t, killable, "forks", n)
 	repaired(t, decode(t, out))
+}
+
+// What no rewriting helps is loaded in a window, when that was asked for, and is left to the kernel otherwise.
+func testWindow(t *testing.T) {
+	dir := t.TempDir()
+	window := &hardenwindow.Options{Guardian: guardian.Files{Lock: filepath.Join(dir, "lock"), State: filepath.Join(dir, "run", "state")}}
+	for _, w := range []*hardenwindow.Options{nil, window} {
+		s, err := beginWith(Options{Window: w, limits: []int{}}, true, "/proc/self/exe", []string{loaderArgv0, "far"}, nil)
+		qt.Assert(t, qt.IsNil(err))
+		r := decode(t, s.wait(t))
+		if w == nil {
+			qt.Check(t, qt.IsFalse(r.JITed))
+			qt.Check(t, qt.Equals(len(s.repairs()), 0))
+			continue
+		}
+		repaired(t, r)
+		qt.Assert(t, qt.Equals(len(s.repairs()), 1))
+		got := s.repairs()[0].Repair
+		qt.Check(t, qt.Equals(got.Applied, load.RepairWindow))
+		qt.Check(t, qt.IsTrue(got.WindowNS > 0))
+		t.Log("open for", got.WindowNS)
+		harden, err := os.ReadFile("/proc/sys/net/core/bpf_jit_harden")
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(string(harden), "2\n"))
+	}
 }
 
 // A listener in a listener is refused, and says so.

@@ -4,14 +4,17 @@ package interpose
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"golang.org/x/sys/unix"
 )
@@ -23,8 +26,9 @@ const enotsupp = unix.Errno(524)
 type outcome struct {
 	fd       int // ours, -1 for none
 	log      []byte
-	trueSize uint32 // log_true_size, 0 where the kernel wrote none
-	repair   *rewrite.Result
+	trueSize uint32               // log_true_size, 0 where the kernel wrote none
+	repair   *rewrite.Result      // nil: as submitted
+	window   *hardenwindow.Report // nil: hardening was left alone
 	info     progInfo
 	began    time.Time
 	took     time.Duration
@@ -67,7 +71,7 @@ func (p *Proxy) load(s *snapshot, h handles) (o outcome) {
 			}
 		}
 		if known.result == nil {
-			return leave
+			return p.inWindow(s, h)
 		}
 		o, err := p.try(s, h, known.result, true)
 		if err == nil && o.info.jited > 0 {
@@ -109,7 +113,7 @@ func (p *Proxy) find(s *snapshot, h handles, key [32]byte) outcome {
 		return leave
 	}
 	hopeless := true
-	for _, limit := range limits {
+	for _, limit := range p.options.limits {
 		// The verdict on the result is a proof; that the kernel compiles it is found out below.
 		r, err := rewrite.Rewrite(s.insns, rewrite.Options{Kernel: kernel, Limit: limit})
 		if err != nil {
@@ -131,10 +135,50 @@ func (p *Proxy) find(s *snapshot, h handles, key [32]byte) outcome {
 			break
 		}
 	}
-	if hopeless {
-		p.cache.put(key, nil)
+	if !hopeless {
+		return leave
 	}
-	return leave
+	p.cache.put(key, nil)
+	return p.inWindow(s, h)
+}
+
+// inWindow loads what no rewriting helps with hardening lowered for a moment, when that was asked for.
+func (p *Proxy) inWindow(s *snapshot, h handles) outcome {
+	if p.options.Window == nil || p.hardened.read() != 2 {
+		return leave
+	}
+	l, err := newCall(s, h, nil, true)
+	if err != nil {
+		return leave
+	}
+	defer l.free()
+	who := s.who
+	who.caps &= p.we.caps
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	fd, r, err := hardenwindow.Load(ctx, hardenwindow.Loader{
+		Code: l.code,
+		Load: func(code uintptr) (fd int, err error) {
+			if asErr := who.as(func() { fd, err = l.doAt(code) }); asErr != nil {
+				return -1, asErr
+			}
+			return fd, err
+		},
+		Works: func(fd int) bool {
+			o := outcome{fd: fd}
+			return o.ask() == nil && o.info.jited > 0
+		},
+	}, *p.options.Window)
+	if err != nil {
+		return leave
+	}
+	o := outcome{fd: fd, window: &r}
+	if err := o.ask(); err != nil {
+		o.close()
+		return leave
+	}
+	o.takeLog(s, l)
+	return o
 }
 
 // key is what decides how a program is repaired, and whether it has to be.
@@ -166,27 +210,39 @@ func (p *Proxy) try(s *snapshot, h handles, r *rewrite.Result, withLog bool) (ou
 	if err != nil {
 		return o, err
 	}
-	if withLog && len(l.log) > 0 && l.attr.u32(offLogLevel) != 0 {
+	o.takeLog(s, l)
+	if loadErr != nil {
+		return o, loadErr
+	}
+	if err := o.ask(); err != nil {
+		o.close()
+		return o, err
+	}
+	return o, nil
+}
+
+// takeLog copies what the verifier wrote, if anything.
+func (o *outcome) takeLog(s *snapshot, l *call) {
+	if len(l.log) > 0 && l.attr.u32(offLogLevel) != 0 {
 		if end := bytes.IndexByte(l.log, 0); end >= 0 {
 			o.log = bytes.Clone(l.log[:end+1])
 		}
 	}
-	if before := s.attr.u32(offLogTrueSize); l.attr.u32(offLogTrueSize) != before {
-		o.trueSize = l.attr.u32(offLogTrueSize)
+	if size := l.attr.u32(offLogTrueSize); size != s.attr.u32(offLogTrueSize) {
+		o.trueSize = size
 	}
-	if loadErr != nil {
-		return o, loadErr
-	}
-	// As ourselves: the thread may not be told.
+}
+
+// ask finds out about the program: as ourselves, for the thread may not be told.
+func (o *outcome) ask() error {
 	var info [8]uint32
 	if err := objInfo(o.fd, &info); err != nil {
-		o.close()
-		return o, err
+		return err
 	}
 	o.info = progInfo{id: info[1], jited: info[4]}
 	binary.NativeEndian.PutUint32(o.info.tag[:], info[2])
 	binary.NativeEndian.PutUint32(o.info.tag[4:], info[3])
-	return o, nil
+	return nil
 }
 
 // call is the attributes of a load in our own memory, and what they point to.
@@ -194,6 +250,7 @@ type call struct {
 	attr     attr
 	size     int
 	pointers []pointer64
+	code     []byte
 	log      []byte // mapped
 }
 
@@ -216,7 +273,7 @@ func newCall(s *snapshot, h handles, r *rewrite.Result, withLog bool) (*call, er
 		binary.LittleEndian.PutUint32(code[at:], h.number(ref.fd))
 	}
 	l.attr.putU32(offInsnCnt, uint32(len(program)))
-	l.point(offInsns, code)
+	l.code = code
 	l.point(offLicense, s.license)
 	for _, a := range []struct {
 		records  []byte
@@ -281,6 +338,14 @@ func (l *call) free() {
 }
 
 func (l *call) do() (int, error) {
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&l.code[0])
+	return l.doAt(uintptr(unsafe.Pointer(&l.code[0])))
+}
+
+// doAt makes the load with the instructions at an address.
+func (l *call) doAt(code uintptr) (int, error) {
 	// The attributes as words, so that the fields can be pointed at.
 	words := new([attrSize / 8]uint64)
 	bytesOf := (*attr)(unsafe.Pointer(words))
@@ -289,6 +354,7 @@ func (l *call) do() (int, error) {
 	for i, p := range l.pointers {
 		pointers[i] = pointer{&words[p.off/8], p.to}
 	}
+	words[offInsns/8] = uint64(code)
 	fd, err := bpfWith(unix.BPF_PROG_LOAD, unsafe.Pointer(words), uintptr(l.size), pointers...)
 	if l.size >= offLogTrueSize+4 {
 		l.attr.putU32(offLogTrueSize, bytesOf.u32(offLogTrueSize))

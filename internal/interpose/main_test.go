@@ -79,6 +79,10 @@ type subject struct {
 
 // begin starts a held command and its proxy. argv[0] may differ from path.
 func begin(killable bool, path string, argv []string, prepare func(*exec.Cmd)) (*subject, error) {
+	return beginWith(Options{}, killable, path, argv, prepare)
+}
+
+func beginWith(o Options, killable bool, path string, argv []string, prepare func(*exec.Cmd)) (*subject, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -112,11 +116,12 @@ func begin(killable bool, path string, argv []string, prepare func(*exec.Cmd)) (
 	if err != nil {
 		return fail(err)
 	}
-	s.proxy, err = Start(l, s.cmd.Process.Pid, func(a *load.Attempt) {
+	o.Report = func(a *load.Attempt) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.seen = append(s.seen, a)
-	})
+	}
+	s.proxy, err = Start(l, s.cmd.Process.Pid, o)
 	if err != nil {
 		return fail(err)
 	}

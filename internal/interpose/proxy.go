@@ -27,6 +27,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/load"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
@@ -47,7 +48,7 @@ type Proxy struct {
 	we             identity
 	chargesMemlock bool
 	hardened       *sysctl
-	report         func(*load.Attempt)
+	options        Options
 	answering      sync.RWMutex // held for reading from an answer to its report
 	reporting      sync.Mutex
 	cache          cache
@@ -67,12 +68,25 @@ const (
 	patience  = 10 * time.Second
 )
 
-// Start answers the loads that arrive at the listener, of which it becomes the owner, from now on. pid is the process that sent it. Each
-// load that was repaired is reported, one after the other. The error says in words for people why nothing can be repaired; the process
+// Options say what is done, and whom it is told.
+type Options struct {
+	// Report is called for each load that was repaired, one after the other.
+	Report func(*load.Attempt)
+	// Window, unless nil, allows programs that no rewriting helps to be loaded with net.core.bpf_jit_harden lowered from 2 to 1 for
+	// a moment (package hardenwindow).
+	Window *hardenwindow.Options
+
+	limits []int // nil: the usual ones
+}
+
+// Start answers the loads that arrive at the listener, of which it becomes the owner, from now on. pid is the process that sent it. The error says in words for people why nothing can be repaired; the process
 // that sent the listener is of no use then, because nobody answers its loads.
-func Start(l *Listener, pid int, report func(*load.Attempt)) (*Proxy, error) {
+func Start(l *Listener, pid int, o Options) (*Proxy, error) {
+	if o.limits == nil {
+		o.limits = limits[:]
+	}
 	p := &Proxy{
-		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, report: report, done: make(chan struct{}),
+		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, options: o, done: make(chan struct{}),
 		memory: semaphore.NewWeighted(maxWeight), jobs: map[int]*job{}, missed: map[int]int{},
 		processors: make(chan struct{}, max(2, runtime.NumCPU())), flights: map[[32]byte]chan struct{}{},
 	}
@@ -302,10 +316,10 @@ func (p *Proxy) answer(n *notification, s *snapshot, o *outcome) error {
 		err = p.leave(n)
 		o.close()
 	}
-	if err == nil && o.fd >= 0 && o.repair != nil {
+	if err == nil && o.fd >= 0 && (o.repair != nil || o.window != nil) {
 		p.reporting.Lock()
 		defer p.reporting.Unlock()
-		p.report(attempt(s, o))
+		p.options.Report(attempt(s, o))
 	}
 	return err
 }

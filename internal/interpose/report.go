@@ -13,6 +13,12 @@ import (
 func attempt(s *snapshot, o *outcome) *load.Attempt {
 	yes := true
 	ok := func(st load.Stage) load.StageResult { return load.StageResult{Stage: st, Result: load.OK} }
+	repair := &load.Repair{}
+	if o.repair != nil {
+		repair.Applied, repair.Islands, repair.InsnsAdded = load.RepairIslands, o.repair.Islands, o.repair.Added
+	} else {
+		repair.Applied, repair.WindowNS, repair.Exposed = load.RepairWindow, o.window.Open, o.window.Others
+	}
 	return &load.Attempt{
 		Schema: load.Schema, Kind: load.ProgLoad, Time: o.began, DurationNS: o.took,
 		Process: load.Process{PID: s.who.tgid, TID: s.tid, UID: s.who.uid[0], GID: s.who.gid[0], Comm: s.who.comm, Exe: s.who.exe},
@@ -25,7 +31,7 @@ func attempt(s *snapshot, o *outcome) *load.Attempt {
 		Stages:      []load.StageResult{ok(load.Request), ok(load.Verifier), ok(load.Blinding), ok(load.JIT), ok(load.Install)},
 		VerifierLog: load.VerifierLog{Origin: load.LogNone},
 		Backend:     "proxy",
-		Repair:      &load.Repair{Applied: "islands", Islands: o.repair.Islands, InsnsAdded: o.repair.Added},
+		Repair:      repair,
 		Evidence:    load.Evidence{FailedInsn: -1, UserNSLevel: -1, SeccompMode: 2, Harden: -1},
 	}
 }

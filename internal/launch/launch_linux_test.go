@@ -52,7 +52,7 @@ func launch(how string, args []string) int {
 	if how == "intercept" {
 		var l *interpose.Listener
 		if p, l, err = c.StartIntercepted(); err == nil {
-			_, err = interpose.Start(l, p.PID, func(*load.Attempt) {})
+			_, err = interpose.Start(l, p.PID, interpose.Options{Report: func(*load.Attempt) {}})
 		}
 	} else {
 		p, err = c.Start()

@@ -71,8 +71,18 @@ func (t *Text) Line(a *load.Attempt) error {
 // Repaired writes what was done to a program that would not have loaded.
 func (t *Text) Repaired(a *load.Attempt) error {
 	p := page{t: t}
-	p.print("repaired", fmt.Sprintf("constant blinding would have broken it; loaded with %s, %s longer",
-		plural(a.Repair.Islands, "jump island"), plural(a.Repair.InsnsAdded, "instruction")))
+	switch r := a.Repair; r.Applied {
+	case load.RepairWindow:
+		others := "no program of others was loaded around that time"
+		if n := len(r.Exposed); n > 0 {
+			others = fmt.Sprintf("programs of others that were loaded around that time: %s", strings.Trim(fmt.Sprint(r.Exposed), "[]"))
+		}
+		p.print("repaired", fmt.Sprintf("constant blinding would have broken it; net.core.bpf_jit_harden was 1 instead of 2 for %v; %s",
+			r.WindowNS.Round(time.Microsecond), others))
+	default:
+		p.print("repaired", fmt.Sprintf("constant blinding would have broken it; loaded with %s, %s longer",
+			plural(r.Islands, "jump island"), plural(r.InsnsAdded, "instruction")))
+	}
 	p.b.WriteByte('\n')
 	_, err := t.w.Write(p.b.Bytes())
 	return err
