@@ -106,11 +106,14 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		d.size -= p.size()
 		call.Maps = p.maps
 		if d.keep && call.Kind == load.ProgLoad && call.Ret >= 0 && call.Prog == nil {
-			call.Prog = loadedProgram(int(call.NSPID), int(call.Ret), attrType(call))
+			call.Prog = loadedProgram(call, p.insns)
 		}
 		bad := call.Ret < 0 || call.Prog != nil && !call.Prog.JITed
 		if bad {
 			*to = append(*to, p.chunks...)
+		}
+		if bad && d.keep {
+			describeProcess(call)
 		}
 		d.objects.complete(call, p, to)
 		object := call.Kind == load.MapCreate || call.Kind == load.BTFLoad

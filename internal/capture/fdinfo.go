@@ -12,35 +12,52 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 )
 
 // loadedProgram is what the kernel says of a program through its loader's descriptor (bpf_prog_show_fdinfo), for backends that cannot read
-// the kernel. It is nil when the loader has closed the descriptor, or is gone, before we look.
-func loadedProgram(pid, fd int, attrType uint32) *trace.Prog {
-	dir := fmt.Sprintf("/proc/%d/", pid)
-	link, err := os.Readlink(fmt.Sprintf("%sfd/%d", dir, fd))
+// the kernel. It is nil when the loader has closed the descriptor, or is gone, before we look, or another program is behind it by then.
+func loadedProgram(call *trace.Call, code []byte) *trace.Prog {
+	dir := procOf(call)
+	link, err := os.Readlink(fmt.Sprintf("%sfd/%d", dir, call.Ret))
 	if err != nil || link != "anon_inode:bpf-prog" {
 		return nil
 	}
-	f, err := os.Open(fmt.Sprintf("%sfdinfo/%d", dir, fd))
+	f, err := os.Open(fmt.Sprintf("%sfdinfo/%d", dir, call.Ret))
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
 	p := parseFdinfo(io.LimitReader(f, 4096))
-	if p == nil || p.Type != attrType { // another program by now
+	if p == nil || p.Type != attrWord(call, 0) || !matchesTag(call, code, p.Tag) {
 		return nil
 	}
 	return p
 }
 
-// attrType is the program type that a load asked for.
-func attrType(call *trace.Call) uint32 {
-	if len(call.Attr) < 4 {
+// Offsets in union bpf_attr (include/uapi/linux/bpf.h).
+const (
+	attrInsnCount     = 4
+	attrCoreReloCount = 116
+)
+
+// matchesTag reports whether a tag can be that of a load's instructions. That of a program that the kernel relocates, or of which not all
+// was copied, can be any.
+func matchesTag(call *trace.Call, code, tag []byte) bool {
+	prog, err := insn.Decode(code)
+	if err != nil || len(tag) != 8 || uint32(len(prog)) != attrWord(call, attrInsnCount) || attrWord(call, attrCoreReloCount) != 0 {
+		return true
+	}
+	return insn.MatchesTag(prog, [8]byte(tag))
+}
+
+// attrWord reads 4 bytes of a call's attr; the kernel takes what was not passed for zero.
+func attrWord(call *trace.Call, at int) uint32 {
+	if len(call.Attr) < at+4 {
 		return 0
 	}
-	return binary.LittleEndian.Uint32(call.Attr)
+	return binary.LittleEndian.Uint32(call.Attr[at:])
 }
 
 func parseFdinfo(r io.Reader) *trace.Prog {

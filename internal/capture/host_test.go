@@ -34,7 +34,17 @@ func TestHost(t *testing.T) {
 	run(t, "uninit-register")
 	w.wait(func() bool { return len(seen(w.records).loads("uninit_register")) > 0 })
 	total := time.Since(start)
+	qt.Check(t, qt.Equals(rawLoad("ours", smallProgram[8:]), -int(unix.EACCES)))
+	w.wait(func() bool { return len(seen(w.records).loads("ours")) > 0 })
 	s := w.stop()
+	// Who stays is described, by whatever way.
+	ours := s.one(t, "ours")
+	exe, err := os.Executable()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(ours.Exe, exe))
+	if qt.Check(t, qt.IsNotNil(ours.Creds)) {
+		qt.Check(t, qt.IsTrue(ours.Creds.CapEffective&(1<<unix.CAP_BPF|1<<unix.CAP_SYS_ADMIN) != 0))
+	}
 	c := s.one(t, "uninit_register")
 	qt.Check(t, qt.Equals(c.Ret, -int64(unix.EACCES)))
 	code, _ := s.bytes(c.ID, trace.Insns)

@@ -4,6 +4,7 @@ package capture
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -50,4 +51,55 @@ func TestEventField(t *testing.T) {
 	qt.Check(t, qt.ErrorMatches(err, "read format of sched/sched_process_fork: no field pid"))
 	_, err = eventField(root, "sched", "sched_process_exec", "pid")
 	qt.Check(t, qt.ErrorMatches(err, "read format of sched/sched_process_exec: .*no such file or directory"))
+}
+
+// The process that made a call is described as long as it is there and the same.
+func TestDescribeProcess(t *testing.T) {
+	comm, err := os.ReadFile("/proc/self/comm")
+	qt.Assert(t, qt.IsNil(err))
+	exe, err := os.Executable()
+	qt.Assert(t, qt.IsNil(err))
+	mine := trace.Call{
+		ID: trace.CallID{Start: monotonic()}, TGID: uint32(os.Getpid()), NSPID: uint32(os.Getpid()), Comm: strings.TrimSpace(string(comm)),
+	}
+	gone := exec.Command("/proc/self/exe", "-test.run=^$")
+	qt.Assert(t, qt.IsNil(gone.Run()))
+	for name, test := range map[string]struct {
+		change func(*trace.Call)
+		told   bool
+	}{
+		"there":             {func(*trace.Call) {}, true},
+		"its number reused": {func(c *trace.Call) { c.ID.Start = 1 }, false}, // we were not there yet
+		"became another":    {func(c *trace.Call) { c.Comm = "sh" }, false},
+		"gone":              {func(c *trace.Call) { c.TGID, c.NSPID = uint32(gone.Process.Pid), uint32(gone.Process.Pid) }, false},
+		"not of our world":  {func(c *trace.Call) { c.TGID, c.NSPID = 0, 0 }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := mine
+			test.change(&c)
+			describeProcess(&c)
+			qt.Assert(t, qt.Equals(c.Creds != nil, test.told))
+			qt.Check(t, qt.Equals(c.Exe == exe, test.told))
+			if test.told && os.Getuid() == 0 {
+				qt.Check(t, qt.IsTrue(c.Creds.CapEffective != 0))
+			}
+		})
+	}
+}
+
+// The tag is that of the instructions, but where the kernel rewrites them first or not all are known.
+func TestMatchesTag(t *testing.T) {
+	// r0 = 0; exit, the same on every kernel before 6.18: see any `bpftool prog`.
+	tag := mustHex("a04f5eef06a7f555")
+	other := append([]byte{0xb7, 0, 0, 0, 1, 0, 0, 0}, smallProgram[8:]...)
+	attr := func(count, relos byte) *trace.Call {
+		a := make([]byte, 120)
+		a[attrInsnCount], a[attrCoreReloCount] = count, relos
+		return &trace.Call{Attr: a}
+	}
+	qt.Check(t, qt.IsTrue(matchesTag(attr(2, 0), smallProgram, tag)))
+	qt.Check(t, qt.IsFalse(matchesTag(attr(2, 0), other, tag)))
+	qt.Check(t, qt.IsTrue(matchesTag(attr(2, 1), other, tag)))
+	qt.Check(t, qt.IsTrue(matchesTag(attr(3, 0), other, tag)))
+	qt.Check(t, qt.IsTrue(matchesTag(attr(2, 0), nil, tag)))
 }

@@ -8,23 +8,78 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 )
 
 // describeProcess adds to a call what /proc tells of its process, for backends that cannot read the kernel. A process that
-// is gone by now leaves it as it is. pid is of our own pid namespace.
-func describeProcess(call *trace.Call, pid int) {
-	dir := fmt.Sprintf("/proc/%d/", pid)
-	if call.Creds == nil {
-		call.Creds = readCreds(dir)
+// is gone by now, or has become another one, leaves the call as it is.
+func describeProcess(call *trace.Call) {
+	if call.Creds != nil {
+		return // the kernel was read
 	}
-	if call.Exe == "" {
-		call.Exe, _ = os.Readlink(dir + "exe")
+	dir := procOf(call)
+	if !isCaller(call, dir) {
+		return
 	}
-	if b := readSome(dir + "cgroup"); call.Cgroup1 == nil && b != "" {
-		call.Cgroup2, call.Cgroup1 = cgroupNames(b, call.Cgroup2)
+	told := *call
+	told.Creds = readCreds(dir)
+	told.Exe, _ = os.Readlink(dir + "exe")
+	if b := readSome(dir + "cgroup"); b != "" {
+		told.Cgroup2, told.Cgroup1 = cgroupNames(b, call.Cgroup2)
 	}
+	if isCaller(call, dir) { // still
+		*call = told
+	}
+}
+
+// initialPIDNamespace is the inode of the first pid namespace (PROC_PID_INIT_INO).
+const initialPIDNamespace = 0xEFFFFFFC
+
+var inInitialPIDNamespace = sync.OnceValue(func() bool {
+	_, ino, err := pidNamespace()
+	return err == nil && ino == initialPIDNamespace
+})
+
+// procOf is the folder of a call's process in our own /proc. Where ours is not the first pid namespace, only the processes of our own are known.
+func procOf(call *trace.Call) string {
+	if inInitialPIDNamespace() {
+		return fmt.Sprintf("/proc/%d/", call.TGID)
+	}
+	return fmt.Sprintf("/proc/%d/", call.NSPID)
+}
+
+// isCaller reports whether a folder of /proc is that of the process that made a call: not one that has its number by now, nor the
+// program that it has become.
+func isCaller(call *trace.Call, dir string) bool {
+	const ticks = 100 // USER_HZ of x86-64
+	stat := readSome(dir + "stat")
+	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(f) < 20 {
+		return false
+	}
+	started, err := strconv.ParseUint(f[19], 10, 64) // in ticks since the machine started, suspended or not
+	if err != nil || started*(1e9/ticks) > call.ID.Start+suspended() {
+		return false
+	}
+	comm := readSome(fmt.Sprintf("%stask/%d/comm", dir, call.ID.TID))
+	if comm == "" { // the thread has ended, or has another number in our namespace
+		comm = readSome(dir + "comm")
+	}
+	return strings.TrimSuffix(comm, "\n") == call.Comm
+}
+
+// suspended is how long the machine has slept, in ns, which the clock of the calls does not count.
+func suspended() uint64 {
+	awake := monotonic() // first: the other is never behind it
+	var boot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+		return 0
+	}
+	return uint64(boot.Nano()) - awake
 }
 
 func readSome(path string) string {
