@@ -35,6 +35,10 @@ type Kernel struct {
 	// StoreProbeMem32 is set where immediates stored to an arena are blinded
 	// (kernel 7.2).
 	StoreProbeMem32 bool
+	// Scratch is the register that blinding itself works with, BPF_REG_AX: an
+	// instruction that uses it was made by the kernel and is left alone. 0 is
+	// 11; 7.2 gives 11 to programs, for arguments on the stack, and takes 12.
+	Scratch uint8
 	// ZeroExtends is set where the compiler wants explicit zero extension of
 	// 32-bit results: most 32-bit architectures, s390, powerpc, mips.
 	ZeroExtends bool
@@ -46,11 +50,22 @@ func ForVersion(major, minor int) Kernel {
 	atLeast := func(wantMajor, wantMinor int) bool {
 		return major > wantMajor || major == wantMajor && minor >= wantMinor
 	}
-	return Kernel{
+	k := Kernel{
 		WholeProgram:    atLeast(7, 1),
 		RangeCheck:      atLeast(7, 1),
 		StoreProbeMem32: atLeast(7, 2),
 	}
+	if atLeast(7, 2) {
+		k.Scratch = insn.RegAX + 1
+	}
+	return k
+}
+
+func (k Kernel) scratch() uint8 {
+	if k.Scratch == 0 {
+		return insn.RegAX
+	}
+	return k.Scratch
 }
 
 // The offsets that a jump can have.
@@ -142,7 +157,7 @@ func Width(prog []insn.Instruction, i int, k Kernel) int {
 	}
 	in := prog[i]
 	switch {
-	case in.Dst == insn.RegAX || in.Src == insn.RegAX:
+	case in.Dst == k.scratch() || in.Src == k.scratch():
 		return 1 // written by the kernel, and the scratch register is taken
 	case in.IsFuncLoad():
 		return 1
@@ -271,6 +286,7 @@ func Positions(prog []insn.Instruction, k Kernel) ([]int, error) {
 // each slot, counted after blinding.
 func (t *widths) growths(prog []insn.Instruction, extra []uint8, k Kernel) ([]int, error) {
 	sums := make([]int, len(prog)+1)
+	scratch := k.scratch()
 	sum := 0
 	for i := range prog {
 		in := &prog[i]
@@ -281,7 +297,7 @@ func (t *widths) growths(prog []insn.Instruction, extra []uint8, k Kernel) ([]in
 				return nil, fmt.Errorf("check blinding: slot %d is half of a 64-bit load", i)
 			}
 			w = uint8(Width(prog, i, k))
-		case in.Dst == insn.RegAX || in.Src == insn.RegAX || w&isMoveK != 0 && in.Imm == 0:
+		case in.Dst == scratch || in.Src == scratch || w&isMoveK != 0 && in.Imm == 0:
 			w = 1
 		}
 		sum += int(w&widthMask) - 1

@@ -142,7 +142,7 @@ const (
 // Registers with a role of their own.
 const (
 	RegFP = 10 // the frame pointer, read-only
-	RegAX = 11 // scratch register of the kernel, never in submitted code
+	RegAX = 11 // scratch register of the kernel, never in submitted code; 12 on 7.2, which gives 11 to programs
 )
 
 // AddrSpaceCast is the offset that makes a 64-bit register move an

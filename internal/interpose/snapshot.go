@@ -54,7 +54,7 @@ type reference struct {
 }
 
 // kernel is one that blinds all that some kernel blinds, and wraps jumps where some kernel does.
-var kernel = blinding.Kernel{StoreProbeMem32: true}
+var kernel = blinding.Kernel{StoreProbeMem32: true, Scratch: insn.RegAX + 1}
 
 // memory is that of the thread.
 type memory struct{ tid int }
