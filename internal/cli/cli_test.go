@@ -19,6 +19,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/capture"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
 	"github.com/bpfwhy/bpfwhy/internal/replay"
@@ -29,6 +30,7 @@ import (
 func TestMain(m *testing.M) {
 	launch.Main()
 	guardian.Main()
+	interpose.Main()
 	patient.Main()
 	replay.Main()
 	testscript.Main(m, map[string]func(){
