@@ -333,11 +333,50 @@ func TestGuestErrors(t *testing.T) {
 	qt.Check(t, qt.Matches(e.Diagnosis.Rule, "VER.*"))
 }
 
-// TestHostCorpus blinds what is loaded on this machine for some seconds.
-func TestHostCorpus(t *testing.T) {
+// TestHostObject loads a parser as agents have it, which is too dense for
+// emulated machines.
+func TestHostObject(t *testing.T) {
+	onHost(t)
+	raiseHarden(t)
+	spec, err := ebpf.LoadCollectionSpec("../internal/object/testdata/http_270_v2_g.o")
+	qt.Assert(t, qt.IsNil(err))
+	var reports []Repair
+	l := Loader{RequireJIT: true, Report: func(r Repair) { reports = append(reports, r) }}
+	start := time.Now()
+	coll, err := l.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{LogDisabled: true}})
+	qt.Assert(t, qt.IsNil(err))
+	defer coll.Close()
+	qt.Assert(t, qt.HasLen(reports, 1))
+	r := reports[0]
+	t.Logf("%s: %d far jumps, %d islands, %d slots added, after %v; the model says %v for the load that fails and %v for the other",
+		r.Program, r.Before.TooFar, r.Islands, r.Added, time.Since(start).Round(time.Millisecond), r.Before.Time().Round(time.Millisecond), r.After.Time().Round(time.Millisecond))
+	qt.Check(t, qt.IsTrue(r.Before.TooFar > 1))
+	qt.Check(t, qt.Equals(r.Loads, 1))
+	for _, prog := range coll.Programs {
+		qt.Check(t, qt.IsFalse(uncompiled(prog)))
+	}
+}
+
+func onHost(t *testing.T) {
 	if os.Getuid() != 0 || os.Getenv("BPFWHY_HOST_SYSCTL") != "1" {
 		t.Skip("needs root and BPFWHY_HOST_SYSCTL=1")
 	}
+}
+
+// raiseHarden blinds what is loaded on this machine until the test ends.
+func raiseHarden(t *testing.T) {
+	raised, err := guardian.RaiseHarden(context.Background(), 2)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() {
+		report, err := raised.Restore()
+		qt.Check(t, qt.IsNil(err))
+		t.Log(report)
+	})
+}
+
+// TestHostCorpus blinds what is loaded on this machine for some seconds.
+func TestHostCorpus(t *testing.T) {
+	onHost(t)
 	// Nobody else is to raise it while programs are to be loaded as they are.
 	lock, err := guardian.Lock(unix.LOCK_EX)
 	qt.Assert(t, qt.IsNil(err))
@@ -347,13 +386,7 @@ func TestHostCorpus(t *testing.T) {
 	}
 	c := corpus(t, 5000, programs(150, 1000), func() {
 		lock.Close()
-		raised, err := guardian.RaiseHarden(context.Background(), 2)
-		qt.Assert(t, qt.IsNil(err))
-		t.Cleanup(func() {
-			report, err := raised.Restore()
-			qt.Check(t, qt.IsNil(err))
-			t.Log(report)
-		})
+		raiseHarden(t)
 	})
 	c.Kernel = "host"
 	text, err := json.Marshal(c)

@@ -116,7 +116,7 @@ net.core.bpf_jit_harden=2.
   Nearly all programs here are closer to the limit than what the verifier may add, so that most of those that do load are said
   to be uncertain.
 * *repaired*: the loader's result was compiled, and computed the same on 100 packets; *first*: with the first limit that it chose;
-  *early*: it would have wrapped, and the kernel never saw it.
+  *early*: it wraps, or might when the verifier has added to it, and the kernel never saw it as it was.
 
 `)
 	b.WriteString("| kernel | programs | verdicts right | indexes right | fit / fail / wrap | refused / interpreted | submitted code: \"loads\", of these false | \"may fail\", of these load | \"fails\", of these load | verifier adds at most (bound never passed by) | repaired | first | gotol | early | islands | runs equal | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
@@ -133,6 +133,9 @@ net.core.bpf_jit_harden=2.
 			c.Repaired, c.First, c.Gotol, c.Early, c.Islands, c.Runs, c.Seconds)
 	}
 	b.WriteString(`
+The programs are those of seeds 1000 and up (the guests) and 5000 and up (the host); two of the host's were too long for the
+verifier's own patches.
+
 The retry with a tighter limit, the wrap (loaded, compiled, wrong results, in the lab alone), objects with CO-RE, functions and lines
 of source: TestGuestTighter, TestGuestWrap, TestGuestObject and TestGuestLines in ` + "`loader`" + `, on every kernel of the lab.
 `)
