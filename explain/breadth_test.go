@@ -781,6 +781,9 @@ func TestRulesAreComplete(t *testing.T) {
 	for _, fx := range fixtures() {
 		seen[fx.rule] = true
 	}
+	for _, test := range pastedTexts {
+		seen[test.rule] = true
+	}
 	ids := map[string]bool{}
 	for _, r := range All() {
 		t.Run(r.ID, func(t *testing.T) {

@@ -113,8 +113,8 @@ that; so do objects linked from parts. The BTF itself is named by a descriptor, 
 			Class: "R5",
 			Stage: load.BTF,
 			Text: `fentry, fexit, LSM, freplace, iterator and struct_ops programs name their target when they are loaded. It is not in the kernel's BTF, has another
-type, was inlined or renamed, or may not be attached to.`,
-			Kernels: "Since 5.5.",
+type, was inlined or renamed, or may not be attached to. Kprobes name theirs when they are attached, by perf_event_open(2) or a link.`,
+			Kernels: "Since 5.5; kprobes all.",
 			Remedies: []load.Remedy{
 				{
 					ID:      "look-up-symbol",

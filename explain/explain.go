@@ -125,7 +125,7 @@ func (f *Facts) decide(found []finding) (*load.Diagnosis, load.Stage) {
 		Title:    best.rule.Title,
 		Cause:    best.match.Cause,
 		HowKnown: best.match.How,
-		Evidence: append(slices.Clone(best.match.Evidence), f.seen(saw)...),
+		Evidence: once(append(slices.Clone(best.match.Evidence), f.seen(saw)...)),
 		Remedies: remedies(best),
 	}
 	if d.Cause == "" {
@@ -144,6 +144,17 @@ func (f *Facts) decide(found []finding) (*load.Diagnosis, load.Stage) {
 		}
 	}
 	return d, best.rule.Stage
+}
+
+// once drops what is said a second time.
+func once(list []string) []string {
+	var out []string
+	for _, s := range list {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // matches asks every rule, strongest first, in the order of All where equal.

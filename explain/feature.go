@@ -269,11 +269,11 @@ func matchHelperForType(f *Facts) *Match {
 		m.Strength = Likely
 		m.Why = "the verifier stopped at a helper call; it may also have disliked an argument"
 	}
-	t, _ := f.progType()
-	if t == "" {
-		t = "this kind"
+	who := "A program of this type"
+	if t, ok := f.progType(); ok {
+		who = "A program of type " + printable(t, 40)
 	}
-	m.Cause = fmt.Sprintf("A program of type %s may not call %s on this kernel.", printable(t, 40), printable(name, 60))
+	m.Cause = fmt.Sprintf("%s may not call %s on this kernel.", who, printable(name, 60))
 	locked := slices.Contains(readHelpers, name) && f.Node.Lockdown == "confidentiality" ||
 		slices.Contains(writeHelpers, name) && (f.Node.Lockdown == "confidentiality" || f.Node.Lockdown == "integrity")
 	unsure := (slices.Contains(readHelpers, name) || slices.Contains(writeHelpers, name)) && f.Node.Lockdown == "" && !f.observed(load.Permission)

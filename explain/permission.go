@@ -235,6 +235,38 @@ descriptor is no token. libbpf tries to create one at every start: its message t
 			},
 			Match: matchToken,
 		},
+		{
+			ID:    "PERM011",
+			Title: "perf_event_open(2) is closed to the loader",
+			Class: "R1",
+			Stage: load.Permission,
+			Text: `Loaders attach kprobes, uprobes and tracepoints by a perf event where they do not use links of the newer kinds. perf_event_open wants
+CAP_PERFMON (before 5.8 CAP_SYS_ADMIN) for a kprobe or uprobe, and for the rest obeys kernel.perf_event_paranoid. Debian's and Ubuntu's kernels
+know the values 3 and 4, which close it to everybody without the capability; some refuse even CAP_PERFMON and want CAP_SYS_ADMIN. The program itself was
+loaded: it is attaching that fails. bpf(2) does not see it, so that 'bpfwhy watch' does not either.`,
+			Kernels: "All.",
+			Remedies: []load.Remedy{
+				{
+					ID:      "grant-perfmon",
+					Title:   "Give the loader CAP_PERFMON",
+					Price:   "Programs of this loader can then read kernel memory.",
+					Command: "setcap cap_bpf,cap_perfmon+ep PROGRAM",
+				},
+				{
+					ID:    "no-perf-event",
+					Title: "Attach without a perf event: fentry, kprobe.multi (5.18), uprobe.multi (6.6), raw_tracepoint",
+					Price: "A change of the loader, and a kernel that has them.",
+				},
+				{
+					ID:      "lower-paranoid",
+					Title:   "Lower kernel.perf_event_paranoid to 2, the default of the kernel's own",
+					Price:   "Users without privilege may count events of their own processes.",
+					Command: "sysctl -w kernel.perf_event_paranoid=2",
+				},
+			},
+			// Only text tells: perf_event_open is no command of bpf(2).
+			Match: func(*Facts) *Match { return nil },
+		},
 	}
 }
 

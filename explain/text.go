@@ -152,12 +152,20 @@ var signatures = []signature{
 		"The function or hook that the program names is not in the kernel's BTF."},
 	{regexp.MustCompile(`extern \(func ksym\) .*not found|(?i)kfunc.*not found in|(?i)kernel function .*not found`), "FEAT006", Strong,
 		"The kernel function that the program calls was not found in the BTF of the kernel or its modules."},
+	{regexp.MustCompile(`(?i)\bperf[_ ]event(?:_open)?\b.*(?:permission denied|operation not permitted)`), "PERM011", Likely,
+		"perf_event_open(2), by which kprobes, uprobes and tracepoints are attached on old kernels and by old loaders, was refused to the loader."},
+	{regexp.MustCompile(`(?i)\bk(?:ret)?probe\b.*\bperf[_ ]event(?:_open)?\b.*no such file|\bperf[_ ]event(?:_open)?\b.*\bk(?:ret)?probe\b.*no such file`), "BTF005", Likely,
+		"The kernel has no function of that name that can be probed: it was renamed, inlined, or belongs to a module that is not loaded."},
 	{regexp.MustCompile(`bpf_jit_limit|(?i)bpf jit (?:memory )?limit`), "JIT001", Likely,
 		"The text speaks of the JIT's memory limit."},
 }
 
 var (
-	aboutBPF     = regexp.MustCompile(`(?i)\be?bpf|seccomp filter|verifier|\bload program|prog(?:ram)? load|\bxdp\b|btf|kprobe|tracepoint|fentry|uprobe|map create|create map|attach_filter|processed \d+ insns|cgroup.*device|\b524\b`)
+	aboutBPF = regexp.MustCompile(`(?i)\be?bpf|\blibbpf|seccomp filter|verifier|\bload program|prog(?:ram)? load|\bxdp\b|btf|kprobe|tracepoint|fentry|uprobe|map create|create map|attach_filter|processed \d+ insns|cgroup.*device|(?:errno|error|err|code)\W{0,3}524\b`)
+	// otherCall are the errors of other system calls, as Go's library and shells print them.
+	otherCall = regexp.MustCompile(`(?i)\b(?:open|stat|lstat|mkdir|exec|fork/exec|chmod|chown|unlink|unlinkat|remove|rename|connect|readlink|symlink|mount) [^:]*/[^:]*: |` +
+		`\b(?:dial|listen|read|write) (?:tcp|udp|unix|ip)\S* [^:]*:|\bfork: |/bin/\S*: `)
+	perfEvent    = regexp.MustCompile(`(?i)\bperf[_ ]event(?:_open)?\b`)
 	errnoNumber  = regexp.MustCompile(`(?i)(?:\b(?:errno|error|err|code|ret|returned|rc|failed)\b\s*[:=(\[]?\s*|\()-?(\d{1,3})\b`)
 	unknownError = regexp.MustCompile(`(?i)unknown error:? (\d{1,3})|\[Errno (\d{1,3})\]`)
 	instruction  = regexp.MustCompile(`(?m)^\s*\d{1,7}: \([0-9a-f]{2}\) `)
@@ -198,23 +206,37 @@ func textDiagnosis(lines, log []string) *load.Diagnosis {
 	if !aboutBPF.MatchString(text) {
 		return nil
 	}
-	kind := textKind(text)
-	errno, line, ambiguous := textErrno(lines, kind)
+	kind, explicit := textKind(text)
+	errno, line, sure := textErrno(lines, explicit)
+	ambiguous := false
+	if errno == errEOPNOTSUPP && namedErrno(line) == 0 && (kind == load.ProgLoad || kind == load.Seccomp || kind == load.SocketFilter) {
+		errno, ambiguous = errENOTSUPP, true
+	}
 	a := &load.Attempt{Kind: kind, Outcome: load.Failed, Errno: errno,
 		Evidence: load.Evidence{FailedInsn: -1, UserNSLevel: -1, SeccompMode: -1, Harden: -1, EnterSeen: true}}
 	f := &Facts{Attempt: a, Node: &node.Profile{}, ev: &a.Evidence, words: textWords(lines, log)}
 	f.text = &pasted{}
-	if line != "" {
+	if line != "" && f.words.message != printable(strings.TrimSpace(line), 300) {
 		f.text.lines = append(f.text.lines, quoteLine(line))
 	}
-	if kind == load.ProgLoad && ambiguous {
+	if ambiguous && kind == load.ProgLoad {
 		f.text.lines = append(f.text.lines, "these words stand for EOPNOTSUPP (95), and in Go programs for ENOTSUPP (524) as well")
 	}
 	if f.words.is(verifierlog.NeedsJIT) && errno == errEOPNOTSUPP {
 		a.Errno = errENOTSUPP
 	}
 
-	found := matches(f)
+	var found []finding
+	// perf_event_open is no command of bpf(2), and has errnos of its own.
+	if kind != perfEventOpen {
+		found = matches(f)
+	}
+	for _, o := range found {
+		o.match.How = load.Inferred // nothing was watched
+		if !sure && f.words.empty() {
+			o.match.Strength = Possible
+		}
+	}
 	for _, s := range signatures {
 		if log != nil && !f.words.empty() {
 			break // the verifier's word counts for more
@@ -255,54 +277,83 @@ func quoteLine(l string) string {
 	return "the text says: " + printable(strings.TrimSpace(l), 300)
 }
 
-// textKind guesses what was attempted.
-func textKind(text string) load.Kind {
+// perfEventOpen is what text can be about beside the kinds of attempts.
+const perfEventOpen load.Kind = "perf_event_open"
+
+// textKind guesses what was attempted; explicit says that the text names it.
+func textKind(text string) (kind load.Kind, explicit bool) {
 	lower := strings.ToLower(text)
 	has := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(lower, p) })
 	}
 	switch {
 	case has("seccomp filter", "seccomp_set_mode_filter", "pr_set_seccomp", "unable to load seccomp", "ssh_sandbox"):
-		return load.Seccomp
+		return load.Seccomp, true
 	case has("so_attach_filter", "attach_filter", "attach filter", "pcap_setfilter"):
-		return load.SocketFilter
-	case instruction.MatchString(text) || has("prog load", "load program", "loading program", "load bpf program", "program load", "bpf_prog_load", "prog_load"):
-		return load.ProgLoad
+		return load.SocketFilter, true
+	case instruction.MatchString(text) || has("prog load", "load program", "loading program", "load bpf program", "loading bpf program", "program load",
+		"bpf_prog_load", "prog_load", "probe_loading"):
+		return load.ProgLoad, true
 	case has("map create", "create map", "creating map", "map_create", "failed to create map"):
-		return load.MapCreate
+		return load.MapCreate, true
 	case has(".btf into kernel", "btf_load", "load btf"):
-		return load.BTFLoad
-	case has("attach", "bpf_link", "link_create", "perf_event_open"):
-		return load.LinkCreate
+		return load.BTFLoad, true
+	case perfEvent.MatchString(text):
+		return perfEventOpen, true
+	case has("attach", "bpf_link", "link_create"):
+		return load.LinkCreate, true
+	case failedProg.MatchString(text):
+		return load.ProgLoad, true
+	case failedMap.MatchString(text):
+		return load.MapCreate, true
 	}
-	return load.ProgLoad
+	return load.ProgLoad, false
 }
 
-// textErrno finds the errno that a text names, and the line that it stands on.
-// A number beats words, and the last line about BPF beats earlier ones.
-func textErrno(lines []string, kind load.Kind) (errno int, line string, ambiguous bool) {
+// libbpf's last words on a program or a map.
+var (
+	failedProg = regexp.MustCompile(`(?i)\bprog(?:ram)? '?[^' ]*'?: failed to load`)
+	failedMap  = regexp.MustCompile(`(?i)\bmap '?[^' ]*'?: failed to create`)
+)
+
+// textErrno finds the errno that a text names, and the line that it stands on. A number beats words, and the last line about
+// BPF beats earlier ones. The errno is sure when that line, or one next to it, says what was attempted; one on a line that does not
+// speak of BPF never is, and counts only next to such a line.
+func textErrno(lines []string, explicit bool) (errno int, line string, sure bool) {
+	named := func(i int) bool {
+		_, ok := textKind(strings.Join(lines[max(0, i-2):min(len(lines), i+3)], "\n"))
+		return ok
+	}
 	for pass := range 2 {
+		if pass == 1 && !explicit {
+			break
+		}
 		for i := len(lines) - 1; i >= 0; i-- {
 			l := lines[i]
-			if pass == 0 && !aboutBPF.MatchString(l) {
+			about := aboutBPF.MatchString(l)
+			if about != (pass == 0) || otherCall.MatchString(l) {
 				continue
 			}
-			if n := namedErrno(l); n != 0 {
-				return n, l, false
+			n := namedErrno(l)
+			if n == 0 {
+				n = phraseErrno(l)
 			}
-			lower := strings.ToLower(l)
-			for _, p := range errnoPhrases {
-				if !strings.Contains(lower, p.phrase) {
-					continue
-				}
-				if p.errno == errEOPNOTSUPP && (kind == load.ProgLoad || kind == load.Seccomp || kind == load.SocketFilter) {
-					return errENOTSUPP, l, true
-				}
-				return p.errno, l, false
+			if n != 0 && (about || named(i)) {
+				return n, l, about && named(i)
 			}
 		}
 	}
 	return 0, "", false
+}
+
+func phraseErrno(line string) int {
+	lower := strings.ToLower(line)
+	for _, p := range errnoPhrases {
+		if strings.Contains(lower, p.phrase) {
+			return p.errno
+		}
+	}
+	return 0
 }
 
 // namedErrno reads an errno that is given as a number. Numbers that are no

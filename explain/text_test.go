@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -176,6 +177,45 @@ libbpf: failed to load object 'x.bpf.o'`,
 		text: `attach fentry/tcp_connect: create tracing link: not supported (errno 524)`,
 		rule: Unknown,
 	},
+	{
+		name: "a perf event, refused: no command of bpf(2)",
+		text: `attach kprobe: perf_event_open: permission denied`,
+		rule: "PERM011",
+		says: "was refused to the loader",
+	},
+	{
+		name: "a kprobe's function is not there",
+		text: `opening kprobe perf event: no such file or directory`,
+		rule: "BTF005",
+		says: "can be probed",
+	},
+	{
+		name: "a perf event, and nothing more is known",
+		text: `libbpf: prog 'x': failed to create kprobe 'y' perf event: Invalid argument`,
+		rule: Unknown,
+	},
+	{
+		name:   "words of a helper, on their own",
+		text:   "ERROR: Error loading BPF program for kprobe_vfs_read_1.\nKernel error log:\n0: (85) call bpf_probe_read#4\nunknown func bpf_probe_read#4\n",
+		rule:   "FEAT002",
+		others: []string{"PERM003"},
+		says:   "A program of this type may not call bpf_probe_read",
+	},
+	{
+		name: "an errno next to a line about a load, on one that is not about BPF",
+		text: "bpftool: loading program from x.o\nsomething happened: permission denied\n",
+		rule: Unknown,
+	},
+	{
+		name: "BPF by name, and an errno of nobody knows what",
+		text: `ebpf-agent: permission denied`,
+		rule: Unknown,
+	},
+	{name: "an agent by name, and a file", text: `time=1 msg="starting ebpf-agent"` + "\nopen /etc/agent/config.yaml: permission denied"},
+	{name: "an agent by name, and a file, on one line", text: `ebpf-agent: open /etc/agent/config.yaml: permission denied`},
+	{name: "an agent that loaded, and a fork", text: "loaded 12 eBPF programs\nexec: fork: cannot allocate memory"},
+	{name: "a program was loaded, and then a file", text: "libbpf: loading program from x.o\nopen /etc/agent/config.yaml: permission denied"},
+	{name: "524 of something", text: "GET /x took 524 ms: invalid argument"},
 	{name: "nothing about BPF", text: "cat: /etc/shadow: Permission denied"},
 	{name: "nothing at all", text: ""},
 	{name: "BPF, and no failure", text: "libbpf: loading object 'x' from buffer"},
@@ -202,6 +242,8 @@ func TestText(t *testing.T) {
 			}
 			qt.Check(t, qt.StringContains(dump, test.says))
 			qt.Check(t, qt.Not(qt.HasLen(d.Remedies, 0)))
+			qt.Check(t, qt.Equals(d.HowKnown, load.Inferred))
+			qt.Check(t, qt.HasLen(slices.Compact(slices.Sorted(slices.Values(d.Evidence))), len(d.Evidence)), qt.Commentf("said twice: %q", d.Evidence))
 			// Text is no kernel that was watched.
 			qt.Check(t, qt.IsFalse(strings.Contains(dump, "returned -")), qt.Commentf("%s", dump))
 		})

@@ -39,6 +39,8 @@ func (f *Facts) verifierMatch() *Match {
 	}
 	who := "the verifier's log says"
 	switch {
+	case f.text != nil:
+		who = "the text quotes the verifier"
 	case f.words.kernel:
 		who = "the loader asked for no log; read from the verifier itself"
 	case f.words.unproven:

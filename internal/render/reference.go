@@ -13,7 +13,11 @@ import (
 func (t *Text) Rule(r *explain.Rule) error {
 	p := page{t: t}
 	p.b.WriteString(t.bold(r.ID+"  "+r.Title) + "\n")
-	p.print("what", r.Text)
+	label := "what"
+	for paragraph := range strings.SplitSeq(r.Text, "\n\n") {
+		p.print(label, paragraph)
+		label = ""
+	}
 	if r.Kernels != "" {
 		p.print("kernels", r.Kernels)
 	}

@@ -267,15 +267,15 @@ func diagnosis(p *page, d *load.Diagnosis) {
 		return
 	}
 	p.print("rule", d.Rule+", "+d.Title)
-	p.why(d)
+	p.why(d, howKnown[d.HowKnown])
 }
 
-// why is a diagnosis below its title and above what to do.
-func (p *page) why(d *load.Diagnosis) {
+// why is a diagnosis below its title and above what to do; how says what its kind of knowledge means.
+func (p *page) why(d *load.Diagnosis, how string) {
 	if d.Cause != "" {
 		p.print("cause", d.Cause)
 	}
-	p.print("known", string(d.HowKnown)+howKnown[d.HowKnown])
+	p.print("known", string(d.HowKnown)+how)
 	label := "evidence"
 	for _, e := range d.Evidence {
 		p.item(label, "- ", e)
@@ -295,11 +295,11 @@ var howKnown = map[load.HowKnown]string{
 	load.Predicted:  ": from the object file alone",
 }
 
-// Diagnosis writes a diagnosis that belongs to no attempt, as of error text.
+// Diagnosis writes a diagnosis of error text, which belongs to no attempt.
 func (t *Text) Diagnosis(d *load.Diagnosis) error {
 	p := page{t: t}
 	p.b.WriteString(t.bold(Clean(d.Rule+"  "+d.Title)) + "\n")
-	p.why(d)
+	p.why(d, ": from the words of the text alone; nothing was watched, and this kernel was not asked")
 	p.remedies(d.Remedies)
 	p.b.WriteByte('\n')
 	_, err := t.w.Write(p.b.Bytes())
