@@ -16,7 +16,9 @@ import (
 
 // checks are made up, so that the model may change its mind.
 func checks() *check.Report {
-	source := func(file string, line int, text string) *check.Source { return &check.Source{File: file, Line: line, Text: text} }
+	source := func(file string, line int, text string) *check.Source {
+		return &check.Source{File: file, Line: line, Text: text}
+	}
 	r := &check.Report{Schema: check.Schema, Harden: 2, Kernel: "any", Objects: []check.Object{
 		{Path: "build/http.o", Programs: []check.Program{
 			{Name: "http", Section: "socket", Verdict: check.Fails, Rule: "BLIND001", Insns: 19316, Blinded: 51234, Functions: 1, Margin: -5988, WorstMargin: -6000,
