@@ -353,3 +353,45 @@ func testJobControl(t *testing.T, how string) {
 	expect(t, tty, "status 5")
 	qt.Assert(t, qt.IsNil(cmd.Wait()))
 }
+
+// TestFirstProcess: as the first process of a container we reap what loses its parent, and the status is the command's.
+func TestFirstProcess(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	cmd := exec.Command("/proc/self/exe", "launch", "sh", "-c", "(sleep 0.1 &); (sleep 0.1 &); echo ready; read -r l; exit 6")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	in, err := cmd.StdinPipe()
+	qt.Assert(t, qt.IsNil(err))
+	out, err := cmd.StdoutPipe()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(cmd.Start()))
+	line := make([]byte, 64)
+	_, err = out.Read(line)
+	qt.Assert(t, qt.IsNil(err))
+	// The command alone is left.
+	for deadline := time.Now().Add(10 * time.Second); len(childrenOf(t, cmd.Process.Pid)) != 1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("children: %v", childrenOf(t, cmd.Process.Pid))
+		}
+	}
+	_, err = io.WriteString(in, "\n")
+	qt.Assert(t, qt.IsNil(err))
+	err = cmd.Wait()
+	var e *exec.ExitError
+	qt.Assert(t, qt.IsTrue(errors.As(err, &e)), qt.Commentf("%v", err))
+	qt.Check(t, qt.Equals(e.ExitCode(), 6))
+}
+
+// childrenOf lists the children of a process, zombies too.
+func childrenOf(t *testing.T, pid int) (children []string) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	qt.Assert(t, qt.IsNil(err))
+	for _, f := range tasks {
+		b, err := os.ReadFile(f)
+		if err == nil {
+			children = append(children, strings.Fields(string(b))...)
+		}
+	}
+	return children
+}

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,9 @@ func Signals() <-chan os.Signal {
 // Wait passes signals on until the command ends and returns its status, 128 + the signal that ended it. When the command is stopped from the terminal,
 // so are we, that the shell may have its job control.
 func (p *Process) Wait(signals <-chan os.Signal) (int, error) {
+	if os.Getpid() == 1 {
+		go p.reapOthers()
+	}
 	// WNOWAIT leaves the pid taken until all signals are dealt with: none can reach a stranger.
 	events := make(chan event)
 	go func() {
@@ -96,6 +100,25 @@ func (p *Process) reap() (int, error) {
 			return 128 + int(ws.Signal()), nil
 		}
 		return ws.ExitStatus(), nil
+	}
+}
+
+// reapOthers is what the first process of a pid namespace owes those whose parents have died: the command itself would have been the
+// first without us. Children of ours are waited for twice then, which does no harm.
+func (p *Process) reapOthers() {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		// si_pid follows three words, in the union's alignment.
+		pid := int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), 16)))
+		if err != nil || pid == p.PID {
+			return
+		}
+		var ws syscall.WaitStatus
+		_, _ = syscall.Wait4(pid, &ws, syscall.WNOHANG, nil)
 	}
 }
 
