@@ -205,8 +205,8 @@ func TestForVersion(t *testing.T) {
 	qt.Check(t, qt.Equals(ForVersion(6, 18), Kernel{}))
 	qt.Check(t, qt.Equals(ForVersion(7, 0), Kernel{}))
 	qt.Check(t, qt.Equals(ForVersion(7, 1), Kernel{WholeProgram: true, RangeCheck: true}))
-	qt.Check(t, qt.Equals(ForVersion(7, 2), Kernel{WholeProgram: true, RangeCheck: true, StoreProbeMem32: true}))
-	qt.Check(t, qt.Equals(ForVersion(8, 0), Kernel{WholeProgram: true, RangeCheck: true, StoreProbeMem32: true}))
+	qt.Check(t, qt.Equals(ForVersion(7, 2), Kernel{WholeProgram: true, RangeCheck: true, StoreProbeMem32: true, Scratch: 12}))
+	qt.Check(t, qt.Equals(ForVersion(8, 0), Kernel{WholeProgram: true, RangeCheck: true, StoreProbeMem32: true, Scratch: 12}))
 }
 
 // A program of the largest size that the kernel takes, a third of it jumps.
