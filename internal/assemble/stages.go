@@ -407,6 +407,9 @@ func (a *Assembler) infer(f *fold, bl *blindingVerdict) load.Stage {
 	}
 	switch c.kind {
 	case load.Seccomp, load.SocketFilter:
+		if errno == eINVAL {
+			return "" // the checker's answer, and that to flags and lengths which are wrong
+		}
 		return classicStage(errno)
 	case load.ProgLoad:
 	default:
