@@ -155,6 +155,14 @@ var nearMisses = []fixture{
 		evidence: []string{"compiled programs took 528400000 of 528482304 bytes"},
 	},
 	{
+		name: "524, unprivileged: nearly all used by then, though not when the node was looked at",
+		attempt: progLoad(524, harden(0), caps(0), insns(movR0, exit), unhooked(),
+			set(func(a *load.Attempt) { a.Evidence.Sysctls = map[string]string{load.JITUsed: "528400000"} })),
+		node: jitUsed(hardenedHost("net.core.bpf_jit_limit", "528482304"), 4096),
+		rule: "JIT001", how: load.Inferred, stage: load.JIT,
+		evidence: []string{"compiled programs took 528400000 of 528482304 bytes"},
+	},
+	{
 		name:    "524, a jump that would not fit, but harden 0: not blinding",
 		attempt: progLoad(524, harden(0), jump(3, 19300, 38755, 32767), insns(movR0, exit), unhooked()),
 		node:    hardenedHost(),

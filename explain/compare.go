@@ -38,6 +38,10 @@ func Compare(a *load.Attempt, here, there *node.Profile) []NodeCause {
 		saw.Sysctls = map[string]string{}
 	}
 	maps.Copy(saw.Sysctls, a.Evidence.Sysctls)
+	if n, err := strconv.ParseUint(saw.Sysctls[load.JITUsed], 10, 64); err == nil {
+		saw.JITUsed = &n
+	}
+	delete(saw.Sysctls, load.JITUsed)
 	if h := a.Evidence.Harden; h >= 0 {
 		saw.Sysctls["net.core.bpf_jit_harden"] = strconv.Itoa(h)
 	}

@@ -95,6 +95,12 @@ func TestCompare(t *testing.T) {
 			changed(hardenedHost("net.core.bpf_jit_limit", "1000"), func(n *node.Profile) { v := uint64(990); n.JITUsed = &v }),
 			changed(hardenedHost("net.core.bpf_jit_limit", "1000"), func(n *node.Profile) { v := uint64(10); n.JITUsed = &v }), "JIT001",
 			[]want{{"JIT memory", true}}},
+		{"the memory of the JIT, read when the attempt failed",
+			attempt(load.Seccomp, 524, caps(0), hooked(load.JIT, 524), spans(span(load.FnModmem, -1), load.Span{Function: load.FnJIT, Unjited: true}, span(load.FnSelect, -524), span(load.FnSeccomp, -524)),
+				set(func(a *load.Attempt) { a.Evidence.Sysctls = map[string]string{load.JITUsed: "990"} })),
+			changed(hardenedHost("net.core.bpf_jit_limit", "1000"), func(n *node.Profile) { v := uint64(10); n.JITUsed = &v }),
+			changed(hardenedHost("net.core.bpf_jit_limit", "1000"), func(n *node.Profile) { v := uint64(10); n.JITUsed = &v }), "JIT001",
+			[]want{{"JIT memory", true}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			Conclude(tt.attempt, tt.here)

@@ -5,6 +5,7 @@ package explain
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/load"
@@ -198,7 +199,7 @@ func matchJITLimit(f *Facts) *Match {
 		f.addJITMemory(m)
 	case known && used < limit/2:
 		m.Strength = Possible
-		m.Why = "the loader is not exempt from the JIT's memory limit; little of it was in use when the node was looked at"
+		m.Why = "the loader is not exempt from the JIT's memory limit; little of it was in use when that was last read"
 		f.addJITMemory(m)
 	case f.isClassic():
 		m.Strength = Likely
@@ -235,9 +236,16 @@ func matchJITLimit(f *Facts) *Match {
 // exemptFromJITLimit reports a loader that may go over the limit.
 func (f *Facts) exemptFromJITLimit() bool { return f.holds(capBPF) }
 
+// jitMemory is what the JIT held near the attempt, or else when the node was looked at, and what it may hold, in bytes.
 func (f *Facts) jitMemory() (used, limit uint64, known bool) {
 	l, ok := f.sysctl("net.core.bpf_jit_limit")
-	if !ok || l <= 0 || f.Node.JITUsed == nil {
+	if !ok || l <= 0 {
+		return 0, 0, false
+	}
+	if n, err := strconv.ParseUint(strings.TrimSpace(f.ev.Sysctls[load.JITUsed]), 10, 64); err == nil {
+		return n, uint64(l), true
+	}
+	if f.Node.JITUsed == nil {
 		return 0, 0, false
 	}
 	return *f.Node.JITUsed, uint64(l), true

@@ -55,6 +55,10 @@ type Evidence struct {
 	Observed      map[Stage]bool    // stages that the hooks in place could see
 }
 
+// JITUsed is the name, among Evidence.Sysctls and the records of a trace, of what is no sysctl but changes like one: the bytes that
+// compiled programs hold, of the budget net.core.bpf_jit_limit.
+const JITUsed = "jit_used_bytes"
+
 // InsnsState says how far Evidence.Insns can be trusted.
 type InsnsState string
 

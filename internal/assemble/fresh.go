@@ -35,9 +35,15 @@ func (f freshness) stale() string {
 	return ""
 }
 
-// freshness judges the log that was copied from the buffer of a program load.
+// freshness judges the log that was copied from a loader's buffer.
 func (a *Assembler) freshness(c *call, log text) freshness {
-	if c.kind != load.ProgLoad || log.s == "" {
+	if log.s == "" {
+		return fresh
+	}
+	if c.kind != load.ProgLoad {
+		if c.rec.Flags.LogDirty {
+			return unproven // nobody watches what writes to the log of BTF
+		}
 		return fresh
 	}
 	if a.watched[load.FnCheck] && !c.ran(load.FnCheck) && c.rec.Ret < 0 {

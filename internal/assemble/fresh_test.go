@@ -92,6 +92,18 @@ func TestStaleLogLost(t *testing.T) {
 	qt.Check(t, qt.IsTrue(got[0].Evidence.Log != "" && got[0].Evidence.LogUnproven))
 }
 
+// The log of BTF is nobody's but the kernel's where the buffer was empty before.
+func TestStaleLogOfBTF(t *testing.T) {
+	for _, dirty := range []bool{false, true} {
+		c := loadCall(req{typ: 1}, -22)
+		c.Kind, c.Cmd, c.Flags.LogDirty = load.BTFLoad, 18, dirty
+		got := attempts(header("6.12.0", classicHooks), chunk(c, trace.BTFLog, []byte("Invalid magic\x00")), trace.Record{Call: c})
+		qt.Assert(t, qt.HasLen(got, 1))
+		qt.Check(t, qt.Equals(got[0].Evidence.Log, "Invalid magic"))
+		qt.Check(t, qt.Equals(got[0].Evidence.LogUnproven, dirty))
+	}
+}
+
 // Of several logs of one fold the one that can be trusted is kept, be it the shorter one.
 func TestStaleLogOfFold(t *testing.T) {
 	long := "0: R1=ctx() R10=fp0\n" + strings.Repeat("; int x;\n", 50) + "0: (95) exit\n"

@@ -203,7 +203,7 @@ type Loss struct {
 	To        uint64 `json:"to"`
 }
 
-// Sysctl is a value that decides loads, read again when a load failed.
+// Sysctl is a value that decides loads, read again when a load failed: a sysctl, or load.JITUsed.
 type Sysctl struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
