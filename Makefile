@@ -45,6 +45,8 @@ generated:
 test-long: deps
 	BPFWHY_LAB=1 BPFWHY_HOST_SYSCTL=1 BPFWHY_LONG=1 $(GO) test -timeout 6h ./...
 
-# The figures of docs/benchmarks.md.
+# The figures of docs/benchmarks*.md, beside what they are compared to. For a quiet machine.
 bench: deps
-	BPFWHY_LAB=1 BPFWHY_BENCH=1 $(GO) test -timeout 2h -run TestBench -v -count=1 ./internal/bench
+	dir=$$(mktemp -d) && trap 'rm -rf '$$dir EXIT && \
+	BPFWHY_OBJECTS=$$dir $(GO) test -timeout 1h -run TestSelftestObjects -count=1 ./internal/object && \
+	BPFWHY_LAB=1 BPFWHY_BENCH=1 BPFWHY_OBJECTS=$$dir $(GO) test -timeout 2h -run TestBench -v -count=1 ./internal/bench

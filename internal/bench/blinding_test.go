@@ -3,8 +3,11 @@
 package bench
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -134,7 +137,33 @@ func TestBenchBlinding(t *testing.T) {
 		qt.Assert(t, qt.IsTrue(r.Changed() && r.After.Fits))
 		fmt.Fprintf(&b, "| repair | %s | %s | %s | %s |\n", thousands(float64(size.n)), thousands(float64(size.jumps)), thousands(float64(r.Islands)), short(took))
 	}
-	publish(t, !quick, "benchmarks-blinding.md", b.String())
+
+	objects := os.Getenv("BPFWHY_OBJECTS")
+	if objects != "" {
+		checkCorpus(t, &b, objects)
+	}
+	publish(t, !quick && objects != "", "benchmarks-blinding.md", b.String())
+}
+
+// checkCorpus measures `bpfwhy check` over the kernel's selftests, start to end.
+func checkCorpus(t *testing.T, b *strings.Builder, dir string) {
+	tool := build(t).bpfwhy
+	var report struct {
+		Objects []struct{ Programs []struct{} }
+	}
+	took := typical(5, func() {
+		out, err := exec.Command(tool, "check", "--format", "json", dir).Output()
+		var e *exec.ExitError
+		qt.Assert(t, qt.IsTrue(err == nil || errors.As(err, &e) && e.ExitCode() == 1), qt.Commentf("%v", err))
+		qt.Assert(t, qt.IsNil(json.Unmarshal(out, &report)))
+	})
+	n, programs := len(report.Objects), 0
+	for _, o := range report.Objects {
+		programs += len(o.Programs)
+	}
+	qt.Assert(t, qt.IsTrue(n > 100 && programs > n))
+	fmt.Fprintf(b, "\n`bpfwhy check` over the %d objects (%d programs) that clang makes of the kernel's selftests ([selftests.md](selftests.md)) takes %s: %s objects a second.\n",
+		n, programs, short(took), thousands(float64(n)/took.Seconds()))
 }
 
 // short writes a time with three digits.

@@ -112,6 +112,20 @@ func TestSelftests(t *testing.T) {
 	}
 }
 
+// TestSelftestObjects leaves all objects of the corpus in the folder BPFWHY_OBJECTS, for those who measure with them.
+func TestSelftestObjects(t *testing.T) {
+	dir := os.Getenv("BPFWHY_OBJECTS")
+	if dir == "" {
+		t.Skip("set BPFWHY_OBJECTS to a folder")
+	}
+	qt.Assert(t, qt.IsNil(os.MkdirAll(dir, 0o755)))
+	for _, path := range compile(t, selftests(t), true) {
+		b, err := os.ReadFile(path)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, filepath.Base(path)), b, 0o644)))
+	}
+}
+
 // fixAndLoad gives one object to fix and compares the result with it.
 func fixAndLoad(dir, path, loadall string) (row, error) {
 	r := row{name: strings.TrimSuffix(filepath.Base(path), ".o")}
