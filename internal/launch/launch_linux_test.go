@@ -395,3 +395,18 @@ func childrenOf(t *testing.T, pid int) (children []string) {
 	}
 	return children
 }
+
+// A command that is killed while its stop is being told of still has a status.
+func TestKilledWhileStopped(t *testing.T) {
+	pid, err := syscall.ForkExec("/bin/sh", []string{"sh", "-c", "kill -STOP $$"}, &syscall.ProcAttr{})
+	qt.Assert(t, qt.IsNil(err))
+	p := &Process{PID: pid}
+	var info unix.Siginfo
+	qt.Assert(t, qt.IsNil(unix.Waitid(unix.P_PID, pid, &info, unix.WSTOPPED|unix.WNOWAIT, nil)))
+	qt.Assert(t, qt.IsNil(unix.Kill(pid, unix.SIGKILL)))
+	qt.Assert(t, qt.IsNil(unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil)))
+	p.takeStop()
+	code, err := p.reap()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(code, 128+int(unix.SIGKILL)))
+}

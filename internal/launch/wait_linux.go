@@ -49,8 +49,7 @@ func (p *Process) Wait(signals <-chan os.Signal) (int, error) {
 				continue
 			}
 			if err == nil && info.Code == cldStopped {
-				var ws syscall.WaitStatus
-				syscall.Wait4(p.PID, &ws, syscall.WUNTRACED|syscall.WNOHANG, nil)
+				p.takeStop()
 				events <- stopped
 				continue
 			}
@@ -86,6 +85,12 @@ const (
 
 // CLD_STOPPED, include/uapi/asm-generic/siginfo.h.
 const cldStopped = 5
+
+// takeStop takes note of a stop, so that the next is news. Not of the command's end, which may have come meanwhile: that has a status.
+func (p *Process) takeStop() {
+	var info unix.Siginfo
+	unix.Waitid(unix.P_PID, p.PID, &info, unix.WSTOPPED|unix.WNOHANG, nil)
+}
 
 func (p *Process) reap() (int, error) {
 	for {
