@@ -12,11 +12,13 @@ import (
 	"io"
 )
 
-// Limits of a file. A line longer than maxLine, or more text than maxTotal once unpacked, is not a trace that
-// Writer wrote: it is refused before it costs memory or hours.
+// Limits of a file. A line longer than maxLine, more text than maxTotal once unpacked, more records or blank lines is not
+// a trace that Writer wrote, or one of weeks: it is refused before it costs memory or hours.
 const (
-	maxLine  = 1 << 20
-	maxTotal = 16 << 30
+	maxLine    = 1 << 20
+	maxTotal   = 4 << 30
+	maxRecords = 8 << 20
+	maxBlank   = 1000
 	// maxData keeps the base64 form of a chunk, and with it the line, well below maxLine.
 	maxData = 256 << 10
 	// maxList bounds every list inside one record: as many maps, spans or hooks as no kernel gives.
@@ -94,6 +96,7 @@ type Reader struct {
 	lines  *bufio.Reader
 	header Header
 	n      int // records read
+	blank  int // lines
 	total  int64
 	ended  bool
 	err    error
@@ -176,7 +179,13 @@ func (r *Reader) next() (Record, error) {
 			return Record{}, fmt.Errorf("read trace: record %d: %w", r.n+1, err)
 		}
 		if blank {
+			if r.blank++; r.blank > maxBlank {
+				return Record{}, fmt.Errorf("read trace: record %d: more than %d blank lines", r.n+1, maxBlank)
+			}
 			continue
+		}
+		if r.n >= maxRecords {
+			return Record{}, fmt.Errorf("read trace: more than %d records", maxRecords)
 		}
 		rec, perr := parse(line)
 		if perr != nil && err == io.EOF {

@@ -3,6 +3,7 @@
 package trace
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"errors"
@@ -172,6 +173,7 @@ func TestBadFiles(t *testing.T) {
 		{"none", head + "{}\n", `read trace: record 2: holds 0 kinds of record, not one`},
 		{"null", head + "null\n", `read trace: record 2: holds 0 kinds of record, not one`},
 		{"two", head + `{"call":{},"end":{}}` + "\n", `read trace: record 2: holds 2 kinds of record, not one`},
+		{"blank lines", head + strings.Repeat(" \n", 1001), `read trace: record 2: more than 1000 blank lines`},
 		{"second header", head + head, `read trace: record 2 is a second header`},
 		{"after the end", head + `{"end":{}}` + "\n" + `{"call":{}}` + "\n", `read trace: record 3 comes after the end`},
 		{"long line", head + `{"call":{"comm":"` + strings.Repeat("x", 1<<20) + `"}}` + "\n", `read trace: record 2: longer than 1048576 bytes`},
@@ -182,6 +184,15 @@ func TestBadFiles(t *testing.T) {
 			qt.Assert(t, qt.ErrorMatches(err, test.want))
 		})
 	}
+}
+
+// A file of few bytes and many records ends in seconds.
+func TestManyRecords(t *testing.T) {
+	r := &Reader{lines: bufio.NewReader(strings.NewReader(`{"say":{}}` + "\n" + `{"say":{}}` + "\n")), n: maxRecords - 1}
+	_, err := r.Next()
+	qt.Assert(t, qt.IsNil(err))
+	_, err = r.Next()
+	qt.Check(t, qt.ErrorMatches(err, "read trace: more than 8388608 records"))
 }
 
 func TestCorruptGzip(t *testing.T) {
