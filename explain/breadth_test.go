@@ -870,6 +870,16 @@ func TestRulesAreComplete(t *testing.T) {
 	}
 }
 
+// The checker of classic BPF has no log to ask for.
+func TestNoLogOfClassicFilters(t *testing.T) {
+	for kind, want := range map[load.Kind]bool{load.SocketFilter: false, load.ProgLoad: true} {
+		a := attempt(kind, 22, filter(0x06, 0, 0, 0))
+		Conclude(a, lab("6.12.12"))
+		got := slices.ContainsFunc(a.Diagnosis.Remedies, func(r load.Remedy) bool { return r.ID == askForLog.ID })
+		qt.Check(t, qt.Equals(got, want), qt.Commentf("%s", kind))
+	}
+}
+
 // What comes from the traced side does not reach a terminal as it is.
 func TestExplainHidesControlCharacters(t *testing.T) {
 	evil := "\x1b]0;owned\x07\u202e"

@@ -123,7 +123,7 @@ whose filter was locked (SO_LOCK_FILTER) takes no other one (EPERM).`,
 // classicRequest names what else EINVAL may be about.
 func (f *Facts) classicRequest() string {
 	if f.kind() == load.Seccomp {
-		return "the flags of seccomp(2), which were not captured, get the same answer, and so does a second listener"
+		return "the flags of seccomp(2), which were not captured, get the same answer"
 	}
 	return "the length given to setsockopt(2), which was not captured, gets the same answer"
 }

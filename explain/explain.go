@@ -255,7 +255,7 @@ func unknown(f *Facts, found []finding) *load.Diagnosis {
 	default:
 		d.Cause = fmt.Sprintf("%s fits %s here, and nothing that was seen decides between them.", what, countOf(len(found), "cause"))
 	}
-	if slices.ContainsFunc(found, func(o finding) bool { return o.rule.Stage == load.Verifier }) {
+	if !f.isClassic() && slices.ContainsFunc(found, func(o finding) bool { return o.rule.Stage == load.Verifier }) {
 		d.Remedies = append(d.Remedies, askForLog)
 	}
 	if len(f.notObserved("")) > 0 {
