@@ -313,6 +313,8 @@ func run(args []string) error {
 		return changing()
 	case "forks":
 		return forks(rest)
+	case "time":
+		return timed(rest)
 	case "again":
 		return again(rest)
 	}
