@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -24,14 +25,26 @@ const (
 )
 
 // isBlinding reports an error that constant blinding may have caused: 524, from
-// 7.1 also ENOMEM for a program with functions, and from 7.1 the verifier's log
-// names the instruction.
+// 7.1 also ENOMEM for a program with functions, and EINVAL where the kernel would
+// fall back to its interpreter, had the program not something that is for
+// compilers alone: kernel functions, callbacks, tail calls beside functions, on
+// 7.2 also per-processor data. The log tells that from other errors, if there is
+// one.
 func isBlinding(err error) bool {
 	if errors.Is(err, errNotSupp) || errors.Is(err, errMemory) {
 		return true
 	}
+	if !errors.Is(err, unix.EINVAL) {
+		return false
+	}
 	var v *ebpf.VerifierError
-	return errors.As(err, &v) && verifierlog.Parse(strings.Join(v.Log, "\n"), verifierlog.Options{}).Match.Kind == verifierlog.PatchRange
+	return errors.As(err, &v) && (len(v.Log) == 0 || slices.ContainsFunc(v.Log, func(line string) bool {
+		switch verifierlog.Classify(line).Kind {
+		case verifierlog.PatchRange, verifierlog.NeedsJIT:
+			return true
+		}
+		return strings.Contains(line, "requires BPF JIT compiler") // 7.2
+	}))
 }
 
 // mayBeBlinded reports whether the kernel may blind what this process loads: it

@@ -265,8 +265,8 @@ func (c *tally) judge(t testing.TB, tr *trial, watch *patches) {
 		case err == nil:
 			compiled = !uncompiled(prog)
 			prog.Close()
-		case errors.Is(err, errNotSupp) || errors.Is(err, errMemory):
-			compiled = false
+		case errors.Is(err, errNotSupp), errors.Is(err, errMemory), errors.Is(err, unix.EINVAL):
+			compiled = false // EINVAL where the interpreter cannot run it
 		default:
 			c.wrong("%+v: %v", tr.Options, err)
 			return
