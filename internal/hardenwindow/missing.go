@@ -5,7 +5,9 @@ package hardenwindow
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -68,16 +70,21 @@ func (m *missing) ioctl(request uintptr, arg unsafe.Pointer) error {
 	return nil
 }
 
-// wait waits until somebody touches the memory, or all is done. It does not let the scheduler of Go have the processor, which could take
-// long to come back; so it looks up from time to time.
-func (m *missing) wait(done *atomic.Bool) (touched bool) {
-	for !done.Load() {
+// wait waits until somebody touches the memory, all has ended, or the time, unless 0, is over. It does not let the scheduler of Go have the
+// processor, which could take long to come back, but for a moment from time to time.
+func (m *missing) wait(ended *atomic.Bool, limit time.Duration) (touched bool) {
+	start := time.Now()
+	for !ended.Load() {
 		fds := [1]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}
-		timeout := unix.Timespec{Nsec: 2e6}
+		timeout := unix.Timespec{Nsec: 1e6}
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
 		if errno == 0 && n > 0 {
 			return true
 		}
+		if limit != 0 && time.Since(start) > limit {
+			return false
+		}
+		runtime.Gosched()
 	}
 	return false
 }

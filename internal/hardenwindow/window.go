@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,12 +59,13 @@ type Options struct {
 	WholeCall bool
 }
 
-// A Loader makes the load with the instructions at an address, and works reports whether its result is the one that was hoped for: the
-// program is loaded and compiled. The loader is called once for each window, on a thread of its choice.
+// A Loader makes the load that is to work.
 type Loader struct {
 	Code []byte
-	Load func(code uintptr) (fd int, err error)
-	// Works may be nil: a load without an error works.
+	// Load makes it with the instructions at an address, on a thread of its choice. It calls open when all else is prepared, right before the
+	// system call, and does not make the call when open fails. Load is called once for each window.
+	Load func(code uintptr, open func() error) (fd int, err error)
+	// Works reports whether the program is what was hoped for: compiled. nil: a load without an error works.
 	Works func(fd int) bool
 }
 
@@ -105,16 +107,19 @@ func Load(ctx context.Context, l Loader, o Options) (fd int, r Report, err error
 			}
 		}
 	}()
-	if !o.WholeCall {
-		fd, stopped, err := w.latched()
+	for try := 0; !o.WholeCall && try < 3; try++ {
+		fd, met, err := w.latched()
 		switch {
 		case l.works(fd, err):
 			r.Latched = true
 			return fd, r, nil
-		case err != nil && !errors.Is(err, errNoLatch) && (!stopped || !errors.Is(err, enotsupp)):
+		case err != nil && !errors.Is(err, enotsupp) && !errors.Is(err, errNoLatch):
 			return -1, r, err // refused for another reason
 		}
 		closeProgram(fd)
+		if met {
+			break // the kernel had its chance, and reads the setting later
+		}
 	}
 	fd, err = w.whole()
 	if err == nil && !l.works(fd, err) {
@@ -188,10 +193,23 @@ func (w *window) whole() (int, error) {
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	pin.Pin(&code[0])
-	if err := w.lower(); err != nil {
-		return -1, err
+	ask, opened, done := make(chan struct{}), make(chan error), make(chan struct{})
+	var fd int
+	var err error
+	go func() {
+		defer close(done)
+		fd, err = w.loader.Load(uintptr(unsafe.Pointer(&code[0])), func() error {
+			close(ask)
+			return <-opened
+		})
+	}()
+	// The loader's thread may not be allowed to write the setting.
+	select {
+	case <-ask:
+		opened <- w.lower()
+		<-done
+	case <-done:
 	}
-	fd, err := w.loader.Load(uintptr(unsafe.Pointer(&code[0])))
 	if raiseErr := w.raise(); raiseErr != nil {
 		closeProgram(fd)
 		return -1, errors.Join(err, raiseErr)
@@ -204,69 +222,78 @@ const enotsupp = unix.Errno(524)
 
 var errNoLatch = errors.New("no latch")
 
-// latched closes the window when the kernel asks for the instructions. stopped says that it did ask.
-func (w *window) latched() (fd int, stopped bool, err error) {
+// longest is how long a latched window stays open for a load that does not come to its instructions. It is tried again then.
+const longest = 20 * time.Millisecond
+
+// latched closes the window when the kernel asks for the instructions. met says that it did ask while the window was open.
+func (w *window) latched() (fd int, met bool, err error) {
 	size := (len(w.loader.Code) + os.Getpagesize() - 1) &^ (os.Getpagesize() - 1)
 	page, err := newMissing(size)
 	if err != nil {
-		return -1, false, fmt.Errorf("%w: %w", errNoLatch, err)
+		return -1, true, fmt.Errorf("%w: %w", errNoLatch, err) // and will not next time
 	}
 	defer page.close()
 	full := make([]byte, size)
 	copy(full, w.loader.Code)
 
-	// The watcher keeps its processor from before the window until after it.
-	if runtime.GOMAXPROCS(0) < 2 {
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
-	}
-	var done atomic.Bool
-	begun, opened := make(chan struct{}), make(chan error, 1)
-	type verdict struct {
-		stopped bool
-		err     error
-	}
-	watched := make(chan verdict, 1)
+	// The loader and the watcher keep their processors from before the window until after it, and nothing stops the world meanwhile: a
+	// collection of garbage would wait for the watcher, which waits for the loader, which the collection has stopped.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2))
+
+	ask, done := make(chan struct{}), make(chan struct{})
+	var state atomic.Int32 // 0: not open yet
+	const isOpen, failed = 1, 2
+	var lowerErr, watchErr error
+	watched := make(chan struct{})
+	var ended atomic.Bool
 	go func() {
+		defer close(watched)
 		runtime.LockOSThread() // and not unlocked: what it is scheduled as ends with it
-		restore := realTime()
-		defer restore()
-		<-begun
-		if err := w.lower(); err != nil {
-			opened <- err
-			watched <- verdict{}
+		select {
+		case <-ask:
+		case <-done:
 			return
 		}
-		opened <- nil
-		stopped := page.wait(&done)
-		err := w.raise()
-		// Whatever happened, the kernel must get its page.
-		if stopped {
-			err = errors.Join(err, page.deliver(full))
+		realTime()
+		if lowerErr = w.lower(); lowerErr != nil {
+			state.Store(failed)
+			return
 		}
-		watched <- verdict{stopped, err}
+		state.Store(isOpen)
+		met = page.wait(&ended, longest)
+		watchErr = w.raise()
+		// Whatever happened, the kernel must get its page.
+		if met || page.wait(&ended, 0) {
+			watchErr = errors.Join(watchErr, page.deliver(full))
+		}
 	}()
-	close(begun)
-	if err := <-opened; err != nil {
-		return -1, false, err
-	}
-	fd, err = w.loader.Load(page.address())
-	done.Store(true)
-	v := <-watched
-	if v.err != nil {
+	fd, err = w.loader.Load(page.address(), func() error {
+		close(ask)
+		for n := 0; state.Load() == 0; n++ {
+			if n%100_000 == 99_999 {
+				runtime.Gosched()
+			}
+		}
+		if state.Load() == failed {
+			return lowerErr
+		}
+		return nil
+	})
+	ended.Store(true)
+	close(done)
+	<-watched
+	if watchErr != nil {
 		closeProgram(fd)
-		return -1, v.stopped, v.err
+		return -1, met, watchErr
 	}
-	return fd, v.stopped, err
+	return fd, met, err
 }
 
 // realTime makes the calling thread run before others, where it may.
-func realTime() (restore func()) {
-	type param struct{ priority int32 }
-	set := func(policy uintptr, p param) {
-		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, policy, uintptr(unsafe.Pointer(&p)))
-	}
-	set(unix.SCHED_FIFO|unix.SCHED_RESET_ON_FORK, param{1})
-	return func() { set(unix.SCHED_NORMAL, param{}) }
+func realTime() {
+	p := struct{ priority int32 }{1}
+	_, _, _ = unix.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, unix.SCHED_FIFO|unix.SCHED_RESET_ON_FORK, uintptr(unsafe.Pointer(&p)))
 }
 
 // programs lists the ids of all programs, ascending.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -67,13 +68,16 @@ func far() Loader {
 func loader(code []insn.Instruction) Loader {
 	return Loader{
 		Code: insn.Encode(code),
-		Load: func(address uintptr) (int, error) {
+		Load: func(address uintptr, open func() error) (int, error) {
 			license := [4]byte{'G', 'P', 'L'}
 			a := struct {
 				typ, count     uint32
 				insns, license uint64
 				_              [24]byte
 			}{typ: 1, count: uint32(len(code)), insns: uint64(address), license: uint64(uintptr(unsafe.Pointer(&license)))}
+			if err := open(); err != nil {
+				return -1, err
+			}
 			fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&a)), unsafe.Sizeof(a))
 			if errno != 0 {
 				return -1, errno
@@ -132,7 +136,7 @@ func latches() bool { return os.Getenv(wire.KernelEnv) != "5.10" }
 func TestWindow(t *testing.T) {
 	o := prepare(t)
 	l := far()
-	fd, err := l.Load(uintptr(unsafe.Pointer(&l.Code[0])))
+	fd, err := l.Load(uintptr(unsafe.Pointer(&l.Code[0])), func() error { return nil })
 	if err == nil {
 		qt.Assert(t, qt.IsFalse(jited(fd)))
 		unix.Close(fd)
@@ -167,7 +171,7 @@ func TestWindowOfBadProgram(t *testing.T) {
 	o := prepare(t)
 	l := loader([]insn.Instruction{{Code: 0xbf, Dst: 0, Src: 5}, {Code: 0x95}})
 	none := l
-	none.Load = func(uintptr) (int, error) { return -1, unix.EPERM }
+	none.Load = func(_ uintptr, open func() error) (int, error) { return -1, errors.Join(open(), unix.EPERM) }
 	for want, l := range map[unix.Errno]Loader{unix.EACCES: l, unix.EPERM: none} {
 		_, r, err := Load(t.Context(), l, o)
 		qt.Check(t, qt.ErrorIs(err, error(want)))
@@ -246,6 +250,33 @@ func TestWindowKilled(t *testing.T) {
 	}
 }
 
+// A collection of garbage stops the world: the watcher, who holds on to its processor, and the loader must not wait for each other then.
+func TestWindowWhileMemoryIsCollected(t *testing.T) {
+	o := prepare(t)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.GC()
+			}
+		}
+	})
+	for range 10 {
+		fd, r, err := Load(t.Context(), far(), o)
+		qt.Check(t, qt.IsNil(err))
+		unix.Close(fd)
+		if latches() {
+			qt.Check(t, qt.IsTrue(r.Open < time.Second), qt.Commentf("%v", r.Open))
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
 // TestWindowLength measures, next to what a loader does that writes 0, loads, and writes the old value back. BPFWHY_BENCH=1 asks for a
 // thousand.
 func TestWindowLength(t *testing.T) {
@@ -287,7 +318,7 @@ func workaround(t *testing.T, l Loader) time.Duration {
 	zero := [2]byte{'0', '\n'}
 	start := time.Now()
 	err = pwrite(int(f.Fd()), &zero)
-	fd, loadErr := l.Load(uintptr(unsafe.Pointer(&l.Code[0])))
+	fd, loadErr := l.Load(uintptr(unsafe.Pointer(&l.Code[0])), func() error { return nil })
 	err = errors.Join(err, loadErr, pwrite(int(f.Fd()), &two))
 	took := time.Since(start)
 	qt.Assert(t, qt.IsNil(err))

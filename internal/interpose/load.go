@@ -158,11 +158,16 @@ func (p *Proxy) inWindow(s *snapshot, h handles) outcome {
 	defer cancel()
 	fd, r, err := hardenwindow.Load(ctx, hardenwindow.Loader{
 		Code: l.code,
-		Load: func(code uintptr) (fd int, err error) {
-			if asErr := who.as(func() { fd, err = l.doAt(code) }); asErr != nil {
-				return -1, asErr
+		Load: func(code uintptr, open func() error) (fd int, err error) {
+			asErr := who.as(func() {
+				if err = open(); err == nil {
+					fd, err = l.doAt(code)
+				}
+			})
+			if err = errors.Join(asErr, err); err != nil {
+				return -1, err
 			}
-			return fd, err
+			return fd, nil
 		},
 		Works: func(fd int) bool {
 			o := outcome{fd: fd}
