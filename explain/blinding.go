@@ -69,6 +69,13 @@ func blindingRemedies() []load.Remedy {
 			ID:    "islands",
 			Title: "Let the long jump hop over a goto placed in between (a jump island): a plain goto is not blinded and does not grow",
 			Price: "The program's generator, or a step after the compiler, has to place them; about two more instructions for a typical program. Keeps hardening, works on every kernel.",
+			Command: "bpfwhy fix prog.o -o prog.fixed.o",
+		},
+		{
+			ID:      "run-repair",
+			Title:   "Let bpfwhy run the loader, whatever it is written in: it loads such programs with jump islands in the loader's place",
+			Price:   "A process beside the loader, with CAP_SYS_ADMIN, CAP_SYS_PTRACE and what the loader has; a small load takes some microseconds more. Keeps hardening, changes neither loader nor program.",
+			Command: "bpfwhy run --repair -- LOADER",
 		},
 		{
 			ID:      "mcpu-v4",
@@ -83,7 +90,7 @@ func blindingRemedies() []load.Remedy {
 		},
 		{
 			ID:      "harden-1",
-			Title:   "Set net.core.bpf_jit_harden to 1 in the node's own configuration: only loaders without CAP_BPF are blinded then. Never 0",
+			Title:   "Set net.core.bpf_jit_harden to 1 in the node's own configuration: only loaders without CAP_BPF are blinded then. Never 0. docs/hardening.md has the way for Bottlerocket, Talos, OpenShift and nodes that cannot be configured",
 			Price:   "Loses blinding for the programs of privileged loaders, on the whole node. STIG, CIS and E8 scanners want 2 and will flag it. Helps only loaders with CAP_BPF.",
 			Command: "echo 'net.core.bpf_jit_harden = 1' > /etc/sysctl.d/90-bpf-jit-harden.conf",
 		},
