@@ -43,6 +43,7 @@ const (
 	coreCallFlagsF_LOADING          coreCallFlags = 2048
 	coreCallFlagsF_MAPS             coreCallFlags = 4096
 	coreCallFlagsF_EVIDENCE         coreCallFlags = 8192
+	coreCallFlagsF_LOG_DIRTY        coreCallFlags = 16384
 )
 
 type coreCallKind uint32
@@ -365,6 +366,7 @@ const (
 	coreVarCfgSizeSlot                     = "cfg_size_slot"
 	coreVarCfgSlot                         = "cfg_slot"
 	coreVarCfgTaskPid                      = "cfg_task_pid"
+	coreVarCfgTaskStatus                   = "cfg_task_status"
 	coreVarEmitBegin                       = "emit_begin"
 	coreVarEmitBigChunk                    = "emit_big_chunk"
 	coreVarEmitCallFlags                   = "emit_call_flags"
@@ -552,6 +554,7 @@ type coreVariableSpecs struct {
 	CfgSizeSlot     *ebpf.VariableSpec `ebpf:"cfg_size_slot"`
 	CfgSlot         *ebpf.VariableSpec `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.VariableSpec `ebpf:"cfg_task_pid"`
+	CfgTaskStatus   *ebpf.VariableSpec `ebpf:"cfg_task_status"`
 	EmitBegin       *ebpf.VariableSpec `ebpf:"emit_begin"`
 	EmitBigChunk    *ebpf.VariableSpec `ebpf:"emit_big_chunk"`
 	EmitCallFlags   *ebpf.VariableSpec `ebpf:"emit_call_flags"`
@@ -637,6 +640,7 @@ type coreVariables struct {
 	CfgSizeSlot     *ebpf.Variable `ebpf:"cfg_size_slot"`
 	CfgSlot         *ebpf.Variable `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.Variable `ebpf:"cfg_task_pid"`
+	CfgTaskStatus   *ebpf.Variable `ebpf:"cfg_task_status"`
 	EmitBegin       *ebpf.Variable `ebpf:"emit_begin"`
 	EmitBigChunk    *ebpf.Variable `ebpf:"emit_big_chunk"`
 	EmitCallFlags   *ebpf.Variable `ebpf:"emit_call_flags"`

@@ -16,7 +16,7 @@ import (
 // Who is followed is known by numbers, and those are used again: they are forgotten when their threads and processes end.
 func TestGuestFollowed(t *testing.T) {
 	vmtest.Guest(t)
-	for _, b := range backends {
+	for _, b := range []backend{fentry, tpBTF} {
 		t.Run(string(b), func(t *testing.T) { checkFollowed(t, place{Options: Options{Backend: string(b)}}) })
 	}
 	t.Run("no BTF", func(t *testing.T) { checkFollowed(t, place{NoBTF: true}) })

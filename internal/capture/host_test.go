@@ -58,6 +58,25 @@ func TestHost(t *testing.T) {
 	t.Logf("%s: Open %v; from nothing to the first load %v", w.header.Backend, w.first.Took.Round(time.Millisecond), total.Round(time.Millisecond))
 }
 
+// Scenes that harm nobody, on whatever machine this is.
+func TestHostScenes(t *testing.T) {
+	if os.Getenv(wire.KernelEnv) != "" || os.Getuid() != 0 {
+		t.Skip("runs outside the lab, and needs root")
+	}
+	w, err := tryWatch(t, place{})
+	if err != nil {
+		t.Skipf("cannot watch here: %v", err)
+	}
+	scenes := []scene{i386Calls(), dirtyLog(saysLogSize(t))}
+	for _, sc := range scenes {
+		t.Run("play "+sc.name, sc.play)
+	}
+	v := story{"host", backend(w.header.Backend), w.header, w.stop()}
+	for _, sc := range scenes {
+		t.Run(sc.name, func(t *testing.T) { sc.check(t, v) })
+	}
+}
+
 // The end may come while losses are looked at. What this is about shows under -race.
 func TestHostCloseWhilePolling(t *testing.T) {
 	if os.Getenv(wire.KernelEnv) != "" || os.Getuid() != 0 {

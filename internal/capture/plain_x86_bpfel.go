@@ -59,6 +59,7 @@ const (
 	plainVarCfgSizeSlot      = "cfg_size_slot"
 	plainVarCfgSlot          = "cfg_slot"
 	plainVarCfgTaskPid       = "cfg_task_pid"
+	plainVarCfgTaskStatus    = "cfg_task_status"
 )
 
 // loadPlain returns the embedded CollectionSpec for plain.
@@ -158,6 +159,7 @@ type plainVariableSpecs struct {
 	CfgSizeSlot     *ebpf.VariableSpec `ebpf:"cfg_size_slot"`
 	CfgSlot         *ebpf.VariableSpec `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.VariableSpec `ebpf:"cfg_task_pid"`
+	CfgTaskStatus   *ebpf.VariableSpec `ebpf:"cfg_task_status"`
 }
 
 // plainObjects contains all objects after they have been loaded into the kernel.
@@ -227,6 +229,7 @@ type plainVariables struct {
 	CfgSizeSlot     *ebpf.Variable `ebpf:"cfg_size_slot"`
 	CfgSlot         *ebpf.Variable `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.Variable `ebpf:"cfg_task_pid"`
+	CfgTaskStatus   *ebpf.Variable `ebpf:"cfg_task_status"`
 }
 
 // plainPrograms contains all programs after they have been loaded into the kernel.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -91,6 +92,15 @@ func offsetOf(kernel *btf.Spec, name, member string) uint32 {
 		}
 	}
 	return 0
+}
+
+// hasTaskBTF reports whether programs can look at the current task without reading the kernel's memory (5.11).
+func hasTaskBTF(kernel *btf.Spec) bool {
+	var helpers *btf.Enum
+	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_get_current_task_btf" })
 }
 
 // preempts reports whether the kernel may take the CPU from a task inside the kernel.

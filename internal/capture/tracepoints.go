@@ -133,6 +133,12 @@ func attachBTFTracepoints(opts Options, nonce uint64) (*collection, error) {
 	if err := spec.Variables["cfg_task_pid"].Set(offsetOf(kernel, "task_struct", "pid")); err != nil {
 		return nil, err
 	}
+	if hasTaskBTF(kernel) {
+		at := offsetOf(kernel, "task_struct", "thread_info") + offsetOf(kernel, "thread_info", "status")
+		if err := spec.Variables["cfg_task_status"].Set(at); err != nil {
+			return nil, err
+		}
+	}
 	programs := map[string]*ebpf.ProgramSpec{}
 	names := []string{"task_exit", "btf_sys_exit", "btf_sys_exit_twin", "btf_sys_enter", "btf_sys_enter_twin"}
 	if !preempts() {

@@ -24,6 +24,13 @@ struct load_attr {
 	u32 line_info_rec_size;
 	u64 line_info;
 	u32 line_info_cnt;
+	u32 attach_btf_id;
+	u32 attach_prog_fd;
+	u32 core_relo_cnt;
+	u64 fd_array;
+	u64 core_relos;
+	u32 core_relo_rec_size;
+	u32 log_true_size; /* 6.4 */
 };
 
 struct btf_attr {
@@ -31,6 +38,8 @@ struct btf_attr {
 	u64 btf_log_buf;
 	u32 btf_size;
 	u32 btf_log_size;
+	u32 btf_log_level;
+	u32 btf_log_true_size; /* 6.4 */
 };
 
 static __always_inline bool is_watched(u32 cmd)
@@ -103,6 +112,44 @@ static __always_inline void read_attr(struct call *c, u64 uattr, u32 size)
 		c->flags |= F_ATTR_FAULT;
 }
 
+/*
+ * The kernel does not empty a log buffer: what a failed call leaves in it may be an earlier call's log, or whatever the caller wrote there.
+ * Marks a call whose buffer is not empty as it begins.
+ */
+static __always_inline void look_at_log(struct call *c)
+{
+	struct load_attr *load = (void *)c->attr;
+	struct btf_attr *btf = (void *)c->attr;
+	u64 log = 0;
+	u8 byte = 0;
+
+	if (c->flags & (F_KERNEL | F_ATTR_FAULT))
+		return;
+	if (c->cmd == CMD_PROG_LOAD && load->log_level && load->log_size)
+		log = load->log_buf;
+	else if (c->cmd == CMD_BTF_LOAD && btf->btf_log_size)
+		log = btf->btf_log_buf;
+	if (log && !bpf_probe_read_user(&byte, 1, (void *)(unsigned long)log) && byte)
+		c->flags |= F_LOG_DIRTY;
+}
+
+/* From 6.4 on the kernel says how much log there is: then the buffer holds this call's. What it says must be news. */
+static __always_inline void look_at_log_size(struct call *c)
+{
+	u32 before, after = 0, at = __builtin_offsetof(struct load_attr, log_true_size);
+
+	if (!(c->flags & F_LOG_DIRTY))
+		return;
+	before = ((struct load_attr *)c->attr)->log_true_size;
+	if (c->cmd == CMD_BTF_LOAD) {
+		at = __builtin_offsetof(struct btf_attr, btf_log_true_size);
+		before = ((struct btf_attr *)c->attr)->btf_log_true_size;
+	}
+	if (c->attr_size >= at + sizeof(after) && !bpf_probe_read_user(&after, sizeof(after), (void *)(unsigned long)(c->uattr + at)) &&
+	    after && after != before)
+		c->flags &= ~F_LOG_DIRTY;
+}
+
 static __always_inline void announce(struct call *c)
 {
 	struct begin *b = bpf_ringbuf_reserve(&records, sizeof(*b), 0);
@@ -133,6 +180,7 @@ static __always_inline void begin_bpf(u32 cmd, u64 uattr, u32 size, u32 flags)
 		return;
 	c->flags = F_ENTER | flags;
 	read_attr(c, uattr, size);
+	look_at_log(c);
 	if (cmd == CMD_PROG_LOAD)
 		announce(c);
 }
@@ -312,6 +360,7 @@ GLOBAL int end_call(u64 ret, u32 flags)
 		bad = true;
 	if (bad) {
 		c->flags |= F_EVIDENCE;
+		look_at_log_size(c);
 		send_evidence(c);
 	} else if (is_object(c) && c->cmd == CMD_BTF_LOAD)
 		send_capped(W_NEW_BTF, ((struct btf_attr *)c->attr)->btf, ((struct btf_attr *)c->attr)->btf_size, cfg_copy_max);

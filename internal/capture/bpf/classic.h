@@ -3,8 +3,6 @@
 #ifndef BPFWHY_CLASSIC_H
 #define BPFWHY_CLASSIC_H
 
-#define NR_BPF 321 /* x86-64 */
-
 static __always_inline void begin_kernel_filter(u32 kind, u64 fprog)
 {
 	struct sock_fprog *f = (void *)fprog;
@@ -48,13 +46,15 @@ CLASSIC(sk_attach_filter, H_SOCKFILTER, K_SOCKFILTER)
 static __always_inline void denied(s64 ret)
 {
 	struct pt_regs user = {};
+	bool compat;
 
 	if (ret != -1)
 		return;
 	read_user_registers(&user);
+	compat = is_compat();
 	/* SECCOMP_RET_ERRNO has put its answer into ax */
-	if (user.orig_ax == NR_BPF)
-		end_unseen((s64)user.ax, (u32)user.di, user.si, (u32)user.dx);
+	if (user.orig_ax == (compat ? NR_BPF_I386 : NR_BPF))
+		end_unseen((s64)user.ax, compat ? user.bx : user.di, compat ? (u32)user.cx : user.si, (u32)user.dx);
 }
 
 SEC("fexit/__secure_computing") int fexit_secure_computing(u64 *ctx)

@@ -58,6 +58,12 @@ enum {
 	CMD_UNKNOWN = 0xffffffff,
 };
 
+/* arch/x86/include/asm/thread_info.h: the running system call is one of i386, wherever it came from */
+#define TS_COMPAT 2
+
+#define NR_BPF 321 /* x86-64 */
+#define NR_BPF_I386 357
+
 /* x86-64 user registers at a system call; a kprobe's registers have the same layout */
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
@@ -180,7 +186,12 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct thread_info {
+	u32 status;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	int pid;
 	int tgid;
 	struct mm_struct *mm;

@@ -19,7 +19,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define NR_SETSOCKOPT 54
 #define NR_PRCTL 157
 #define NR_SECCOMP 317
-#define NR_BPF 321
 
 /*
  * At a classic sys_exit nothing tells which command it was: calls that are not watched are remembered, so that their ends are not taken for ends
@@ -72,17 +71,58 @@ SEC("tp_btf/sched_process_fork") int btf_task_fork(u64 *ctx)
 	return follow_child(*pid);
 }
 
+#define USER32_CS 0x23
+
+/*
+ * Whether the system call is one of i386, which have numbers of their own. Before 5.11 the code segment has to do: 64-bit code that
+ * enters by int 0x80 is not recognised.
+ */
+static __always_inline bool is_compat(struct pt_regs *regs)
+{
+	if (cfg_task_status) {
+		u32 *status = (void *)bpf_get_current_task_btf() + cfg_task_status;
+
+		return *status & TS_COMPAT;
+	}
+	return (u16)regs->cs == USER32_CS;
+}
+
+/* The x86-64 number of a system call that may be of interest, or that of bpf(2) for i386; for all others 0. */
+static __always_inline u64 watched_syscall(struct pt_regs *regs, u64 nr)
+{
+	switch (nr) {
+	case NR_BPF:
+	case NR_SETSOCKOPT:
+	case NR_PRCTL:
+	case NR_SECCOMP:
+		return is_compat(regs) ? 0 : nr;
+	case NR_BPF_I386:
+		return is_compat(regs) ? nr : 0;
+	}
+	return 0;
+}
+
+/* The first two arguments of bpf(2); union bpf_attr is laid out alike for both. */
+static __always_inline u32 bpf_command(struct pt_regs *regs, u64 nr)
+{
+	return nr == NR_BPF ? regs->di : regs->bx;
+}
+
+static __always_inline u64 bpf_attr_of(struct pt_regs *regs, u64 nr)
+{
+	return nr == NR_BPF ? regs->si : (u32)regs->cx;
+}
+
 /*
  * On kernels that preempt, a program that is interrupted in the middle does not run for the task that comes in between (prog->active), and
  * copying takes long. Its twin, attached behind it, does then; else it finds the work done.
  */
-static __always_inline int begin_syscall(u64 *ctx)
+static __always_inline int begin_syscall(struct pt_regs *regs, u64 nr)
 {
-	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
-
-	switch (ctx[1]) {
+	switch (nr) {
 	case NR_BPF:
-		begin_bpf((u32)regs->di, regs->si, (u32)regs->dx, 0);
+	case NR_BPF_I386:
+		begin_bpf(bpf_command(regs, nr), bpf_attr_of(regs, nr), (u32)regs->dx, 0);
 		break;
 	case NR_SETSOCKOPT:
 		begin_setsockopt(regs->si, regs->dx, regs->r10);
@@ -99,17 +139,17 @@ static __always_inline int begin_syscall(u64 *ctx)
 
 SEC("tp_btf/sys_enter") int btf_sys_enter(u64 *ctx)
 {
-	return begin_syscall(ctx);
-}
+	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
 
-static __always_inline bool is_watched_syscall(u64 nr)
-{
-	return nr == NR_BPF || nr == NR_SETSOCKOPT || nr == NR_PRCTL || nr == NR_SECCOMP;
+	return begin_syscall(regs, watched_syscall(regs, ctx[1]));
 }
 
 SEC("tp_btf/sys_enter") int btf_sys_enter_twin(u64 *ctx)
 {
-	return !is_watched_syscall(ctx[1]) || current_call() ? 0 : begin_syscall(ctx);
+	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
+	u64 nr = watched_syscall(regs, ctx[1]);
+
+	return !nr || current_call() ? 0 : begin_syscall(regs, nr);
 }
 
 /* An end without a start is told by the first alone: the second cannot know whether it did. */
@@ -117,23 +157,19 @@ SEC("tp_btf/sys_exit") int btf_sys_exit_twin(u64 *ctx)
 {
 	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
 
-	return is_watched_syscall(regs->orig_ax) ? end_call(ctx[1], F_EXIT) : 0;
+	return watched_syscall(regs, regs->orig_ax) ? end_call(ctx[1], F_EXIT) : 0;
 }
 
 SEC("tp_btf/sys_exit") int btf_sys_exit(u64 *ctx)
 {
 	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
+	u64 nr = watched_syscall(regs, regs->orig_ax);
 
-	switch (regs->orig_ax) {
-	case NR_BPF:
-		if (current_call())
-			return end_call(ctx[1], F_EXIT);
-		end_unseen((s64)ctx[1], (u32)regs->di, regs->si, (u32)regs->dx);
+	if (!nr)
 		return 0;
-	case NR_SETSOCKOPT:
-	case NR_PRCTL:
-	case NR_SECCOMP:
+	if (current_call())
 		return end_call(ctx[1], F_EXIT);
-	}
+	if (nr == NR_BPF || nr == NR_BPF_I386)
+		end_unseen((s64)ctx[1], bpf_command(regs, nr), bpf_attr_of(regs, nr), (u32)regs->dx);
 	return 0;
 }

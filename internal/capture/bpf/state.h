@@ -13,6 +13,7 @@ const volatile u32 cfg_ret[H_MAX] = {};   /* slot of the return value at fexit *
 const volatile u32 cfg_size_slot = 2;     /* slot of __sys_bpf's size */
 const volatile u32 cfg_seccomp_ret = 1;   /* fexit slot of __secure_computing's return value */
 const volatile u32 cfg_task_pid = 0;      /* offset of task_struct.pid, where CO-RE is not to be had */
+const volatile u32 cfg_task_status = 0;   /* offset of task_struct.thread_info.status there; 0: there is no bpf_get_current_task_btf (before 5.11) */
 const volatile u8 cfg_filter_pid = 0;
 const volatile u8 cfg_filter_comm = 0;
 const volatile u8 cfg_filter_cgroup = 0;

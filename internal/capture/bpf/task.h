@@ -115,6 +115,13 @@ static __always_inline void *object_of_fd(u32 fd, const char *name, u32 len)
 	return BPF_CORE_READ(file, private_data);
 }
 
+static __always_inline bool is_compat(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
+}
+
 /* The registers with which the current task entered the kernel. */
 static __always_inline void read_user_registers(struct pt_regs *to)
 {

@@ -72,6 +72,7 @@ enum call_flags {
 	F_LOADING = 2048,  /* bpf_prog_load was entered */
 	F_MAPS = 4096,     /* the maps were sent */
 	F_EVIDENCE = 8192, /* what it was about was sent too */
+	F_LOG_DIRTY = 16384, /* something was in the log buffer before, and the kernel does not say that it wrote there */
 };
 
 #define ATTR_MAX 256
