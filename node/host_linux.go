@@ -65,6 +65,16 @@ func Host() *Profile {
 	return read(os.DirFS("/"), machine)
 }
 
+// JITMemory returns what Profile.JITUsed tells of this machine, as it is now. It needs root.
+func JITMemory() (uint64, bool) {
+	r := reader{root: os.DirFS("/"), p: &Profile{Unknown: map[string]string{}}}
+	r.jitMemory()
+	if r.p.JITUsed == nil {
+		return 0, false
+	}
+	return *r.p.JITUsed, true
+}
+
 // read builds a profile from a root directory.
 func read(root fs.FS, machine string) *Profile {
 	r := reader{root: root, p: &Profile{Machine: machine, Sysctls: map[string]string{}, Unknown: map[string]string{}}}

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -66,10 +67,14 @@ type Capture struct {
 	decoder decoder
 	losses  lossMeter
 	asked   asked
-	polled  time.Time
-	calls   uint64
-	ended   bool
-	sample  ringbuf.Record
+	// What compiled programs held when it was last looked at.
+	jitUsed  uint64
+	jitKnown bool
+	jitRead  time.Time
+	polled   time.Time
+	calls    uint64
+	ended    bool
+	sample   ringbuf.Record
 
 	closeOnce sync.Once
 	closeErr  error
@@ -224,29 +229,50 @@ func (c *Capture) Read() (trace.Record, error) {
 func (c *Capture) poll() {
 	c.polled = time.Now()
 	c.asked.sweep(c.coll.asked)
+	c.losses.dropped = c.decoder.dropped
 	c.pending = append(c.pending, c.losses.read()...)
 }
 
 // decisive are the sysctls that decide loads and can have been changed since we started.
 var decisive = []string{"net.core.bpf_jit_harden", "net.core.bpf_jit_enable", "net.core.bpf_jit_limit", "kernel.unprivileged_bpf_disabled"}
 
-// refresh puts the values of the decisive sysctls, as they are now, before a failed load.
+// refresh puts the values of the decisive sysctls, as they are now, before a failed load, and before one that the JIT left alone
+// how much memory its programs hold.
 func (c *Capture) refresh(from int) {
 	for i := from; i < len(c.pending); i++ {
 		call := c.pending[i].Call
 		if call == nil || call.Ret >= 0 && (call.Prog == nil || call.Prog.JITed) {
 			continue
 		}
+		put := func(name, value string) {
+			c.pending = slices.Insert(c.pending, i, trace.Record{Sysctl: &trace.Sysctl{Name: name, Value: value, At: call.End}})
+		}
+		if call.Ret >= 0 || call.Ret == notSupported {
+			if n, ok := c.jitMemory(); ok {
+				put(load.JITUsed, strconv.FormatUint(n, 10))
+			}
+		}
 		for _, name := range decisive {
 			b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
 			if err != nil {
 				continue // the header's profile says why
 			}
-			s := trace.Record{Sysctl: &trace.Sysctl{Name: name, Value: strings.TrimSpace(string(b)), At: call.End}}
-			c.pending = slices.Insert(c.pending, i, s)
+			put(name, strings.TrimSpace(string(b)))
 		}
 		return
 	}
+}
+
+// notSupported is the kernel's own ENOTSUPP, which is not among the errnos of user space: no JIT, and no interpreter.
+const notSupported = -524
+
+// jitMemory is what compiled programs hold. Thousands of areas are summed for it, so that a storm of failures gets the last answer.
+func (c *Capture) jitMemory() (uint64, bool) {
+	if time.Since(c.jitRead) >= pollInterval {
+		c.jitUsed, c.jitKnown = node.JITMemory()
+		c.jitRead = time.Now()
+	}
+	return c.jitUsed, c.jitKnown
 }
 
 // Close detaches everything. Read then drains what is left, and lets go of the buffer when it comes to the end.

@@ -4,6 +4,7 @@ package capture
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -20,25 +21,37 @@ type decoder struct {
 	all     bool // successful maps and BTF are asked for
 	failed  bool // only failures are asked for
 	pieces  map[trace.CallID]*pieces
-	size    int // bytes of all pieces
+	order   []trace.CallID // oldest first, with some that are gone
+	size    int            // bytes of all pieces
+	dropped uint64         // calls whose pieces were given up
 	objects objects
 }
 
 // pieces are what was seen of a call before its end.
 type pieces struct {
 	maps   []trace.Map
-	insns  []byte
 	newBTF []byte
 	hasBTF bool           // the program's BTF was read from the kernel
 	chunks []trace.Record // held back until it is known whether the program was compiled
 }
 
 func (p *pieces) size() int {
-	n := len(p.insns) + len(p.newBTF)
+	n := len(p.newBTF)
 	for _, r := range p.chunks {
 		n += len(r.Chunk.Data)
 	}
 	return n
+}
+
+// insns are the instructions up to the first hole.
+func (p *pieces) insns() []byte {
+	var code []byte
+	for _, r := range p.chunks {
+		if r.Chunk.What == trace.Insns && r.Chunk.Offset == uint64(len(code)) {
+			code = append(code, r.Chunk.Data...)
+		}
+	}
+	return code
 }
 
 // Bounds of the pieces of calls that have not ended. Calls whose end was lost leave theirs behind.
@@ -47,14 +60,27 @@ const (
 	maxPieceBytes = 16 << 20
 )
 
+// piecesOf are those of a call, for which the oldest make room: their calls are the least likely to end.
 func (d *decoder) piecesOf(id trace.CallID) *pieces {
 	if p, ok := d.pieces[id]; ok {
 		return p
 	}
-	if d.pieces == nil || len(d.pieces) >= maxPieces || d.size > maxPieceBytes {
-		d.pieces, d.size = map[trace.CallID]*pieces{}, 0
+	for len(d.order) > 0 && (len(d.pieces) >= maxPieces || d.size > maxPieceBytes) {
+		if p, ok := d.pieces[d.order[0]]; ok {
+			d.size -= p.size()
+			delete(d.pieces, d.order[0])
+			d.dropped++
+		}
+		d.order = d.order[1:]
+	}
+	if len(d.order) >= 2*maxPieces {
+		d.order = slices.DeleteFunc(slices.Clone(d.order), func(id trace.CallID) bool { return d.pieces[id] == nil })
+	}
+	if d.pieces == nil {
+		d.pieces = map[trace.CallID]*pieces{}
 	}
 	d.pieces[id] = &pieces{}
+	d.order = append(d.order, id)
 	return d.pieces[id]
 }
 
@@ -63,8 +89,6 @@ func (d *decoder) remember(c *trace.Chunk, what coreWhat) {
 	p := d.piecesOf(c.ID)
 	d.size -= p.size()
 	switch {
-	case what == coreWhatW_INSNS && c.Offset == uint64(len(p.insns)):
-		p.insns = append(p.insns, c.Data...)
 	case what == coreWhatW_NEW_BTF && c.Offset == uint64(len(p.newBTF)):
 		p.newBTF = append(p.newBTF, c.Data...)
 	case what == coreWhatW_BTF:
@@ -106,7 +130,7 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		d.size -= p.size()
 		call.Maps = p.maps
 		if d.keep && call.Kind == load.ProgLoad && call.Ret >= 0 && call.Prog == nil {
-			call.Prog = loadedProgram(call, p.insns)
+			call.Prog = loadedProgram(call, p.insns())
 		}
 		bad := call.Ret < 0 || call.Prog != nil && !call.Prog.JITed
 		if bad {
@@ -223,6 +247,7 @@ func decodeCall(r *coreCallRecord) *trace.Call {
 		Flags: trace.CallFlags{
 			EnterSeen: has(coreCallFlagsF_ENTER), ExitSeen: has(coreCallFlagsF_EXIT),
 			FromKernel: has(coreCallFlagsF_KERNEL), AttrFault: has(coreCallFlagsF_ATTR_FAULT),
+			LogDirty: has(coreCallFlagsF_LOG_DIRTY),
 		},
 		TGID: r.Tgid, NSPID: r.Nspid, UID: r.Uid, GID: r.Gid, Comm: text(r.Comm[:]), FailedInsn: k.FailInsn,
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/vm"
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 )
 
 const sampleDir = "testdata/samples"
@@ -115,14 +117,15 @@ func TestDecodeRejects(t *testing.T) {
 	qt.Check(t, qt.HasLen(records, 0))
 }
 
-// Calls whose end is lost must not pile up.
+// Calls whose end is lost must not pile up: the oldest go, and are counted.
 func TestDecoderForgets(t *testing.T) {
 	d := decoder{keep: true}
 	type full struct {
 		coreChunk
 		data [1 << 17]byte
 	}
-	for i := range 3000 {
+	const calls = 3000
+	for i := range calls {
 		c := full{}
 		c.Head.Type, c.Head.Tid, c.What, c.Len = uint32(coreRecordTypeR_BIG), uint32(i), uint32(coreWhatW_INSNS), 1<<17
 		var records []trace.Record
@@ -134,6 +137,25 @@ func TestDecoderForgets(t *testing.T) {
 		qt.Assert(t, qt.Equals(total, d.size))
 		qt.Assert(t, qt.IsTrue(total <= maxPieceBytes+2<<17)) // one more call
 	}
+	qt.Check(t, qt.Equals(len(d.pieces)+int(d.dropped), calls))
+	for i := range maxPieceBytes >> 17 { // the newest are still there
+		qt.Check(t, qt.IsNotNil(d.pieces[trace.CallID{TID: uint32(calls - 1 - i)}]), qt.Commentf("%d", i))
+	}
+}
+
+// Calls that end leave nothing behind.
+func TestDecoderOrder(t *testing.T) {
+	d := decoder{keep: true}
+	for i := range 100_000 {
+		id := trace.CallID{TID: uint32(i)}
+		d.piecesOf(id)
+		if i >= 10 {
+			delete(d.pieces, id) // as add does at its end
+		}
+	}
+	qt.Check(t, qt.HasLen(d.pieces, 10))
+	qt.Check(t, qt.Equals(d.dropped, 0))
+	qt.Check(t, qt.IsTrue(len(d.order) <= 2*maxPieces))
 }
 
 func cstr[T interface{ ~[40]int8 | ~[128]int8 }](s string) (out T) {
@@ -188,5 +210,31 @@ func TestKernelAddresses(t *testing.T) {
 		0: false, 42: false, 1<<47 - 1: false, 1<<64 - 22: false, 1<<64 - 524: false, 0x7f0012345678: false,
 	} {
 		qt.Check(t, qt.Equals(isKernelAddress(v), want), qt.Commentf("%#x", v))
+	}
+}
+
+// What compiled programs hold is read again where it may be the reason: not for every load that fails.
+func TestRefresh(t *testing.T) {
+	if _, ok := node.JITMemory(); !ok {
+		t.Skip("needs root")
+	}
+	for name, test := range map[string]struct {
+		call trace.Call
+		want bool
+	}{
+		"JIT failed":  {trace.Call{Ret: -524}, true},
+		"not jited":   {trace.Call{Ret: 3, Prog: &trace.Prog{}}, true},
+		"refused":     {trace.Call{Ret: -int64(unix.EACCES)}, false},
+		"jited":       {trace.Call{Ret: 3, Prog: &trace.Prog{JITed: true}}, false},
+		"not a fault": {trace.Call{Ret: 3}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := Capture{pending: []trace.Record{{Call: &test.call}}}
+			c.refresh(0)
+			got := slices.ContainsFunc(c.pending, func(r trace.Record) bool {
+				return r.Sysctl != nil && r.Sysctl.Name == load.JITUsed && r.Sysctl.Value != "" && r.Sysctl.Value != "0"
+			})
+			qt.Check(t, qt.Equals(got, test.want))
+		})
 	}
 }

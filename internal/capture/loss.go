@@ -28,6 +28,8 @@ type lossMeter struct {
 	seen  map[string]uint64
 	since uint64
 	total uint64
+	// dropped is how many calls the decoder gave up before their ends.
+	dropped uint64
 	// last is what was read just before the links were closed, when kretprobes can no longer be asked.
 	last map[string]uint64
 }
@@ -124,6 +126,7 @@ func (l *lossMeter) read() []trace.Record {
 		return nil
 	}
 	now := l.counters()
+	now["too many calls without an end"] = l.dropped
 	more := map[string]uint64{}
 	for name, n := range now {
 		more[name] = n - l.seen[name]

@@ -104,7 +104,7 @@ func (o *objects) programMaps(tgid uint32, code []byte) []trace.Map {
 	return list
 }
 
-// complete adds to a call what the backend could not read, and takes in what calls made. It reports whether the call is to be shown.
+// complete adds to a call what the backend could not read, and takes in what calls made.
 func (o *objects) complete(call *trace.Call, pieces *pieces, to *[]trace.Record) {
 	switch {
 	case call.Ret >= 0 && call.Cmd == unix.BPF_MAP_CREATE:
@@ -113,7 +113,7 @@ func (o *objects) complete(call *trace.Call, pieces *pieces, to *[]trace.Record)
 		o.addBTF(call, pieces.newBTF)
 	case call.Cmd == unix.BPF_PROG_LOAD && (call.Ret < 0 || call.Prog != nil && !call.Prog.JITed):
 		if call.Maps == nil {
-			call.Maps = o.programMaps(call.TGID, pieces.insns)
+			call.Maps = o.programMaps(call.TGID, pieces.insns())
 		}
 		if b := o.programBTF(call); b != nil && !pieces.hasBTF {
 			*to = append(*to, trace.Record{Chunk: &trace.Chunk{ID: call.ID, What: trace.BTF, Total: uint64(len(b)), Data: b}})
