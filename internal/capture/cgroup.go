@@ -16,7 +16,7 @@ import (
 // openCgroup opens the directory of a cgroup v2 by its id, which is the directory's inode number. open_by_handle_at would be quicker, and
 // not every kernel has it.
 func openCgroup(id uint64) (*os.File, error) {
-	root, err := cgroup2Root()
+	root, err := Cgroup2Root()
 	if err != nil {
 		return nil, err
 	}
@@ -41,8 +41,8 @@ func openCgroup(id uint64) (*os.File, error) {
 	return os.Open(found)
 }
 
-// cgroup2Root is where the cgroup v2 hierarchy is mounted.
-func cgroup2Root() (string, error) {
+// Cgroup2Root is where the cgroup v2 hierarchy is mounted.
+func Cgroup2Root() (string, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", fmt.Errorf("find cgroup2: %w", err)

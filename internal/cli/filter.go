@@ -62,7 +62,7 @@ func (s *selection) options() (capture.Options, error) {
 		return o, errors.New("--failed and --all exclude each other")
 	}
 	if s.cgroup != "" {
-		root, err := cgroup2Mount()
+		root, err := capture.Cgroup2Root()
 		if err != nil {
 			return o, fmt.Errorf("--cgroup: %w", err)
 		}
@@ -165,18 +165,4 @@ func inode(path string) (uint64, error) {
 		return 0, fmt.Errorf("%s is no directory", path)
 	}
 	return st.Ino, nil
-}
-
-// cgroup2Mount finds where the v2 hierarchy is mounted.
-func cgroup2Mount() (string, error) {
-	b, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return "", err
-	}
-	for l := range strings.Lines(string(b)) {
-		if f := strings.Fields(l); len(f) > 2 && f[2] == "cgroup2" {
-			return f[1], nil
-		}
-	}
-	return "", errors.New("no cgroup v2 hierarchy is mounted")
 }

@@ -99,21 +99,8 @@ func announce(what string, h trace.Header) {
 	say("watching %s by %s; not observed but concluded: %s ('bpfwhy doctor' says why)", what, by, strings.Join(missing, ", "))
 }
 
-// canAttach is a clear answer to the most frequent reason for which nothing can be watched.
-func canAttach() error {
-	have, err := privilege.Effective()
-	const admin, bpf, perfmon = 1 << unix.CAP_SYS_ADMIN, 1 << unix.CAP_BPF, 1 << unix.CAP_PERFMON
-	if err != nil || have&admin != 0 || have&(bpf|perfmon) == bpf|perfmon {
-		return nil
-	}
-	return errors.New("watching loads needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN")
-}
-
 // openCapture attaches.
 func openCapture(ctx context.Context, opts capture.Options) (*capture.Capture, error) {
-	if err := canAttach(); err != nil {
-		return nil, err
-	}
 	opts.Node, opts.Tool = *node.Host(), buildInfo().Version
 	return capture.Open(ctx, opts)
 }
