@@ -44,9 +44,13 @@ func TestKernels(t *testing.T) {
 
 // record keeps the result of a long run for docs/blinding-proof.md.
 func record(t *testing.T, name string, text []byte) {
-	if long() && !t.Failed() {
-		qt.Check(t, qt.IsNil(os.WriteFile(filepath.Join("testdata/proof", name+".json"), append(text, '\n'), 0o644)))
+	if !long() || t.Failed() {
+		return
 	}
+	qt.Check(t, qt.IsNil(os.WriteFile(filepath.Join("testdata/proof", name+".json"), append(text, '\n'), 0o644)))
+	document, err := proofDocument()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsNil(os.WriteFile(proofFile, []byte(document), 0o644)))
 }
 
 // harden changes the sysctl of a lab machine.

@@ -17,6 +17,8 @@ import (
 
 var update = flag.Bool("update", false, "write docs/blinding-proof.md anew")
 
+const proofFile = "../docs/blinding-proof.md"
+
 // tally counts what was found on one kernel. It goes into a file of the guest
 // and, from there, into docs/blinding-proof.md.
 type tally struct {
@@ -50,11 +52,10 @@ func (c *tally) wrong(format string, args ...any) {
 func TestProofDocument(t *testing.T) {
 	text, err := proofDocument()
 	qt.Assert(t, qt.IsNil(err))
-	const file = "../docs/blinding-proof.md"
 	if *update {
-		qt.Assert(t, qt.IsNil(os.WriteFile(file, []byte(text), 0o644)))
+		qt.Assert(t, qt.IsNil(os.WriteFile(proofFile, []byte(text), 0o644)))
 	}
-	have, err := os.ReadFile(file)
+	have, err := os.ReadFile(proofFile)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(string(have), text), qt.Commentf("go test ./loader -run ProofDocument -update"))
 }
