@@ -174,10 +174,11 @@ func (p *Proxy) inWindow(s *snapshot, h handles) outcome {
 			return o.ask() == nil && o.info.jited > 0
 		},
 	}, *p.options.Window)
+	o := outcome{fd: fd, window: &r}
 	if err != nil {
+		o.close()
 		return leave
 	}
-	o := outcome{fd: fd, window: &r}
 	if err := o.ask(); err != nil {
 		o.close()
 		return leave
