@@ -66,9 +66,9 @@ slower than compiled, and an interpreter is running that hardening was meant to 
 func blindingRemedies() []load.Remedy {
 	return []load.Remedy{
 		{
-			ID:    "islands",
-			Title: "Let the long jump hop over a goto placed in between (a jump island): a plain goto is not blinded and does not grow",
-			Price: "The program's generator, or a step after the compiler, has to place them; about two more instructions for a typical program. Keeps hardening, works on every kernel.",
+			ID:      "islands",
+			Title:   "Let the long jump hop over a goto placed in between (a jump island): a plain goto is not blinded and does not grow",
+			Price:   "The program's generator, or a step after the compiler, has to place them; about two more instructions for a typical program. Keeps hardening, works on every kernel.",
 			Command: "bpfwhy fix prog.o -o prog.fixed.o",
 		},
 		{
