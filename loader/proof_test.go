@@ -65,7 +65,7 @@ func proofDocument() (string, error) {
 	b.WriteString(`# What is proven of blinding, and how
 
 Written by ` + "`go test ./loader -run ProofDocument -update`" + ` from what the long runs left behind (` + "`make test-long`" + `). A shorter run with
-the same programs is part of ` + "`make test`" + `.
+lighter programs of the same kind is part of ` + "`make test`" + `.
 
 ## The model
 

@@ -127,7 +127,7 @@ func value(t *testing.T) string {
 }
 
 func TestKernels(t *testing.T) {
-	vmtest.Run(t, "^TestWindow", vm.Machine{CPUs: 1, Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}})
+	vmtest.RunIn(t, vmtest.Sample(), "^TestWindow", vm.Machine{CPUs: 1, Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}})
 }
 
 // The setting is latched from 6.1 on.

@@ -11,7 +11,7 @@ import (
 )
 
 func TestKernels(t *testing.T) {
-	vmtest.Run(t, "^TestGuest", vm.Machine{
+	vmtest.RunIn(t, vmtest.Sample(), "^TestGuest", vm.Machine{
 		Timeout: 10 * time.Minute,
 		// An ordinary user may load here, and so could be given what it may not have.
 		Sysctls: map[string]string{"kernel.unprivileged_bpf_disabled": "0"},

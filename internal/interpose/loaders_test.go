@@ -111,7 +111,7 @@ func TestKernelLoaders(t *testing.T) {
 	for guest, host := range files {
 		m.Files[guest] = host
 	}
-	vmtest.Run(t, "^TestInGuestLoaders", m)
+	vmtest.RunIn(t, vmtest.Sample(), "^TestInGuestLoaders", m)
 }
 
 func TestInGuestLoaders(t *testing.T) {
