@@ -62,8 +62,7 @@ const slack = 32
 // Predict says what becomes of a program that the verifier has not seen yet.
 // The verifier adds instructions before the blinding: it rewrites accesses to
 // the context, inlines helpers, guards divisions. How many is known only to it,
-// but not more than so many for each instruction, as read from the sources of
-// 5.10 to 7.2. The functions are those of [CheckFunctions]. Errors are those of
+// but there is a most for each instruction. The functions are those of [CheckFunctions]. Errors are those of
 // [Check].
 //
 // It is meant to be wrong on one side only: what loads, it may call MayFail, and
