@@ -125,10 +125,7 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 		via backend
 	}
 	var list []chosen
-	keep := []string{"task_exit"}
-	if opts.OnlyFollowed {
-		keep = append(keep, "task_fork", "task_exec")
-	}
+	keep := lifePrograms(opts, "task_fork")
 	syscall, shared := false, false
 	for _, h := range hooks() {
 		if h.function == load.FnSyscall && shared || h.program == "bpf_verifier_log_write" && !verifierIsSplit(kernel) {
@@ -247,23 +244,38 @@ func (c *collection) attachProgram(name, symbol string, via backend, tracefs *os
 	return l, nil
 }
 
-// attachLife attaches what follows tasks: their ends, and what they make and become where processes are followed.
-func (c *collection) attachLife(opts Options, tracefs *os.Root) error {
-	events := map[string]string{"task_exit": "sched_process_exit"}
+// lifePrograms are the programs that follow tasks: their ends, and what they make and become where processes are followed.
+func lifePrograms(opts Options, fork string) []string {
+	names := []string{"task_exit"}
 	if opts.OnlyFollowed {
-		events["task_exec"] = "sched_process_exec"
-		if c.programs["task_fork"].Type() == ebpf.RawTracepoint {
-			events["task_fork"] = "sched_process_fork"
-		} else if err := c.attachTracepoint(tracefs, "sched", "sched_process_fork", "task_fork"); err != nil {
-			return err
+		names = append(names, fork, "task_exec")
+	}
+	if preempts() {
+		for _, name := range names {
+			names = append(names, name+twin)
 		}
 	}
-	for program, event := range events {
-		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: event, Program: c.programs[program]})
-		if err != nil {
-			return fmt.Errorf("attach to %s: %w", event, err)
+	return names
+}
+
+// attachLife attaches the programs that follow tasks. A classic tracepoint needs no twin.
+func (c *collection) attachLife(opts Options, tracefs *os.Root) error {
+	for _, name := range lifePrograms(opts, "task_fork") {
+		event := strings.Replace(strings.TrimSuffix(name, twin), "task", "sched_process", 1)
+		p := c.programs[name]
+		switch {
+		case p == nil:
+		case p.Type() != ebpf.RawTracepoint:
+			if err := c.attachTracepoint(tracefs, "sched", event, name); err != nil {
+				return err
+			}
+		default:
+			l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: event, Program: p})
+			if err != nil {
+				return fmt.Errorf("attach to %s: %w", event, err)
+			}
+			c.links = append(c.links, l)
 		}
-		c.links = append(c.links, l)
 	}
 	return nil
 }

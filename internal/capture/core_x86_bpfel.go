@@ -347,8 +347,11 @@ const (
 	coreProgKretprobeSysBpf                = "kretprobe_sys_bpf"
 	coreProgKretprobeX64SysBpf             = "kretprobe_x64_sys_bpf"
 	coreProgTaskExec                       = "task_exec"
+	coreProgTaskExecTwin                   = "task_exec_twin"
 	coreProgTaskExit                       = "task_exit"
+	coreProgTaskExitTwin                   = "task_exit_twin"
 	coreProgTaskFork                       = "task_fork"
+	coreProgTaskForkTwin                   = "task_fork_twin"
 	coreVarCfgAll                          = "cfg_all"
 	coreVarCfgComm                         = "cfg_comm"
 	coreVarCfgCopyMax                      = "cfg_copy_max"
@@ -515,8 +518,11 @@ type coreProgramSpecs struct {
 	KretprobeSysBpf                *ebpf.ProgramSpec `ebpf:"kretprobe_sys_bpf"`
 	KretprobeX64SysBpf             *ebpf.ProgramSpec `ebpf:"kretprobe_x64_sys_bpf"`
 	TaskExec                       *ebpf.ProgramSpec `ebpf:"task_exec"`
+	TaskExecTwin                   *ebpf.ProgramSpec `ebpf:"task_exec_twin"`
 	TaskExit                       *ebpf.ProgramSpec `ebpf:"task_exit"`
+	TaskExitTwin                   *ebpf.ProgramSpec `ebpf:"task_exit_twin"`
 	TaskFork                       *ebpf.ProgramSpec `ebpf:"task_fork"`
+	TaskForkTwin                   *ebpf.ProgramSpec `ebpf:"task_fork_twin"`
 }
 
 // coreMapSpecs contains maps before they are loaded into the kernel.
@@ -751,8 +757,11 @@ type corePrograms struct {
 	KretprobeSysBpf                *ebpf.Program `ebpf:"kretprobe_sys_bpf"`
 	KretprobeX64SysBpf             *ebpf.Program `ebpf:"kretprobe_x64_sys_bpf"`
 	TaskExec                       *ebpf.Program `ebpf:"task_exec"`
+	TaskExecTwin                   *ebpf.Program `ebpf:"task_exec_twin"`
 	TaskExit                       *ebpf.Program `ebpf:"task_exit"`
+	TaskExitTwin                   *ebpf.Program `ebpf:"task_exit_twin"`
 	TaskFork                       *ebpf.Program `ebpf:"task_fork"`
+	TaskForkTwin                   *ebpf.Program `ebpf:"task_fork_twin"`
 }
 
 func (p *corePrograms) Close() error {
@@ -842,8 +851,11 @@ func (p *corePrograms) Close() error {
 		p.KretprobeSysBpf,
 		p.KretprobeX64SysBpf,
 		p.TaskExec,
+		p.TaskExecTwin,
 		p.TaskExit,
+		p.TaskExitTwin,
 		p.TaskFork,
+		p.TaskForkTwin,
 	)
 }
 

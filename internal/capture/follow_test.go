@@ -51,5 +51,6 @@ func checkFollowed(t *testing.T, p place) {
 	n.in.Close()
 	qt.Assert(t, qt.IsNil(n.cmd.Wait()))
 	eventually(t, func() bool { return w.ask("followed") == 0 && w.ask("asked") == 0 })
+	t.Logf("followed %d, asked %d; of %d at first", w.ask("followed"), w.ask("asked"), before)
 	w.stop().one(t, "bad_opcode")
 }

@@ -69,7 +69,7 @@ func (l *lossMeter) counters() map[string]uint64 {
 // showsItsMisses reports whether a run that a program misses shows in the call that it belongs to: a start without an end, an end without a
 // start, or an entry that nobody takes out. Those calls are marked one by one, and others are not for their sake.
 func showsItsMisses(program string) bool {
-	if program == "task_exit" { // leaves an entry behind: the next call of that thread number tells
+	if strings.TrimSuffix(program, twin) == "task_exit" { // leaves an entry behind: the next call of that thread number tells
 		return true
 	}
 	for _, h := range hooks() {

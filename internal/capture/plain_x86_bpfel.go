@@ -30,6 +30,7 @@ const (
 	plainProgBtfSysExit      = "btf_sys_exit"
 	plainProgBtfSysExitTwin  = "btf_sys_exit_twin"
 	plainProgBtfTaskFork     = "btf_task_fork"
+	plainProgBtfTaskForkTwin = "btf_task_fork_twin"
 	plainProgEnterBpf        = "enter_bpf"
 	plainProgEnterPrctl      = "enter_prctl"
 	plainProgEnterSeccomp    = "enter_seccomp"
@@ -39,7 +40,9 @@ const (
 	plainProgExitSeccomp     = "exit_seccomp"
 	plainProgExitSetsockopt  = "exit_setsockopt"
 	plainProgTaskExec        = "task_exec"
+	plainProgTaskExecTwin    = "task_exec_twin"
 	plainProgTaskExit        = "task_exit"
+	plainProgTaskExitTwin    = "task_exit_twin"
 	plainProgTaskFork        = "task_fork"
 	plainVarCfgAll           = "cfg_all"
 	plainVarCfgComm          = "cfg_comm"
@@ -109,6 +112,7 @@ type plainProgramSpecs struct {
 	BtfSysExit      *ebpf.ProgramSpec `ebpf:"btf_sys_exit"`
 	BtfSysExitTwin  *ebpf.ProgramSpec `ebpf:"btf_sys_exit_twin"`
 	BtfTaskFork     *ebpf.ProgramSpec `ebpf:"btf_task_fork"`
+	BtfTaskForkTwin *ebpf.ProgramSpec `ebpf:"btf_task_fork_twin"`
 	EnterBpf        *ebpf.ProgramSpec `ebpf:"enter_bpf"`
 	EnterPrctl      *ebpf.ProgramSpec `ebpf:"enter_prctl"`
 	EnterSeccomp    *ebpf.ProgramSpec `ebpf:"enter_seccomp"`
@@ -118,7 +122,9 @@ type plainProgramSpecs struct {
 	ExitSeccomp     *ebpf.ProgramSpec `ebpf:"exit_seccomp"`
 	ExitSetsockopt  *ebpf.ProgramSpec `ebpf:"exit_setsockopt"`
 	TaskExec        *ebpf.ProgramSpec `ebpf:"task_exec"`
+	TaskExecTwin    *ebpf.ProgramSpec `ebpf:"task_exec_twin"`
 	TaskExit        *ebpf.ProgramSpec `ebpf:"task_exit"`
+	TaskExitTwin    *ebpf.ProgramSpec `ebpf:"task_exit_twin"`
 	TaskFork        *ebpf.ProgramSpec `ebpf:"task_fork"`
 }
 
@@ -241,6 +247,7 @@ type plainPrograms struct {
 	BtfSysExit      *ebpf.Program `ebpf:"btf_sys_exit"`
 	BtfSysExitTwin  *ebpf.Program `ebpf:"btf_sys_exit_twin"`
 	BtfTaskFork     *ebpf.Program `ebpf:"btf_task_fork"`
+	BtfTaskForkTwin *ebpf.Program `ebpf:"btf_task_fork_twin"`
 	EnterBpf        *ebpf.Program `ebpf:"enter_bpf"`
 	EnterPrctl      *ebpf.Program `ebpf:"enter_prctl"`
 	EnterSeccomp    *ebpf.Program `ebpf:"enter_seccomp"`
@@ -250,7 +257,9 @@ type plainPrograms struct {
 	ExitSeccomp     *ebpf.Program `ebpf:"exit_seccomp"`
 	ExitSetsockopt  *ebpf.Program `ebpf:"exit_setsockopt"`
 	TaskExec        *ebpf.Program `ebpf:"task_exec"`
+	TaskExecTwin    *ebpf.Program `ebpf:"task_exec_twin"`
 	TaskExit        *ebpf.Program `ebpf:"task_exit"`
+	TaskExitTwin    *ebpf.Program `ebpf:"task_exit_twin"`
 	TaskFork        *ebpf.Program `ebpf:"task_fork"`
 }
 
@@ -261,6 +270,7 @@ func (p *plainPrograms) Close() error {
 		p.BtfSysExit,
 		p.BtfSysExitTwin,
 		p.BtfTaskFork,
+		p.BtfTaskForkTwin,
 		p.EnterBpf,
 		p.EnterPrctl,
 		p.EnterSeccomp,
@@ -270,7 +280,9 @@ func (p *plainPrograms) Close() error {
 		p.ExitSeccomp,
 		p.ExitSetsockopt,
 		p.TaskExec,
+		p.TaskExecTwin,
 		p.TaskExit,
+		p.TaskExitTwin,
 		p.TaskFork,
 	)
 }

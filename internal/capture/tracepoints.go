@@ -84,12 +84,11 @@ func (c *collection) loadTracepoints(loader func() (*ebpf.CollectionSpec, error)
 	if err := spec.Variables["cfg_objects"].Set(uint8(1)); err != nil {
 		return err
 	}
-	keep := []string{"task_exit"}
+	keep := lifePrograms(opts, "task_fork")
 	for _, s := range syscalls {
 		keep = append(keep, "enter_"+s.name, "exit_"+s.name)
 	}
 	if opts.OnlyFollowed {
-		keep = append(keep, "task_fork", "task_exec")
 		if v := spec.Variables["cfg_fork_child"]; v != nil { // only without CO-RE
 			at, err := eventField(tracefs, "sched", "sched_process_fork", "child_pid")
 			if err != nil {
@@ -140,12 +139,9 @@ func attachBTFTracepoints(opts Options, nonce uint64) (*collection, error) {
 		}
 	}
 	programs := map[string]*ebpf.ProgramSpec{}
-	names := []string{"task_exit", "btf_sys_exit", "btf_sys_exit_twin", "btf_sys_enter", "btf_sys_enter_twin"}
+	names := append(lifePrograms(opts, "btf_task_fork"), "btf_sys_exit", "btf_sys_exit_twin", "btf_sys_enter", "btf_sys_enter_twin")
 	if !preempts() {
-		names = []string{"task_exit", "btf_sys_exit", "btf_sys_enter"}
-	}
-	if opts.OnlyFollowed {
-		names = append(names, "btf_task_fork", "task_exec")
+		names = append(lifePrograms(opts, "btf_task_fork"), "btf_sys_exit", "btf_sys_enter")
 	}
 	for _, name := range names {
 		programs[name] = spec.Programs[name]

@@ -254,11 +254,21 @@ SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
 }
 
 /* The child may be a thread. */
-SEC("raw_tp/sched_process_fork") int task_fork(u64 *ctx)
+static __always_inline int follow_fork(u64 *ctx)
 {
 	struct task_struct *child = (void *)(unsigned long)ctx[1];
 
 	return follow_child(BPF_CORE_READ(child, pid));
+}
+
+SEC("raw_tp/sched_process_fork") int task_fork(u64 *ctx)
+{
+	return follow_fork(ctx);
+}
+
+SEC("raw_tp/sched_process_fork") int task_fork_twin(u64 *ctx)
+{
+	return follow_fork(ctx);
 }
 
 #include "classic.h"

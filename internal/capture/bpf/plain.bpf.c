@@ -64,11 +64,21 @@ SEC("tracepoint/sched/sched_process_fork") int task_fork(void *ctx)
 	return follow_child(pid);
 }
 
-SEC("tp_btf/sched_process_fork") int btf_task_fork(u64 *ctx)
+static __always_inline int follow_fork(u64 *ctx)
 {
 	u32 *pid = (void *)(unsigned long)ctx[1] + cfg_task_pid;
 
 	return follow_child(*pid);
+}
+
+SEC("tp_btf/sched_process_fork") int btf_task_fork(u64 *ctx)
+{
+	return follow_fork(ctx);
+}
+
+SEC("tp_btf/sched_process_fork") int btf_task_fork_twin(u64 *ctx)
+{
+	return follow_fork(ctx);
 }
 
 #define USER32_CS 0x23

@@ -76,8 +76,12 @@ SEC("tracepoint/syscalls/sys_exit_seccomp") int exit_seccomp(struct sys_exit_arg
 	return end_call(ctx->ret, F_EXIT);
 }
 
+/*
+ * What follows comes in twos where the kernel preempts programs: see begin_syscall in plain.bpf.c. It does no harm to do any of it twice.
+ */
+
 /* A thread that ends takes its call with it, and its number is a stranger's afterwards. */
-SEC("raw_tp/sched_process_exit") int task_exit(void *ctx)
+static __always_inline int forget_task(void)
 {
 	u32 tid = (u32)bpf_get_current_pid_tgid();
 
@@ -86,6 +90,16 @@ SEC("raw_tp/sched_process_exit") int task_exit(void *ctx)
 	if (cfg_filter_pid)
 		bpf_map_delete_elem(&followed, &tid);
 	return 0;
+}
+
+SEC("raw_tp/sched_process_exit") int task_exit(void *ctx)
+{
+	return forget_task();
+}
+
+SEC("raw_tp/sched_process_exit") int task_exit_twin(void *ctx)
+{
+	return forget_task();
 }
 
 static __always_inline void follow(u32 task)
@@ -104,13 +118,23 @@ static __always_inline int follow_child(u32 child)
 }
 
 /* A thread that executes a program becomes its process's first, and has that one's number: its own ends unseen. */
-SEC("raw_tp/sched_process_exec") int task_exec(u64 *ctx)
+static __always_inline int follow_exec(u32 before)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32, before = (u32)ctx[1];
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
 	if (before != tgid && !bpf_map_delete_elem(&followed, &before))
 		follow(tgid);
 	return 0;
+}
+
+SEC("raw_tp/sched_process_exec") int task_exec(u64 *ctx)
+{
+	return follow_exec(ctx[1]);
+}
+
+SEC("raw_tp/sched_process_exec") int task_exec_twin(u64 *ctx)
+{
+	return follow_exec(ctx[1]);
 }
 
 #endif
