@@ -78,11 +78,8 @@ func TestDescribeProcess(t *testing.T) {
 			c := mine
 			test.change(&c)
 			describeProcess(&c)
-			qt.Assert(t, qt.Equals(c.Creds != nil, test.told))
 			qt.Check(t, qt.Equals(c.Exe == exe, test.told))
-			if test.told && os.Getuid() == 0 {
-				qt.Check(t, qt.IsTrue(c.Creds.CapEffective != 0))
-			}
+			qt.Check(t, qt.IsNil(c.Creds)) // they may have been others
 		})
 	}
 }

@@ -16,7 +16,8 @@ import (
 )
 
 // describeProcess adds to a call what /proc tells of its process, for backends that cannot read the kernel. A process that
-// is gone by now, or has become another one, leaves the call as it is.
+// is gone by now, or has become another one, leaves the call as it is. Not its rights and limits: those are of now, and a loader that
+// drops its capabilities, or lowers a limit around a probe, had others as it made the call.
 func describeProcess(call *trace.Call) {
 	if call.Creds != nil {
 		return // the kernel was read
@@ -26,7 +27,6 @@ func describeProcess(call *trace.Call) {
 		return
 	}
 	told := *call
-	told.Creds = readCreds(dir)
 	told.Exe, _ = os.Readlink(dir + "exe")
 	if b := readSome(dir + "cgroup"); b != "" {
 		told.Cgroup2, told.Cgroup1 = cgroupNames(b, call.Cgroup2)
@@ -93,47 +93,6 @@ func readSome(path string) string {
 		return ""
 	}
 	return string(b)
-}
-
-// readCreds reads rights and limits, nil when the process is gone.
-func readCreds(dir string) *trace.Creds {
-	c := &trace.Creds{}
-	known := 0
-	for line := range strings.Lines(readSome(dir + "status")) {
-		key, value, _ := strings.Cut(line, ":")
-		value = strings.TrimSpace(value)
-		switch key {
-		case "CapEff":
-			n, err := strconv.ParseUint(value, 16, 64)
-			if err == nil {
-				c.CapEffective = n
-				known++
-			}
-		case "Seccomp":
-			n, err := strconv.ParseUint(value, 10, 32)
-			if err == nil {
-				c.SeccompMode = uint32(n)
-				known++
-			}
-		}
-	}
-	for line := range strings.Lines(readSome(dir + "limits")) {
-		if rest, ok := strings.CutPrefix(line, "Max locked memory"); ok {
-			c.Memlock = softLimit(rest)
-			known++
-		}
-		if rest, ok := strings.CutPrefix(line, "Max open files"); ok {
-			c.Nofile = softLimit(rest)
-			known++
-		}
-	}
-	if known < 4 {
-		return nil
-	}
-	if m := strings.TrimSpace(readSome(dir + "uid_map")); m != "" && !strings.HasSuffix(m, " 4294967295") { // not the initial user namespace
-		c.UserNSLevel = 1
-	}
-	return c
 }
 
 // softLimit reads the first column of a line of /proc/PID/limits.

@@ -129,9 +129,9 @@ CHECK(security_bpf, H_LSM)
 CHECK(security_bpf_prog_load, H_LSMLOAD)
 
 /* __sys_bpf(cmd, bpfptr_t uattr, size, ...): from 5.14 on, loads from inside the kernel pass here too. */
-static __always_inline void begin_sys_bpf(u64 cmd, u64 uattr, u64 is_kernel, u64 size)
+static __always_inline void begin_sys_bpf(u64 cmd, u64 uattr, u64 is_kernel, u64 size, u32 flags)
 {
-	begin_bpf((u32)cmd, uattr, (u32)size, is_kernel & 1 ? F_KERNEL : 0);
+	begin_bpf((u32)cmd, uattr, (u32)size, flags | (is_kernel & 1 ? F_KERNEL : 0));
 }
 
 /* Most calls are none of ours, and are to cost as little as can be. */
@@ -147,7 +147,7 @@ static __always_inline bool is_ours(u32 cmd)
 static __always_inline int enter_sys_bpf(u64 *ctx)
 {
 	if (is_ours((u32)ctx[0])) /* an int, which may be loaded without a helper */
-		begin_sys_bpf(ctx[0], slot(ctx, 1), slot(ctx, 2), slot(ctx, cfg_size_slot));
+		begin_sys_bpf(ctx[0], slot(ctx, 1), slot(ctx, 2), slot(ctx, cfg_size_slot), 0);
 	return 0;
 }
 
@@ -182,7 +182,7 @@ SEC("fexit/__sys_bpf") int fexit_sys_bpf_twin(u64 *ctx)
 SEC("kprobe/__sys_bpf") int kprobe_sys_bpf(struct pt_regs *ctx)
 {
 	if (is_ours((u32)ctx->di))
-		begin_sys_bpf(ctx->di, ctx->si, ctx->dx, reg(ctx, cfg_size_slot));
+		begin_sys_bpf(ctx->di, ctx->si, ctx->dx, reg(ctx, cfg_size_slot), NO_LOOK);
 	return 0;
 }
 
@@ -192,29 +192,29 @@ SEC("kretprobe/__sys_bpf") int kretprobe_sys_bpf(struct pt_regs *ctx)
 }
 
 /* 5.10 has no __sys_bpf: the system call's own entry points, whose argument is the user's registers. */
-static __always_inline int begin_x64_sys_bpf(u64 regs)
+static __always_inline int begin_x64_sys_bpf(u64 regs, u32 flags)
 {
 	struct pt_regs user = {};
 
 	bpf_probe_read_kernel(&user, sizeof(user), (void *)(unsigned long)regs);
-	begin_bpf((u32)user.di, user.si, (u32)user.dx, 0);
+	begin_bpf((u32)user.di, user.si, (u32)user.dx, flags);
 	return 0;
 }
 
 /* The same for loaders of 32 bits; union bpf_attr is laid out alike. */
-static __always_inline int begin_ia32_sys_bpf(u64 regs)
+static __always_inline int begin_ia32_sys_bpf(u64 regs, u32 flags)
 {
 	struct pt_regs user = {};
 
 	bpf_probe_read_kernel(&user, sizeof(user), (void *)(unsigned long)regs);
-	begin_bpf((u32)user.bx, (u32)user.cx, (u32)user.dx, 0);
+	begin_bpf((u32)user.bx, (u32)user.cx, (u32)user.dx, flags);
 	return 0;
 }
 
 #define ENTRY_POINT(name)                                                                                                       \
 	SEC("fentry/__" #name) int fentry_##name(u64 *ctx)                                                                      \
 	{                                                                                                                       \
-		return begin_##name(slot(ctx, 0));                                                                              \
+		return begin_##name(slot(ctx, 0), 0);                                                                           \
 	}                                                                                                                       \
 	SEC("fexit/__" #name) int fexit_##name(u64 *ctx)                                                                        \
 	{                                                                                                                       \
@@ -222,7 +222,7 @@ static __always_inline int begin_ia32_sys_bpf(u64 regs)
 	}                                                                                                                       \
 	SEC("kprobe/__" #name) int kprobe_##name(struct pt_regs *ctx)                                                           \
 	{                                                                                                                       \
-		return begin_##name(ctx->di);                                                                                   \
+		return begin_##name(ctx->di, NO_LOOK);                                                                          \
 	}                                                                                                                       \
 	SEC("kretprobe/__" #name) int kretprobe_##name(struct pt_regs *ctx)                                                     \
 	{                                                                                                                       \
