@@ -95,19 +95,6 @@ func readSome(path string) string {
 	return string(b)
 }
 
-// softLimit reads the first column of a line of /proc/PID/limits.
-func softLimit(columns string) uint64 {
-	f := strings.Fields(columns)
-	if len(f) == 0 {
-		return 0
-	}
-	n, err := strconv.ParseUint(f[0], 10, 64)
-	if err != nil { // unlimited
-		return 1<<64 - 1
-	}
-	return n
-}
-
 // cgroupNames reads /proc/PID/cgroup: the v2 group, and that of the v1 memory controller. The last two elements of a path are the name, as
 // in the kernel's own report.
 func cgroupNames(text string, v2 *trace.Cgroup) (two, one *trace.Cgroup) {
