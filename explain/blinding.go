@@ -60,6 +60,22 @@ slower than compiled, and an interpreter is running that hardening was meant to 
 				return matchBlinding(f, load.LoadedNotJITed, f.hasCalls())
 			},
 		},
+		{
+			ID:    "BLIND004",
+			Title: "Constant blinding would make a jump go to the wrong place",
+			Class: "R9",
+			Stage: load.Blinding,
+			Text: blindText + `
+
+A backward jump can slip through. Kernels before 7.1 look at its offset before the replacement in front of it is counted: when that takes the offset
+just below -32768, it wraps in its 16 bits and becomes a jump far forward. The kernel sees nothing wrong: the program loads, is compiled, and computes
+something else than the verifier checked. No error and no log shows it, so that this rule is only ever predicted: by bpfwhy check and bpfwhy audit,
+and by package loader, which does not load such a program as it is.`,
+			Kernels:  "Seen on 5.10, 6.1, 6.12 and 6.18. From 7.1 the kernel checks the range and refuses: BLIND001, BLIND002.",
+			Remedies: blindingRemedies(),
+			// Nothing of it is to be seen in a load: see Text.
+			Match: func(*Facts) *Match { return nil },
+		},
 	}
 }
 

@@ -222,6 +222,18 @@ var nearMisses = []fixture{
 		rule:    "BLIND002", how: load.Inferred, stage: load.Blinding,
 	},
 	{
+		name:    "EINVAL of 7.2 for per-CPU data, which the interpreter cannot reach: derived from the program",
+		attempt: progLoad(22, harden(2), insns(movR0, exit), jump(3, 19300, 38755, 32767), unhooked(), log(reject("program requires BPF JIT compiler but it is not available"))),
+		node:    lab("7.2.13", "net.core.bpf_jit_harden", "2"),
+		rule:    "BLIND001", how: load.Inferred, stage: load.Blinding,
+	},
+	{
+		name:    "EINVAL of 7.2 for per-CPU data, and harden 0: the JIT is switched off",
+		attempt: progLoad(22, unhooked(), log(reject("program requires BPF JIT compiler but it is not available"))),
+		node:    lab("7.2.13", "net.core.bpf_jit_enable", "0"),
+		rule:    "JIT003", how: load.Inferred, stage: load.JIT,
+	},
+	{
 		name:    "EINVAL because the interpreter cannot do callbacks, and the JIT is off",
 		attempt: progLoad(22, unhooked(), log(reject("callbacks are not allowed in non-JITed programs"))),
 		node:    lab("6.12.12", "net.core.bpf_jit_enable", "0"),

@@ -155,7 +155,8 @@ func (f *Facts) compileFailed() bool {
 // fellBack reports a load that the kernel wanted to hand to its interpreter
 // after the JIT had failed, and that uses what only compiled code can do.
 func (f *Facts) fellBack() bool {
-	return f.isLoad() && f.words.is(verifierlog.NeedsJIT) && strings.Contains(f.words.message, "non-JITed")
+	return f.isLoad() && f.words.is(verifierlog.NeedsJIT) &&
+		(strings.Contains(f.words.message, "non-JITed") || strings.Contains(f.words.message, "requires BPF JIT"))
 }
 
 // insideJIT reports that what was seen to fail failed in the JIT or in the

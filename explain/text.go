@@ -156,6 +156,8 @@ var signatures = []signature{
 		"perf_event_open(2), by which kprobes, uprobes and tracepoints are attached on old kernels and by old loaders, was refused to the loader."},
 	{regexp.MustCompile(`(?i)\bk(?:ret)?probe\b.*\bperf[_ ]event(?:_open)?\b.*no such file|\bperf[_ ]event(?:_open)?\b.*\bk(?:ret)?probe\b.*no such file`), "BTF005", Likely,
 		"The kernel has no function of that name that can be probed: it was renamed, inlined, or belongs to a module that is not loaded."},
+	{regexp.MustCompile(`constant blinding may make a jump of the program go to the wrong place`), "BLIND004", Strong,
+		"Package loader says that a hardened kernel before 7.1 might compile the program wrongly without a word; it did not load it."},
 	{regexp.MustCompile(`bpf_jit_limit|(?i)bpf jit (?:memory )?limit`), "JIT001", Likely,
 		"The text speaks of the JIT's memory limit."},
 }

@@ -184,6 +184,12 @@ libbpf: failed to load object 'x.bpf.o'`,
 		says: "was refused to the loader",
 	},
 	{
+		name: "package loader does not load what would be compiled wrongly",
+		text: `load program: program http: constant blinding may make a jump of the program go to the wrong place [BLIND004]`,
+		rule: "BLIND004",
+		says: "did not load it",
+	},
+	{
 		name: "a kprobe's function is not there",
 		text: `opening kprobe perf event: no such file or directory`,
 		rule: "BTF005",

@@ -248,13 +248,12 @@ func (c *candidate) miscompiled(a *attempt) error {
 		v = c.prediction.Worst
 	}
 	d := &load.Diagnosis{
-		Rule:     "BLIND001",
-		Title:    "Constant blinding would make a jump go to the wrong place",
+		Rule:     "BLIND004",
 		Cause:    "With net.core.bpf_jit_harden in force, a backward jump of the program needs an offset just below -32768. Kernels before 7.1 let it wrap, load the program, and it computes something else.",
 		HowKnown: load.Predicted,
 	}
 	if r, ok := explain.ByID(d.Rule); ok {
-		d.Remedies = r.Remedies
+		d.Title, d.Remedies = r.Title, r.Remedies
 	}
 	if j := jumpOf(at, v); j != nil {
 		d.Evidence = append(d.Evidence, fmt.Sprintf("the jump from instruction %d to %d (%s) needs about %d; a jump holds at least %d", j.From, j.To, j.Insn, j.Need, j.Limit))

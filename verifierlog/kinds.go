@@ -194,6 +194,7 @@ var wordings = []Info{
 	wording(HelperMap, `kernel subsystem misconfigured func (?P<name>\w+)#(?P<id>\d+)`, "kernel subsystem misconfigured func bpf_map_lookup_elem#1", ""),
 
 	wording(NeedsJIT, `(?P<what>tail_calls|callbacks|calling kernel functions) (?:are|is) not allowed in non-JITed programs`, "tail_calls are not allowed in non-JITed programs with bpf-to-bpf calls", "").afterwards(),
+	wording(NeedsJIT, `(?P<what>program) requires BPF JIT compiler but it is not available`, "program requires BPF JIT compiler but it is not available", "7.2 and newer").afterwards(),
 	wording(NeedsJIT, `JIT (?:doesn't|does not) support (?P<what>.*)`, "JIT does not support calling kernel function", ""),
 	wording(NeedsJIT, `(?P<what>.+) (?:is|are) not supported (?:by|in) (?:the )?(?:\S+ )?JIT`, "may_goto is not supported by the JIT", ""),
 

@@ -179,13 +179,16 @@ func program(p object.Program, l *object.Linked, s Settings) (Program, error) {
 		out.Verdict, out.Confidence, out.Blinded, out.BlindingNS = Loads, Certain, out.Insns, 0
 	}
 	if out.Verdict != Loads {
-		out.Rule = rule(out.Functions)
+		out.Rule = rule(out.Verdict, out.Functions)
 	}
 	return out, nil
 }
 
-func rule(functions int) string {
-	if functions > 1 {
+func rule(v Verdict, functions int) string {
+	switch {
+	case v == Wraps:
+		return "BLIND004"
+	case functions > 1:
 		return "BLIND002"
 	}
 	return "BLIND001"

@@ -27,7 +27,7 @@ func checks() *check.Report {
 			{Name: "count", Section: "xdp", Verdict: check.Loads, Insns: 12, Blinded: 20, Functions: 1, Margin: 32767, Confidence: check.Certain},
 		}},
 		{Path: "../elsewhere/a b.o", Programs: []check.Program{
-			{Name: "back", Section: "tc", Verdict: check.Wraps, Rule: "BLIND002", Insns: 30000, Blinded: 32800, Functions: 3, Margin: 4, WorstMargin: -2,
+			{Name: "back", Section: "tc", Verdict: check.Wraps, Rule: "BLIND004", Insns: 30000, Blinded: 32800, Functions: 3, Margin: 4, WorstMargin: -2,
 				Confidence: check.Possible, BlindingNS: time.Microsecond, TooFar: 1, Jump: &check.Jump{Function: "parse", From: 900, To: 2,
 					Insn: "if r1 == 0x1 goto pc-899", Need: -32769, Limit: -32768, Source: source("/usr/include/x.h", 3, "")}},
 		}},
