@@ -10,13 +10,12 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/explain"
 	"github.com/bpfwhy/bpfwhy/internal/check"
-	"github.com/mattn/go-runewidth"
 )
 
 // Check writes a table with a line per program, then what is to be said of those that do not load, then the sum.
 func (t *Text) Check(r *check.Report) error {
 	p := page{t: t}
-	t.checkTable(&p, r)
+	p.b.WriteString(t.checkTable(r))
 	for _, o := range r.Objects {
 		if o.Error != "" {
 			p.b.WriteString(t.paint("UNREADABLE", yellow) + "  " + Clean(o.Path+": "+o.Error) + "\n\n")
@@ -30,81 +29,47 @@ func (t *Text) Check(r *check.Report) error {
 	return err
 }
 
-// checkColumns: the widths of the first two depend on what is in them.
+// checkColumns are the columns of the table, with what they hold of a program.
 var checkColumns = []struct {
-	title string
-	right bool
-	cell  func(path string, p *check.Program) string
+	Column
+	cell func(path string, p *check.Program) string
 }{
-	{"OBJECT", false, func(path string, _ *check.Program) string { return path }},
-	{"PROGRAM", false, func(_ string, p *check.Program) string { return p.Name }},
-	{"VERDICT", false, func(_ string, p *check.Program) string { return verdictCell(p) }},
-	{"INSNS", true, func(_ string, p *check.Program) string { return strconv.Itoa(p.Insns) }},
-	{"BLINDED", true, func(_ string, p *check.Program) string { return strconv.Itoa(p.Blinded) }},
-	{"MARGIN", true, func(_ string, p *check.Program) string { return marginCell(p) }},
-	{"CONFIDENCE", false, func(_ string, p *check.Program) string { return string(p.Confidence) }},
-	{"BLINDING", true, func(_ string, p *check.Program) string { return roughly(p.BlindingNS) }},
+	{Column{Title: "OBJECT"}, func(path string, _ *check.Program) string { return path }},
+	{Column{Title: "PROGRAM"}, func(_ string, p *check.Program) string { return p.Name }},
+	{Column{Title: "VERDICT"}, func(_ string, p *check.Program) string { return verdictCell(p) }},
+	{Column{Title: "INSNS", Right: true}, func(_ string, p *check.Program) string { return strconv.Itoa(p.Insns) }},
+	{Column{Title: "BLINDED", Right: true}, func(_ string, p *check.Program) string { return strconv.Itoa(p.Blinded) }},
+	{Column{Title: "MARGIN", Right: true}, func(_ string, p *check.Program) string { return marginCell(p) }},
+	{Column{Title: "CONFIDENCE"}, func(_ string, p *check.Program) string { return string(p.Confidence) }},
+	{Column{Title: "BLINDING", Right: true}, func(_ string, p *check.Program) string { return roughly(p.BlindingNS) }},
 }
 
-func (t *Text) checkTable(p *page, r *check.Report) {
-	var rows [][]string
-	var colours []string
-	add := func(colour string, cells []string) {
-		rows, colours = append(rows, cells), append(colours, colour)
-	}
-	titles := make([]string, len(checkColumns))
+// checkTable is empty where no object could be read.
+func (t *Text) checkTable(r *check.Report) string {
+	columns := make([]Column, len(checkColumns))
 	for i, c := range checkColumns {
-		titles[i] = c.title
+		columns[i] = c.Column
 	}
-	add("", titles)
+	var rows []Row
 	for _, o := range r.Objects {
 		if len(o.Programs) == 0 && o.Error == "" {
-			add("", []string{o.Path, "(no programs)", "-", "-", "-", "-", "-", "-"})
+			rows = append(rows, Row{Cells: []string{o.Path, "(no programs)", "-", "-", "-", "-", "-", "-"}})
 		}
 		for i := range o.Programs {
-			cells := make([]string, len(checkColumns))
+			row := Row{Cells: make([]string, len(checkColumns))}
 			for n, c := range checkColumns {
-				cells[n] = Clean(c.cell(o.Path, &o.Programs[i]))
+				row.Cells[n] = c.cell(o.Path, &o.Programs[i])
 			}
-			colour := ""
 			if o.Programs[i].Verdict != check.Loads {
-				colour = red
+				row.Paint = Bad
 			}
-			add(colour, cells)
+			rows = append(rows, row)
 		}
 	}
-	if len(rows) == 1 {
-		return
+	if len(rows) == 0 {
+		return ""
 	}
-	widths := make([]int, len(checkColumns))
-	for _, cells := range rows {
-		for i, c := range cells {
-			widths[i] = max(widths[i], runewidth.StringWidth(c))
-		}
-	}
-	for n, cells := range rows {
-		var b strings.Builder
-		for i, c := range cells {
-			pad := strings.Repeat(" ", widths[i]-runewidth.StringWidth(c))
-			if i > 0 {
-				b.WriteString("  ")
-			}
-			if checkColumns[i].right {
-				b.WriteString(pad + c)
-			} else {
-				b.WriteString(c + pad)
-			}
-		}
-		line := strings.TrimRight(b.String(), " ")
-		switch {
-		case n == 0:
-			line = t.bold(line)
-		case colours[n] != "":
-			line = t.paint(line, colours[n])
-		}
-		p.b.WriteString(line + "\n")
-	}
-	p.b.WriteByte('\n')
+	return t.table(columns, rows) + "\n"
 }
 
 func verdictCell(p *check.Program) string {
@@ -195,7 +160,7 @@ func checkSum(r *check.Report) string {
 	if r.Kernel != "any" {
 		kernel = "on " + Clean(r.Kernel)
 	}
-	line := fmt.Sprintf("%s in %s, bpf_jit_harden=%d, %s: %d load", many(s.Programs, "program"), many(s.Objects, "object"), r.Harden, kernel, s.Loads)
+	line := fmt.Sprintf("%s in %s, bpf_jit_harden=%d, %s: %d load", plural(s.Programs, "program"), plural(s.Objects, "object"), r.Harden, kernel, s.Loads)
 	for _, part := range []struct {
 		n    int
 		text string
@@ -205,19 +170,12 @@ func checkSum(r *check.Report) string {
 		}
 	}
 	if s.Bad > 0 {
-		line += fmt.Sprintf("; %s unreadable", many(s.Bad, "object"))
+		line += fmt.Sprintf("; %s unreadable", plural(s.Bad, "object"))
 	}
 	if s.Skipped > 0 {
-		line += fmt.Sprintf("; %s for other machines passed over", many(s.Skipped, "object"))
+		line += fmt.Sprintf("; %s for other machines passed over", plural(s.Skipped, "object"))
 	}
 	return line
-}
-
-func many(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // quote makes a path one word of a shell.

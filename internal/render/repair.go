@@ -54,13 +54,13 @@ func (t *Text) Repair(r *Repair) error {
 	}
 	switch n := len(r.Fixed.Functions); {
 	case n == 0 && r.Output == "":
-		fmt.Fprintf(&p.b, "%s: nothing to change in %s\n", Clean(r.Input), many(len(r.Before), "program"))
+		fmt.Fprintf(&p.b, "%s: nothing to change in %s\n", Clean(r.Input), plural(len(r.Before), "program"))
 	case n == 0:
-		fmt.Fprintf(&p.b, "%s: nothing to change in %s; %s is a copy\n", Clean(r.Input), many(len(r.Before), "program"), Clean(r.Output))
+		fmt.Fprintf(&p.b, "%s: nothing to change in %s; %s is a copy\n", Clean(r.Input), plural(len(r.Before), "program"), Clean(r.Output))
 	case r.Output == "":
-		fmt.Fprintf(&p.b, "%s: %s would change, with %s; nothing was written\n", Clean(r.Input), many(n, "function"), many(islands, "island"))
+		fmt.Fprintf(&p.b, "%s: %s would change, with %s; nothing was written\n", Clean(r.Input), plural(n, "function"), plural(islands, "island"))
 	default:
-		fmt.Fprintf(&p.b, "%s: %s changed, with %s\n", Clean(r.Output), many(n, "function"), many(islands, "island"))
+		fmt.Fprintf(&p.b, "%s: %s changed, with %s\n", Clean(r.Output), plural(n, "function"), plural(islands, "island"))
 	}
 	if len(r.Fixed.Stale) > 0 {
 		p.b.WriteString("DWARF (" + strings.Join(r.Fixed.Stale, ", ") + ") still describes the original's instructions; loaders do not read it,\n" +
@@ -87,7 +87,7 @@ func repaired(p *page, f *object.FixedFunction) {
 	// The longest first.
 	detours := slices.SortedStableFunc(slices.Values(f.Detours), func(a, b object.FixedJump) int { return distance(b.Need) - distance(a.Need) })
 	for _, d := range detours[:min(len(detours), maxDetours)] {
-		how := "hops over " + many(d.Hops, "island")
+		how := "hops over " + plural(d.Hops, "island")
 		if d.Gotol {
 			how = "goes by gotol"
 		}
@@ -96,7 +96,7 @@ func repaired(p *page, f *object.FixedFunction) {
 		p.line("to   ", d.TargetLine)
 	}
 	if n := len(detours) - maxDetours; n > 0 {
-		p.print("", fmt.Sprintf("and %s", many(n, "more jump")))
+		p.print("", fmt.Sprintf("and %s", plural(n, "more jump")))
 	}
 	p.b.WriteByte('\n')
 }

@@ -31,10 +31,13 @@ type Row struct {
 }
 
 // Table writes rows in columns that are as wide as they need to be.
-func (t *Text) Table(columns []Column, rows []Row) error {
+func (t *Text) Table(columns []Column, rows []Row) error { return t.write(t.table(columns, rows)) }
+
+func (t *Text) table(columns []Column, rows []Row) string {
+	titles := make([]string, len(columns))
 	width := make([]int, len(columns))
 	for i, c := range columns {
-		width[i] = runewidth.StringWidth(c.Title)
+		titles[i], width[i] = c.Title, runewidth.StringWidth(c.Title)
 	}
 	clean := make([][]string, len(rows))
 	for r, row := range rows {
@@ -63,26 +66,19 @@ func (t *Text) Table(columns []Column, rows []Row) error {
 			}
 			b.WriteString(s)
 		}
-		return strings.TrimRight(b.String(), " ") + "\n"
+		return strings.TrimRight(b.String(), " ")
 	}
-	titles := make([]string, len(columns))
-	for i, c := range columns {
-		titles[i] = c.Title
-	}
-	if err := t.write(t.bold(strings.TrimSuffix(line(titles), "\n")) + "\n"); err != nil {
-		return err
-	}
+	var b strings.Builder
+	b.WriteString(t.bold(line(titles)) + "\n")
 	for r, row := range rows {
-		s := strings.TrimSuffix(line(clean[r]), "\n")
+		s := line(clean[r])
 		switch row.Paint {
 		case Bad:
 			s = t.paint(s, red)
 		case Doubtful:
 			s = t.paint(s, yellow)
 		}
-		if err := t.write(s + "\n"); err != nil {
-			return err
-		}
+		b.WriteString(s + "\n")
 	}
-	return nil
+	return b.String()
 }
