@@ -55,12 +55,7 @@ type differ struct {
 
 // add notes a difference if there is one. A value that is unknown on one side makes what would decide a maybe.
 func (d *differ) add(x Difference) {
-	if x.A == "" {
-		x.A = unknownValue
-	}
-	if x.B == "" {
-		x.B = unknownValue
-	}
+	x.A, x.B = cmp.Or(x.A, unknownValue), cmp.Or(x.B, unknownValue)
 	if x.A == x.B {
 		return
 	}
@@ -86,7 +81,7 @@ func (d *differ) hardening() {
 	case !known:
 		why += "fails with 524, or is left to the interpreter where there is one"
 	case on:
-		why += fmt.Sprintf("fails with 524: %s has no interpreter", orUnknown(hard.Release))
+		why += fmt.Sprintf("fails with 524: %s has no interpreter", cmp.Or(hard.Release, unknownValue))
 	default:
 		why += "is loaded, but left to the interpreter (or fails with 524, on some kernels from 5.15 to 6.17)"
 	}
@@ -124,13 +119,6 @@ func memory(p *Profile) string {
 		return ""
 	}
 	return fmt.Sprintf("%d of %d bytes", *p.JITUsed, limit)
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return unknownValue
-	}
-	return s
 }
 
 // rights are who may load what.
@@ -476,11 +464,6 @@ func (d *differ) rest() {
 	}
 	d.add(Difference{Name: "cgroups", A: groups(d.a), B: groups(d.b), Effect: Informs, Why: "programs of control groups attach to v2 only"})
 	d.add(Difference{Name: "distribution", A: d.a.Distro, B: d.b.Distro, Effect: Informs})
-	container := func(p *Profile) string {
-		if p.Container == "" {
-			return "no sign of one"
-		}
-		return p.Container
-	}
+	container := func(p *Profile) string { return cmp.Or(p.Container, "no sign of one") }
 	d.add(Difference{Name: "container", A: container(d.a), B: container(d.b), Effect: Informs, Why: "of the processes that read the profiles"})
 }

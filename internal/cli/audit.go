@@ -74,7 +74,7 @@ func printAudit(t *render.Text, r *audit.Report) error {
 	var rows []render.Row
 	for i := range programs[:min(len(programs), auditLines)] {
 		p := &programs[i]
-		row := render.Row{Cells: []string{strconv.Itoa(int(p.ID)), orElse(p.Name, "(no name)"), p.Type, strconv.Itoa(p.Insns),
+		row := render.Row{Cells: []string{strconv.Itoa(int(p.ID)), cmp.Or(p.Name, "(no name)"), p.Type, strconv.Itoa(p.Insns),
 			map[bool]string{true: "jited", false: "NOT jited"}[p.JITed], answer(p.Blinded), fates[p.At1.Outcome], fates[p.At2.Outcome],
 			marginCell(p.At2), holder(p)}}
 		switch rank(p) {
@@ -121,10 +121,10 @@ func printAudit(t *render.Text, r *audit.Report) error {
 	for i := range programs {
 		p := &programs[i]
 		if j := p.At2.Jump; j != nil && len(why) < 20 {
-			why = append(why, fmt.Sprintf("%s (id %d): the jump from slot %d to %d would need %d, the limit is %d; %s", orElse(p.Name, "(no name)"), p.ID, j.From, j.To, j.Need, j.Limit, p.At2.Why))
+			why = append(why, fmt.Sprintf("%s (id %d): the jump from slot %d to %d would need %d, the limit is %d; %s", cmp.Or(p.Name, "(no name)"), p.ID, j.From, j.To, j.Need, j.Limit, p.At2.Why))
 		}
-		if w := orElse(p.Unread, unsure(p.At2)); w != "" && len(unread) < 20 {
-			unread = append(unread, fmt.Sprintf("%s (id %d): %s", orElse(p.Name, "(no name)"), p.ID, w))
+		if w := cmp.Or(p.Unread, unsure(p.At2)); w != "" && len(unread) < 20 {
+			unread = append(unread, fmt.Sprintf("%s (id %d): %s", cmp.Or(p.Name, "(no name)"), p.ID, w))
 		}
 	}
 	if len(why) > 0 {
@@ -212,5 +212,5 @@ func holder(p *audit.Program) string {
 	if len(p.Links) > 0 {
 		out = append(out, p.Links[0].Type+" link "+strconv.Itoa(int(p.Links[0].ID)))
 	}
-	return orElse(strings.Join(out, ", "), "-")
+	return cmp.Or(strings.Join(out, ", "), "-")
 }

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -296,7 +297,7 @@ func hookLines(hooks []trace.Hook) []string {
 			out = append(out, name+": "+k.Via)
 			continue
 		}
-		why := orElse(joinLines(k.Why), "no reason given")
+		why := cmp.Or(joinLines(k.Why), "no reason given")
 		if missing[why] == nil {
 			reasons = append(reasons, why)
 		}
@@ -339,7 +340,7 @@ func (r *report) nodeLines() []string {
 		btf = "/sys/kernel/btf/vmlinux"
 	}
 	value("kernel BTF", btf)
-	value("tracefs", orElse(r.Tracefs, "not mounted"))
+	value("tracefs", cmp.Or(r.Tracefs, "not mounted"))
 	var groups []string
 	if n.CgroupV2 {
 		groups = append(groups, "v2")
@@ -347,15 +348,8 @@ func (r *report) nodeLines() []string {
 	if n.CgroupV1 {
 		groups = append(groups, "v1 memory controller")
 	}
-	value("cgroups", orElse(strings.Join(groups, ", "), "none mounted"))
+	value("cgroups", cmp.Or(strings.Join(groups, ", "), "none mounted"))
 	return out
 }
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
-}

@@ -5,6 +5,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -146,7 +147,7 @@ func explainTrace(in io.Reader, o explainOptions, p *prover) error {
 	}
 	text := newText(os.Stdout)
 	by, missing := coverage(r.Header())
-	recorded := []string{fmt.Sprintf("on %s, watched by %s", orElse(r.Header().Node.Release, "an unknown kernel"), by)}
+	recorded := []string{fmt.Sprintf("on %s, watched by %s", cmp.Or(r.Header().Node.Release, "an unknown kernel"), by)}
 	if len(missing) > 0 {
 		recorded = append(recorded, "not observed but concluded: "+strings.Join(missing, ", "))
 	}

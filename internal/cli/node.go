@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -52,7 +53,7 @@ and the instructions that there are. What cannot be read is said, with the reaso
 }
 
 func printNode(t *render.Text, p *node.Profile) error {
-	unknown := func(v string) string { return orElse(v, "unknown") }
+	unknown := func(v string) string { return cmp.Or(v, "unknown") }
 	sections := []render.Section{
 		{Label: "kernel", Items: []string{strings.Join(strings.Fields(p.Release+" "+p.Machine), " "), p.Version, unknown(p.Distro)}},
 	}
@@ -103,7 +104,7 @@ func printNode(t *render.Text, p *node.Profile) error {
 		groups = append(groups, "memory controller on v1")
 	}
 	add("host", "lockdown: "+unknown(p.Lockdown), "LSMs: "+unknown(strings.Join(p.LSMs, ", ")), "kernel BTF: "+btf,
-		"cgroups: "+orElse(strings.Join(groups, ", "), "none mounted"), "container: "+orElse(p.Container, "no sign of one"))
+		"cgroups: "+cmp.Or(strings.Join(groups, ", "), "none mounted"), "container: "+cmp.Or(p.Container, "no sign of one"))
 	if q := p.Process; q != nil {
 		memlock := "unlimited"
 		if q.Memlock != nil {
@@ -155,7 +156,7 @@ func deciding(p *node.Process) string {
 	ask := []string{"CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_SYSLOG"}
 	there := slices.DeleteFunc(slices.Clone(ask), func(c string) bool { return !slices.Contains(p.Capabilities, c) })
 	not := slices.DeleteFunc(ask, func(c string) bool { return slices.Contains(p.Capabilities, c) })
-	s := orElse(strings.Join(there, ", "), "none that decides loads")
+	s := cmp.Or(strings.Join(there, ", "), "none that decides loads")
 	if len(not) > 0 {
 		s += "; not " + strings.Join(not, ", ")
 	}

@@ -5,6 +5,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -182,7 +183,7 @@ func recordedOn(h trace.Header, profiles []*node.Profile) (int, error) {
 	}
 	switch {
 	case apart[0] < 0 && apart[1] < 0:
-		return 0, fmt.Errorf("was recorded on %s, which is neither of the two: leave one out to compare with the recording's own profile", orElse(h.Node.Release, "an unknown kernel"))
+		return 0, fmt.Errorf("was recorded on %s, which is neither of the two: leave one out to compare with the recording's own profile", cmp.Or(h.Node.Release, "an unknown kernel"))
 	case apart[0] < 0, apart[1] >= 0 && apart[1] < apart[0]:
 		return 1, nil
 	}
@@ -245,8 +246,8 @@ func (d *nodeDiff) print(t *render.Text, traceFile string) error {
 		headline = "The two do not differ in anything that decides loads"
 	}
 	sections := []render.Section{
-		{Label: "A", Items: []string{strings.TrimSpace(d.A.Source + ", " + orElse(d.A.Release, "an unknown kernel"))}},
-		{Label: "B", Items: []string{strings.TrimSpace(d.B.Source + ", " + orElse(d.B.Release, "an unknown kernel"))}},
+		{Label: "A", Items: []string{strings.TrimSpace(d.A.Source + ", " + cmp.Or(d.A.Release, "an unknown kernel"))}},
+		{Label: "B", Items: []string{strings.TrimSpace(d.B.Source + ", " + cmp.Or(d.B.Release, "an unknown kernel"))}},
 	}
 	for _, e := range effects {
 		var items []string
@@ -275,7 +276,7 @@ func (d *nodeDiff) print(t *render.Text, traceFile string) error {
 	}
 	for _, f := range d.Failures {
 		head := fmt.Sprintf("%s, %s", f.Rule, f.Title)
-		what := fmt.Sprintf("%s of %s", orElse(f.Program, "(no name)"), f.Comm)
+		what := fmt.Sprintf("%s of %s", cmp.Or(f.Program, "(no name)"), f.Comm)
 		if f.Errno != 0 {
 			what += fmt.Sprintf(", errno %d", f.Errno)
 		}

@@ -4,6 +4,7 @@ package replay
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -211,7 +212,7 @@ func (p *plan) kernelObjects(recorded *node.Profile) error {
 		}
 	}
 	if what != "" && !p.sameKernel {
-		return refuse("%s is recorded by its number in the BTF of %s, which means something else in this kernel", what, orElse(recorded.Release, "an unknown kernel"))
+		return refuse("%s is recorded by its number in the BTF of %s, which means something else in this kernel", what, cmp.Or(recorded.Release, "an unknown kernel"))
 	}
 	return nil
 }
@@ -314,11 +315,4 @@ func moved(info []byte, rec uint32, to []int) []byte {
 		}
 	}
 	return out
-}
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }

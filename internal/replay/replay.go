@@ -10,6 +10,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func prove(ctx context.Context, a *load.Attempt, o *Options, r *load.Replay) err
 	}
 	r.Notes = p.notes
 	if !sameKernel(o.Recorded, o.Here) {
-		r.Notes = append(r.Notes, fmt.Sprintf("it was recorded on another kernel, %s", orElse(o.Recorded.Release, "of an unknown release")))
+		r.Notes = append(r.Notes, fmt.Sprintf("it was recorded on another kernel, %s", cmp.Or(o.Recorded.Release, "of an unknown release")))
 	}
 	c, got, err := start(ctx, &p.setup, o.Timeout)
 	if err != nil {
