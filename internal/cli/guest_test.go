@@ -101,7 +101,7 @@ func TestGuestWatch(t *testing.T) {
 		qt.Check(t, qt.Equals(a.Diagnosis.Rule, "VER001"))
 		qt.Check(t, qt.Equals(a.Diagnosis.HowKnown, load.Observed))
 		qt.Check(t, qt.Equals(a.VerifierLog.Origin, [...]load.LogOrigin{load.LogLoader, load.LogKernel}[i]))
-		qt.Check(t, qt.IsFalse(a.Incomplete))
+		qt.Check(t, qt.IsFalse(a.Incomplete), qt.Commentf("%s", a.IncompleteWhy))
 	}
 
 	explained, err := bpfwhy("explain", "--json", "--failed", recording).Output()

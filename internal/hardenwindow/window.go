@@ -75,37 +75,14 @@ func (l *Loader) works(fd int, err error) bool { return err == nil && (l.Works =
 // whole machine, so Load may wait for others, at most until the context's end. Needs CAP_SYS_ADMIN in the first namespaces,
 // and CAP_SYS_PTRACE for the latch unless vm.unprivileged_userfaultfd is 1.
 func Load(ctx context.Context, l Loader, o Options) (fd int, r Report, err error) {
-	g, err := guardian.StandBy(ctx, o.Guardian)
+	w, end, err := standBy(ctx, o, &r)
 	if err != nil {
 		return -1, r, err
 	}
+	w.loader = &l
 	defer func() {
-		var restoreErr error
-		r.Harden, restoreErr = g.Restore()
-		if restoreErr != nil {
-			err = errors.Join(err, fmt.Errorf("restore net.core.bpf_jit_harden: %w", restoreErr))
-		}
-	}()
-	f, err := os.OpenFile(sysctl, os.O_WRONLY, 0)
-	if err != nil {
-		return -1, r, fmt.Errorf("open sysctl: %w", err)
-	}
-	defer f.Close()
-	w := window{sysctl: int(f.Fd()), guardian: g, loader: &l, report: &r}
-	before, err := programs()
-	if err != nil {
-		return -1, r, err
-	}
-	defer func() {
-		after, err := programs()
-		if err == nil {
-			own, _ := programID(fd)
-			for _, id := range after {
-				if _, known := slices.BinarySearch(before, id); !known && id != own {
-					r.Others = append(r.Others, id)
-				}
-			}
-		}
+		own, _ := programID(fd)
+		err = errors.Join(err, end(own))
 	}()
 	for try := 0; !o.WholeCall && try < 3; try++ {
 		fd, met, err := w.latched()
@@ -127,6 +104,59 @@ func Load(ctx context.Context, l Loader, o Options) (fd int, r Report, err error
 		return -1, r, errors.New("load program: it was not compiled at net.core.bpf_jit_harden=1 either")
 	}
 	return fd, r, err
+}
+
+// Around calls load, which makes any number of loads by means that hide the instructions' address, with the window open all the time, and
+// returns its error. load returns the ids of the programs that it made. Otherwise it is like Load without a latch.
+func Around(ctx context.Context, o Options, load func() (own []uint32, err error)) (r Report, err error) {
+	w, end, err := standBy(ctx, o, &r)
+	if err != nil {
+		return r, err
+	}
+	var own []uint32
+	defer func() { err = errors.Join(err, end(own...)) }()
+	if err := w.lower(); err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, w.raise()) }() // also when load panics
+	own, err = load()
+	return r, err
+}
+
+// standBy prepares a window and starts its guardian. end, which is to be called when the loads are over and the window is closed, completes the
+// report and ends the guardian.
+func standBy(ctx context.Context, o Options, r *Report) (w *window, end func(own ...uint32) error, err error) {
+	g, err := guardian.StandBy(ctx, o.Guardian)
+	if err != nil {
+		return nil, nil, err
+	}
+	restore := func() error {
+		var err error
+		if r.Harden, err = g.Restore(); err != nil {
+			return fmt.Errorf("restore net.core.bpf_jit_harden: %w", err)
+		}
+		return nil
+	}
+	f, err := os.OpenFile(sysctl, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("open sysctl: %w", err), restore())
+	}
+	before, err := programs()
+	if err != nil {
+		f.Close()
+		return nil, nil, errors.Join(err, restore())
+	}
+	return &window{sysctl: int(f.Fd()), guardian: g, report: r}, func(own ...uint32) error {
+		f.Close()
+		if after, err := programs(); err == nil {
+			for _, id := range after {
+				if _, known := slices.BinarySearch(before, id); !known && !slices.Contains(own, id) {
+					r.Others = append(r.Others, id)
+				}
+			}
+		}
+		return restore()
+	}, nil
 }
 
 func closeProgram(fd int) {

@@ -142,7 +142,7 @@ func TestOptions(t *testing.T) {
 // Each of these machines goes wrong in its own way, and each must say so.
 func TestBrokenMachines(t *testing.T) {
 	vmtest.Need(t)
-	files := programs(t, "sh", "cat")
+	files := programs(t, "sh", "cat", "sleep")
 	tests := []struct {
 		name    string
 		machine vm.Machine
@@ -153,7 +153,7 @@ func TestBrokenMachines(t *testing.T) {
 	}{
 		{
 			name:    "panic",
-			machine: vm.Machine{Commands: [][]string{shell("echo before; echo c > /proc/sysrq-trigger")}},
+			machine: vm.Machine{Commands: [][]string{shell("echo before; sleep 2; echo c > /proc/sysrq-trigger")}},
 			reason:  "the kernel panicked",
 			console: "Kernel panic - not syncing: sysrq triggered crash",
 			output:  "before\n",
