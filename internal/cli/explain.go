@@ -93,11 +93,10 @@ func explainAny(o explainOptions) error {
 // explainInput tells a trace from text by its first bytes.
 func explainInput(name string, in io.Reader, o explainOptions) error {
 	b := bufio.NewReader(in)
-	head, err := b.Peek(len(`{"header"`))
-	if len(head) == 0 && err != nil && err != io.EOF {
+	if _, err := b.Peek(1); err != nil && err != io.EOF {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	if isTrace(head) {
+	if isTrace(b) {
 		if err := explainTrace(b, o, nil); err != nil {
 			return fmt.Errorf("explain %s: %w", name, err)
 		}
@@ -119,8 +118,11 @@ func explainInput(name string, in io.Reader, o explainOptions) error {
 	return explainText(name, string(text), o.json)
 }
 
-func isTrace(head []byte) bool {
-	return bytes.HasPrefix(head, []byte{0x1f, 0x8b}) || bytes.HasPrefix(head, []byte(`{"header"`))
+// isTrace looks at the first bytes, and leaves them to be read.
+func isTrace(in *bufio.Reader) bool {
+	const plain = `{"header"`
+	head, _ := in.Peek(len(plain))
+	return bytes.HasPrefix(head, []byte{0x1f, 0x8b}) || bytes.Equal(head, []byte(plain))
 }
 
 func explainTrace(in io.Reader, o explainOptions, p *prover) error {

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -151,8 +150,7 @@ func readProfile(file string) (*node.Profile, error) {
 	}
 	defer f.Close()
 	in := bufio.NewReader(f)
-	head, _ := in.Peek(len(`{"header"`))
-	if bytes.HasPrefix(head, []byte{0x1f, 0x8b}) || bytes.Equal(head, []byte(`{"header"`)) {
+	if isTrace(in) {
 		r, err := trace.NewReader(in)
 		if err != nil {
 			return nil, fmt.Errorf("node diff: %s: %w", file, err)

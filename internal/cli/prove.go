@@ -68,7 +68,7 @@ func prove(o explainOptions) error {
 
 func wholeTrace(f *os.File) error {
 	b := bufio.NewReader(f)
-	if head, _ := b.Peek(len(`{"header"`)); !isTrace(head) {
+	if !isTrace(b) {
 		return errors.New("not a recorded trace, and nothing else can be proved")
 	}
 	r, err := trace.NewReader(b)
