@@ -279,7 +279,7 @@ func (r *Report) summarize() {
 			s.Sentence = fmt.Sprintf("It is hardened (%s), and %s survived it", at2, programs(s.Programs))
 		}
 		if tightest != nil {
-			s.Sentence += fmt.Sprintf("; the tightest, %s, has %d slots to spare", tightest.title(), *tightest.At2.Margin)
+			s.Sentence += fmt.Sprintf("; the tightest, %s, has %d slots to spare", tightest.Title(), *tightest.At2.Margin)
 		}
 		s.Sentence += "."
 	}
@@ -289,28 +289,21 @@ func (r *Report) summarize() {
 }
 
 func programs(n int) string {
-	switch n {
-	case 1:
+	if n == 1 {
 		return "the one program"
-	default:
-		return fmt.Sprintf("%d programs", n)
 	}
+	return fmt.Sprintf("%d programs", n)
 }
 
-func (p *Program) title() string {
-	name := p.Name
-	if name == "" {
-		name = "(no name)"
-	}
-	return fmt.Sprintf("%s (id %d)", name, p.ID)
-}
+// Title is the name, which need not be the only one of its kind, with the id.
+func (p *Program) Title() string { return fmt.Sprintf("%s (id %d)", cmp.Or(p.Name, "(no name)"), p.ID) }
 
 // list names the first few, with what becomes of them.
 func list(ps []*Program) string {
 	const most = 5
 	var out []string
 	for _, p := range ps[:min(len(ps), most)] {
-		out = append(out, p.title()+" "+said[p.At2.Outcome])
+		out = append(out, p.Title()+" "+said[p.At2.Outcome])
 	}
 	if n := len(ps) - most; n > 0 {
 		out = append(out, fmt.Sprintf("and %d more", n))

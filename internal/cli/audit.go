@@ -121,10 +121,10 @@ func printAudit(t *render.Text, r *audit.Report) error {
 	for i := range programs {
 		p := &programs[i]
 		if j := p.At2.Jump; j != nil && len(why) < 20 {
-			why = append(why, fmt.Sprintf("%s (id %d): the jump from slot %d to %d would need %d, the limit is %d; %s", cmp.Or(p.Name, "(no name)"), p.ID, j.From, j.To, j.Need, j.Limit, p.At2.Why))
+			why = append(why, fmt.Sprintf("%s: the jump from slot %d to %d would need %d, the limit is %d; %s", p.Title(), j.From, j.To, j.Need, j.Limit, p.At2.Why))
 		}
 		if w := cmp.Or(p.Unread, unsure(p.At2)); w != "" && len(unread) < 20 {
-			unread = append(unread, fmt.Sprintf("%s (id %d): %s", cmp.Or(p.Name, "(no name)"), p.ID, w))
+			unread = append(unread, p.Title()+": "+w)
 		}
 	}
 	if len(why) > 0 {
