@@ -66,11 +66,41 @@ var fates = map[audit.Outcome]string{
 // Most lines of the table; JSON has all.
 const auditLines = 500
 
+// Most programs that the text goes into, of those that break and of those that are not known.
+const auditDetails = 20
+
 func printAudit(t *render.Text, r *audit.Report) error {
 	programs := slices.Clone(r.Programs)
 	slices.SortStableFunc(programs, func(a, b audit.Program) int {
 		return cmp.Or(cmp.Compare(rank(&a), rank(&b)), cmp.Compare(marginOf(a.At2), marginOf(b.At2)))
 	})
+	if len(programs) > 0 {
+		if err := auditTable(t, programs); err != nil {
+			return err
+		}
+	}
+	sections := []render.Section{{Label: "harden", Items: hardening(r)}, {Label: "programs", Items: []string{auditCounts(&r.Summary)}},
+		{Label: "JIT memory", Items: memory(&r.Memory)}}
+	var broken, unread []string
+	for i := range programs {
+		p := &programs[i]
+		if j := p.At2.Jump; j != nil && len(broken) < auditDetails {
+			broken = append(broken, fmt.Sprintf("%s: the jump from slot %d to %d would need %d, the limit is %d; %s", p.Title(), j.From, j.To, j.Need, j.Limit, p.At2.Why))
+		}
+		if why := cmp.Or(p.Unread, unsure(p.At2)); why != "" && len(unread) < auditDetails {
+			unread = append(unread, p.Title()+": "+why)
+		}
+	}
+	if len(broken) > 0 {
+		sections = append(sections, render.Section{Label: "broken", Items: broken})
+	}
+	// There is always something that cannot be seen.
+	sections = append(sections, render.Section{Label: "not seen", Items: append(unread, r.Unseen...)})
+	return t.Page(r.Summary.Sentence, sections)
+}
+
+// auditTable writes a line for each program, what breaks first.
+func auditTable(t *render.Text, programs []audit.Program) error {
 	var rows []render.Row
 	for i := range programs[:min(len(programs), auditLines)] {
 		p := &programs[i]
@@ -85,29 +115,31 @@ func printAudit(t *render.Text, r *audit.Report) error {
 		}
 		rows = append(rows, row)
 	}
-	if len(rows) > 0 {
-		err := t.Table([]render.Column{{Title: "ID", Right: true}, {Title: "NAME", Most: 16}, {Title: "TYPE", Most: 18}, {Title: "INSNS", Right: true},
-			{Title: "NOW"}, {Title: "BLINDED"}, {Title: "AT 1"}, {Title: "AT 2"}, {Title: "MARGIN", Right: true}, {Title: "HELD BY", Most: 60}}, rows)
-		if err != nil {
-			return err
-		}
-		if n := len(programs) - len(rows); n > 0 {
-			if err := t.Page(fmt.Sprintf("%d more programs; --json has them all", n), nil); err != nil {
-				return err
-			}
-		}
-		if err := t.Page("", nil); err != nil {
+	err := t.Table([]render.Column{{Title: "ID", Right: true}, {Title: "NAME", Most: 16}, {Title: "TYPE", Most: 18}, {Title: "INSNS", Right: true},
+		{Title: "NOW"}, {Title: "BLINDED"}, {Title: "AT 1"}, {Title: "AT 2"}, {Title: "MARGIN", Right: true}, {Title: "HELD BY", Most: 60}}, rows)
+	if err != nil {
+		return err
+	}
+	if n := len(programs) - len(rows); n > 0 {
+		if err := t.Page(fmt.Sprintf("%d more programs; --json has them all", n), nil); err != nil {
 			return err
 		}
 	}
-	s := &r.Summary
-	harden := []string{"net.core.bpf_jit_harden is unknown now"}
+	return t.Page("", nil)
+}
+
+func hardening(r *audit.Report) []string {
+	now := "net.core.bpf_jit_harden is unknown now"
 	if r.Harden != nil {
-		harden[0] = fmt.Sprintf("net.core.bpf_jit_harden is %d now", *r.Harden)
+		now = fmt.Sprintf("net.core.bpf_jit_harden is %d now", *r.Harden)
 	}
-	if s.Time >= 100*time.Millisecond {
-		harden = append(harden, fmt.Sprintf("blinding would add about %v to loading these programs again", s.Time.Round(100*time.Millisecond)))
+	if t := r.Summary.Time; t >= 100*time.Millisecond {
+		return []string{now, fmt.Sprintf("blinding would add about %v to loading these programs again", t.Round(100*time.Millisecond))}
 	}
+	return []string{now}
+}
+
+func auditCounts(s *audit.Summary) string {
 	counts := fmt.Sprintf("%d, %d of them compiled, %d blinded", s.Programs, s.JITed, s.Blinded)
 	if s.Vanished > 0 {
 		counts += fmt.Sprintf("; %d more were unloaded while they were looked at", s.Vanished)
@@ -115,24 +147,7 @@ func printAudit(t *render.Text, r *audit.Report) error {
 	if s.Left > 0 {
 		counts += fmt.Sprintf("; %d more are not listed", s.Left)
 	}
-	sections := []render.Section{{Label: "harden", Items: harden}, {Label: "programs", Items: []string{counts}},
-		{Label: "JIT memory", Items: memory(&r.Memory)}}
-	var why, unread []string
-	for i := range programs {
-		p := &programs[i]
-		if j := p.At2.Jump; j != nil && len(why) < 20 {
-			why = append(why, fmt.Sprintf("%s: the jump from slot %d to %d would need %d, the limit is %d; %s", p.Title(), j.From, j.To, j.Need, j.Limit, p.At2.Why))
-		}
-		if w := cmp.Or(p.Unread, unsure(p.At2)); w != "" && len(unread) < 20 {
-			unread = append(unread, p.Title()+": "+w)
-		}
-	}
-	if len(why) > 0 {
-		sections = append(sections, render.Section{Label: "broken", Items: why})
-	}
-	// There is always something that cannot be seen.
-	sections = append(sections, render.Section{Label: "not seen", Items: append(unread, r.Unseen...)})
-	return t.Page(s.Sentence, sections)
+	return counts
 }
 
 func unsure(f audit.Fate) string {
