@@ -107,8 +107,7 @@ const maxPrograms = 1 << 18
 func Run(ctx context.Context, p *node.Profile) (*Report, error) {
 	r := &Report{Schema: Schema, Time: time.Now(), Release: p.Release, Programs: []Program{}}
 	if v, ok := p.Sysctl("net.core.bpf_jit_harden"); ok {
-		h := int(v)
-		r.Harden = &h
+		r.Harden = new(int(v))
 	}
 	if _, _, err := nextID(cmdProgGetNextID, 0); err != nil {
 		if errors.Is(err, unix.EPERM) {

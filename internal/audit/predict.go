@@ -110,44 +110,43 @@ type code struct {
 // examine finds functions and blinding in a dump.
 func examine(d *dump, machine string) code {
 	c := code{insns: d.insns, number: int(max(d.nrFuncLens, 1)), jited: d.jitedLen > 0}
-	yes, no := true, false
 	switch {
 	case d.refused:
-		c.blinded = &yes
+		c.blinded = new(true)
 		return c
 	case !c.jited:
-		c.blinded = &no // the kernel undoes it when it falls back
+		c.blinded = new(false) // the kernel undoes it when it falls back
 	case hasBlinded(d.insns):
-		c.blinded, c.visible = &yes, true
+		c.blinded, c.visible = new(true), true
 	case c.number > 1:
 		// Up to 6.18 its functions were blinded as copies, and the whole is shown as it was before.
 		if machine == "x86_64" && d.code != nil {
-			found := hasBlindedCode(d.code)
-			c.blinded = &found
+			c.blinded = new(hasBlindedCode(d.code))
 		}
-	case growth(d.insns) > 0:
-		c.blinded = &no
+	case hasConstants(d.insns):
+		c.blinded = new(false)
 	}
 	c.functions = split(d.insns, d.starts, c.number)
 	return c
 }
 
-func growth(prog []insn.Instruction) int {
-	n := 0
+// hasConstants reports whether blinding would change anything.
+func hasConstants(prog []insn.Instruction) bool {
 	for i := range prog {
-		n += blinding.Width(prog, i, blinding.Kernel{}) - 1
+		if blinding.Width(prog, i, blinding.Kernel{}) > 1 {
+			return true
+		}
 	}
-	return n
+	return false
 }
 
 // hasBlinded looks for what blinding leaves: a constant is moved into the scratch register and XORed with another one. No other
 // pass of the kernel does that. The scratch register is 11, and 12 on 7.2.
 func hasBlinded(prog []insn.Instruction) bool {
-	const move, xor = insn.OpMOV, insn.OpXOR
 	for i := 1; i < len(prog); i++ {
 		a, b := prog[i-1], prog[i]
 		if a.Dst >= insn.RegAX && a.Dst == b.Dst && a.IsALU() && b.IsALU() && a.IsImmediate() && b.IsImmediate() &&
-			a.Op() == move && b.Op() == xor && a.Class() == b.Class() {
+			a.Op() == insn.OpMOV && b.Op() == insn.OpXOR && a.Class() == b.Class() {
 			return true
 		}
 	}
@@ -216,26 +215,24 @@ func split(prog []insn.Instruction, starts []int, number int) []insn.Function {
 
 // harden2 is the fate of a program when every program is blinded.
 func harden2(c code, k kernel) Fate {
-	yes, no := true, false
 	switch {
 	case k.jitOff:
-		return Fate{Outcome: NotJITed, Blinded: &no, Why: "net.core.bpf_jit_enable is 0: nothing is compiled, and so nothing is blinded"}
+		return Fate{Outcome: NotJITed, Blinded: new(false), Why: "net.core.bpf_jit_enable is 0: nothing is compiled, and so nothing is blinded"}
 	case c.insns == nil && c.blinded != nil && *c.blinded:
-		return Fate{Outcome: JITed, Blinded: &yes, Why: "it is blinded already, and the kernel does not show the code of blinded programs here (kernel.kptr_restrict, CAP_SYSLOG): by how much it fits is not known"}
+		return Fate{Outcome: JITed, Blinded: new(true), Why: "it is blinded already, and the kernel does not show the code of blinded programs here (kernel.kptr_restrict, CAP_SYSLOG): by how much it fits is not known"}
 	case c.insns == nil:
 		return Fate{Outcome: Unknown, Why: "the kernel does not show its code"}
 	case c.visible:
-		m := margin(c.insns)
-		return Fate{Outcome: JITed, Blinded: &yes, Margin: &m, After: len(c.insns), Why: "it is blinded already"}
+		return Fate{Outcome: JITed, Blinded: new(true), Margin: new(margin(c.insns)), After: len(c.insns), Why: "it is blinded already"}
 	}
 	v, err := blinding.CheckFunctions(c.insns, c.functions, k.blinding)
 	if err != nil {
 		return Fate{Outcome: Unknown, Why: err.Error()}
 	}
-	f := Fate{Outcome: JITed, Blinded: &yes, Margin: &v.Margin, After: v.After, Time: v.Time()}
+	f := Fate{Outcome: JITed, Blinded: new(true), Margin: &v.Margin, After: v.After, Time: v.Time()}
 	if v.Fits {
 		if !c.jited {
-			f.Outcome, f.Blinded, f.Why = NotJITed, &no, "it is not compiled now either, for another reason than blinding: hardening changes nothing"
+			f.Outcome, f.Blinded, f.Why = NotJITed, new(false), "it is not compiled now either, for another reason than blinding: hardening changes nothing"
 		}
 		return f
 	}
@@ -244,7 +241,7 @@ func harden2(c code, k kernel) Fate {
 		f.Outcome, f.Why = Miscompiled, "a backward jump wraps: the kernel compiles it without a word, and it jumps to the wrong place"
 		return f
 	}
-	f.Blinded = &no
+	f.Blinded = new(false)
 	f.Outcome, f.Why = c.unblindable(k)
 	return f
 }
@@ -325,23 +322,20 @@ func harden1(c code, at2 Fate, loader rights, k kernel) Fate {
 	if k.jitOff {
 		return at2
 	}
-	yes, no := true, false
 	now := NotJITed
 	if c.jited {
 		now = JITed
 	}
 	switch loader {
 	case privileged:
-		why := "its loader needs the capability that spares it"
-		if c.jited || at2.Outcome != NotJITed || at2.Jump == nil {
-			return Fate{Outcome: now, Blinded: &no, Why: why}
+		if at2.Outcome == NotJITed && at2.Jump != nil {
+			now = JITed // if it was left to the interpreter, then because of blinding
 		}
-		// It was left to the interpreter because of blinding, and would not be any more.
-		return Fate{Outcome: JITed, Blinded: &no, Why: why}
+		return Fate{Outcome: now, Blinded: new(false), Why: "its loader needs the capability that spares it"}
 	case unprivileged:
 		f := at2
 		if f.Outcome == JITed {
-			f.Blinded = &yes
+			f.Blinded = new(true)
 		}
 		return f
 	}
