@@ -17,6 +17,7 @@ const (
 	offLogLevel        = 24
 	offLogSize         = 28
 	offLogBuf          = 32
+	offProgFlags       = 44
 	offProgName        = 48
 	offProgIfindex     = 64
 	offAttachType      = 68
@@ -46,19 +47,15 @@ const (
 // attr is the attributes of a load, zero beyond what was submitted.
 type attr [attrSize]byte
 
-func (a *attr) u32(off int) uint32         { return binary.NativeEndian.Uint32(a[off:]) }
-func (a *attr) u64(off int) uint64         { return binary.NativeEndian.Uint64(a[off:]) }
-func (a *attr) putU32(off int, v uint32)   { binary.NativeEndian.PutUint32(a[off:], v) }
-func (a *attr) putU64(off int, v uint64)   { binary.NativeEndian.PutUint64(a[off:], v) }
-func (a *attr) zero(off, end int) bool     { return len(bytes.TrimLeft(a[off:end], "\x00")) == 0 }
-func (a *attr) fd(off int) int             { return int(int32(a.u32(off))) }
-func (a *attr) has(off int, size int) bool { return off+4 <= size }
+func (a *attr) u32(off int) uint32       { return binary.NativeEndian.Uint32(a[off:]) }
+func (a *attr) u64(off int) uint64       { return binary.NativeEndian.Uint64(a[off:]) }
+func (a *attr) putU32(off int, v uint32) { binary.NativeEndian.PutUint32(a[off:], v) }
+func (a *attr) putU64(off int, v uint64) { binary.NativeEndian.PutUint64(a[off:], v) }
+func (a *attr) zero(off, end int) bool   { return len(bytes.TrimLeft(a[off:end], "\x00")) == 0 }
+func (a *attr) fd(off int) int           { return int(int32(a.u32(off))) }
 
 // name is the program's name, as far as it goes.
 func (a *attr) name() string {
-	b := a[offProgName : offProgName+16]
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		b = b[:i]
-	}
+	b, _, _ := bytes.Cut(a[offProgName:offProgName+16], []byte{0})
 	return string(b)
 }

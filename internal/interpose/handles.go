@@ -95,29 +95,27 @@ func identify(fd int) (ident, error) {
 	if err != nil {
 		return ident{}, err
 	}
-	var info [8]uint32
-	if err := infoByFD(fd, name, &info); err != nil {
-		return ident{}, err
-	}
+	var is ident
+	at := 1 // where the id is, in words
 	switch name {
 	case "anon_inode:bpf-map":
-		if info[0] > newestMap {
-			return ident{}, fmt.Errorf("a map of type %d", info[0])
-		}
-		return ident{kind: mapKind, id: info[1]}, nil
+		is.kind = mapKind
 	case "anon_inode:bpf-prog":
-		return ident{kind: progKind, id: info[1]}, nil
-	}
-	return ident{kind: btfKind, id: info[3]}, nil // after the pointer and its size
-}
-
-func infoByFD(fd int, name string, info *[8]uint32) error {
-	switch name {
-	case "anon_inode:bpf-map", "anon_inode:bpf-prog", "anon_inode:btf":
+		is.kind = progKind
+	case "anon_inode:btf":
+		is.kind, at = btfKind, 3 // after the pointer and its size
 	default:
-		return fmt.Errorf("%s is no object of BPF", name)
+		return ident{}, fmt.Errorf("%s is no object of BPF", name)
 	}
-	return objInfo(fd, info)
+	var info [8]uint32
+	if err := objInfo(fd, &info); err != nil {
+		return ident{}, err
+	}
+	if is.kind == mapKind && info[0] > newestMap {
+		return ident{}, fmt.Errorf("a map of type %d", info[0])
+	}
+	is.id = info[at]
+	return is, nil
 }
 
 // objInfo reads the first 32 bytes of struct bpf_map_info, bpf_prog_info or bpf_btf_info.

@@ -29,6 +29,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
@@ -338,7 +339,7 @@ func (p *Proxy) give(n *notification, s *snapshot, o *outcome) error {
 		if err := s.memory.write(s.attr.u64(offLogBuf), o.log); err != nil {
 			return err
 		}
-		if o.trueSize != 0 && s.attr.has(offLogTrueSize, s.size) {
+		if o.trueSize != 0 && s.size >= offLogTrueSize+4 {
 			var b attr
 			b.putU32(0, o.trueSize)
 			if err := s.memory.write(n.attr+offLogTrueSize, b[:4]); err != nil {
@@ -387,9 +388,6 @@ func olderThan(major, minor int) bool {
 	if unix.Uname(&u) != nil {
 		return false
 	}
-	var a, b int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b); err != nil {
-		return false
-	}
-	return a < major || a == major && b < minor
+	v, ok := node.ParseKernel(unix.ByteSliceToString(u.Release[:]))
+	return ok && v.Before(major, minor)
 }

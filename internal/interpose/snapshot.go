@@ -25,7 +25,7 @@ const (
 	maxLog     = 64 << 20
 	maxRecord  = 64   // bytes; today's are 8, 16 and 16
 	maxFDArray = 1024 // entries
-	license    = 128  // bytes, as the kernel reads them
+	maxLicense = 128  // bytes, as the kernel reads them
 )
 
 // snapshot is one load as the thread submitted it. It is read once; what the thread, or others who share its memory, change later has no
@@ -134,13 +134,8 @@ func understood(a *attr) bool {
 	const tokenFlag = 1 << 16
 	return a.u32(offProgIfindex) == 0 && // a device of the thread's network namespace
 		a.zero(offSignature, attrSize) && // signed
-		a.u32(offTokenFD) == 0 && progFlags(a)&tokenFlag == 0 && // a token stands for a user namespace
+		a.u32(offTokenFD) == 0 && a.u32(offProgFlags)&tokenFlag == 0 && // a token stands for a user namespace
 		a.u32(offLogSize) <= maxLog
-}
-
-func progFlags(a *attr) uint32 {
-	const offProgFlags = 44
-	return a.u32(offProgFlags)
 }
 
 // weight is what a load costs us in memory, in slots of a program.
@@ -173,7 +168,7 @@ func readProgram(n *notification, a *attr, known *snapshot) (*snapshot, bool) {
 func (s *snapshot) readRest() error {
 	a := &s.attr
 	var err error
-	if s.license, err = s.memory.text(a.u64(offLicense), license); err != nil {
+	if s.license, err = s.memory.text(a.u64(offLicense), maxLicense); err != nil {
 		return err
 	}
 	for _, r := range []struct {
