@@ -234,8 +234,12 @@ func (c *candidate) unjited(a *attempt) error {
 	at := attemptOf(c.spec, c.code)
 	at.Outcome = load.LoadedNotJITed
 	at.Jump = jumpOf(at, c.prediction.Verdict)
+	err := fmt.Errorf("load program: program %s: %w", c.repair.Program, ErrNotJITed)
+	if a.closed != nil {
+		err = fmt.Errorf("%w; and no window in the hardening: %w", err, a.closed)
+	}
 	return c.with(&Error{
-		Err:       fmt.Errorf("load program: program %s: %w", c.repair.Program, ErrNotJITed),
+		Err:       err,
 		Diagnosis: explain.Explain(at, profile()),
 	}, a)
 }

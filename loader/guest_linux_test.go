@@ -176,6 +176,36 @@ func TestGuestTighter(t *testing.T) {
 	qt.Check(t, qt.Matches(e.Diagnosis.Rule, "BLIND00[123]"))
 	qt.Check(t, qt.Equals(e.Program, spec.Name))
 	t.Logf("%+v", err)
+
+	// A window in the hardening helps: the program is as it was, and is not blinded.
+	l = Loader{Limits: []int{widest}, HardenWindow: true, Report: func(r Repair) { repair = r }}
+	prog, err = l.NewProgramWithOptions(spec, silent)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsFalse(uncompiled(prog)))
+	qt.Check(t, qt.DeepEquals(run(t, prog, p.Seed), right))
+	prog.Close()
+	qt.Assert(t, qt.Not(qt.IsNil(repair.Window)))
+	qt.Check(t, qt.IsTrue(repair.Window.Open > 0))
+	qt.Check(t, qt.HasLen(repair.Window.Others, 0))
+	qt.Check(t, qt.Equals(repair.Islands, 0))
+	qt.Check(t, qt.Equals(sysctl("bpf_jit_harden"), 2))
+	t.Logf("open for %s", repair.Window.Open)
+
+	// Where none can be opened the loader fares as without, and says so.
+	const file = "/proc/sys/net/core/bpf_jit_harden"
+	qt.Assert(t, qt.IsNil(unix.Mount(file, file, "", unix.MS_BIND, "")))
+	defer unix.Unmount(file, 0)
+	qt.Assert(t, qt.IsNil(unix.Mount("", file, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")))
+	if prog, err = l.NewProgramWithOptions(spec, silent); err == nil {
+		qt.Check(t, qt.IsTrue(uncompiled(prog)))
+		prog.Close()
+		l.RequireJIT = true
+		_, err = l.NewProgramWithOptions(spec, silent)
+	}
+	qt.Assert(t, qt.ErrorAs(err, &e))
+	qt.Check(t, qt.Matches(e.Diagnosis.Rule, "BLIND00[123]"))
+	qt.Check(t, qt.ErrorIs(err, unix.EROFS))
+	t.Logf("%v", err)
 }
 
 // TestGuestObject loads an ELF object with a map, functions, CO-RE and line

@@ -5,6 +5,7 @@
 package loader
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
@@ -25,3 +26,11 @@ func sysctl(string) int               { return -1 }
 func profile() *node.Profile          { return nil }
 func thisKernel() blinding.Kernel     { return blinding.Kernel{} }
 func uncompiled(p *ebpf.Program) bool { return false }
+
+// Guard must be the first call of main in programs that set
+// [Loader.HardenWindow].
+func Guard() {}
+
+func around(func() (map[string]*ebpf.Program, error)) (*Window, error) {
+	return nil, errors.ErrUnsupported
+}

@@ -126,42 +126,55 @@ type attempt struct {
 	candidates []*candidate
 	kernel     blinding.Kernel
 	loads      int
+	closed     error // why no harden window opened
 }
 
-// load loads programs by means of one of cilium/ebpf's functions, which may be
-// called several times and then is told what to load instead of what the spec
-// has. It returns the programs that are there afterwards, and a function that
-// closes all that it has made.
-func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load func(rewritten) (map[string]*ebpf.Program, func(), error)) error {
+// source is one of cilium/ebpf's functions. It may be called several times, and
+// is told what to load instead of what the spec has. It returns the programs
+// that are there afterwards, and a function that closes all that it has made.
+type source func(rewritten) (programs map[string]*ebpf.Program, drop func(), err error)
+
+// load loads programs.
+func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load source) error {
 	a := &attempt{l: l, specs: specs}
 	if err := a.prepare(); err != nil {
 		return err
 	}
 	for {
-		changed := make(rewritten)
-		for _, c := range a.candidates {
-			if c.result != nil {
-				changed[c.name] = c.code.apply(c.spec.Instructions, c.result)
+		programs, drop, err := load(a.changed())
+		if err != nil && isBlinding(err) {
+			blamed := a.blamed(err)
+			if !l.Off && a.retry(blamed, true) {
+				a.loads++
+				continue
+			}
+			if l.HardenWindow && len(blamed) > 0 {
+				a.loads++
+				programs, drop, err = a.inWindow(load, blamed, err)
 			}
 		}
-		programs, drop, err := load(changed)
 		if err != nil {
-			if !isBlinding(err) || l.Off || !a.retry(a.blamed(err), true) {
-				return a.explain(err)
-			}
-			a.loads++
-			continue
+			return a.explain(err)
 		}
-		var bad []*candidate
-		for _, c := range a.candidates {
-			if p := programs[c.name]; p != nil && !c.hopeless && uncompiled(p) {
-				bad = append(bad, c)
-			}
-		}
-		if !l.Off && a.retry(bad, false) && !(l.RequireJIT && slices.ContainsFunc(bad, func(c *candidate) bool { return c.hopeless })) {
+		bad := a.uncompiled(programs)
+		if !l.Off && a.retry(bad, false) && !((l.RequireJIT || l.HardenWindow) && slices.ContainsFunc(bad, func(c *candidate) bool { return c.hopeless })) {
 			drop()
 			a.loads++
 			continue
+		}
+		if l.HardenWindow && len(bad) > 0 && a.closed == nil {
+			drop()
+			a.loads++
+			if programs, drop, err = a.inWindow(load, bad, nil); err != nil {
+				if a.closed == nil {
+					return a.explain(err)
+				}
+				for _, c := range bad {
+					c.hopeless = true // as it was, and interpreted
+				}
+				continue
+			}
+			bad = a.uncompiled(programs)
 		}
 		if l.RequireJIT {
 			if c := a.interpreted(programs, bad); c != nil {
@@ -172,6 +185,66 @@ func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load func(rewritten) (
 		a.done(programs)
 		return nil
 	}
+}
+
+// changed is what is loaded instead of what the specs have.
+func (a *attempt) changed() rewritten {
+	changed := make(rewritten)
+	for _, c := range a.candidates {
+		if c.result != nil {
+			changed[c.name] = c.code.apply(c.spec.Instructions, c.result)
+		}
+	}
+	return changed
+}
+
+// uncompiled are the candidates that were loaded and not compiled, but for those
+// that are known to be hopeless.
+func (a *attempt) uncompiled(programs map[string]*ebpf.Program) []*candidate {
+	var bad []*candidate
+	for _, c := range a.candidates {
+		if p := programs[c.name]; p != nil && !c.hopeless && uncompiled(p) {
+			bad = append(bad, c)
+		}
+	}
+	return bad
+}
+
+// inWindow loads with hardening at 1, where nothing of a privileged loader is
+// blinded: everything is loaded as it is, but for programs that would be compiled
+// wrongly should others write the sysctl. cause is the error without a window,
+// which it returns where there is none: a.closed says why.
+func (a *attempt) inWindow(load source, bad []*candidate, cause error) (programs map[string]*ebpf.Program, drop func(), err error) {
+	changed := make(rewritten)
+	for _, c := range a.candidates {
+		if c.wraps && c.result != nil {
+			changed[c.name] = c.code.apply(c.spec.Instructions, c.result)
+		}
+	}
+	window, err := around(func() (map[string]*ebpf.Program, error) {
+		programs, drop, err = load(changed)
+		return programs, err
+	})
+	switch {
+	case err == nil:
+	case drop != nil: // the window did not close
+		drop()
+		return nil, nil, err
+	case window.Open == 0: // it did not open
+		a.closed = err
+		return nil, nil, fmt.Errorf("%w; and no window in the hardening: %w", cmp.Or(cause, ErrNotJITed), err)
+	default:
+		return nil, nil, err
+	}
+	for _, c := range a.candidates {
+		if !c.wraps {
+			c.result = nil
+		}
+	}
+	for _, c := range bad {
+		c.repair.Window, c.hopeless = window, false
+	}
+	return programs, drop, nil
 }
 
 // interpreted is a program that the kernel has not compiled, nil when there is
@@ -340,10 +413,10 @@ func (a *attempt) named(err error) (string, bool) {
 // done remembers and reports.
 func (a *attempt) done(programs map[string]*ebpf.Program) {
 	for _, c := range a.candidates {
-		if c.result == nil || programs[c.name] == nil {
+		if c.result == nil && c.repair.Window == nil || programs[c.name] == nil {
 			continue
 		}
-		if !c.hopeless {
+		if c.repair.Window == nil && !c.hopeless {
 			a.l.memory.learn(c.content, c.repair.Limit)
 		}
 		if a.l.Report != nil {

@@ -25,6 +25,8 @@
 package loader
 
 import (
+	"time"
+
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/cilium/ebpf"
 )
@@ -50,8 +52,18 @@ type Loader struct {
 	// hardening is to keep out. By default such a program is returned, as
 	// cilium/ebpf does.
 	RequireJIT bool
-	// Report, unless nil, is told of each program that was rewritten and then
-	// loaded, before the call that loads it returns.
+	// HardenWindow lets a program that blinding breaks and rewriting does not
+	// help load while net.core.bpf_jit_harden is 1 instead of 2, and never 0:
+	// at 1 the programs of loaders without CAP_BPF (5.10: CAP_SYS_ADMIN) are
+	// blinded still. It is put back right after the load, whatever dies, by a
+	// process of the same executable: see [Guard]. Until then the programs that
+	// other privileged processes load are not blinded either: [Window] names
+	// them. It is for programs that write the sysctl around their loads today;
+	// nothing is written that is not 2. Needs CAP_SYS_ADMIN in the first
+	// namespaces. Windows take turns on the whole machine.
+	HardenWindow bool
+	// Report, unless nil, is told of each program that was rewritten, or needed
+	// a window, and then loaded, before the call that loads it returns.
 	Report func(Repair)
 
 	memory memory
@@ -69,6 +81,16 @@ type Repair struct {
 	// Islands and Added are as in rewrite.Result.
 	Islands, Added int
 	Before, After  blinding.Verdict
+	// Window is nil for a program that was loaded with hardening on.
+	Window *Window
+}
+
+// Window is the time in which net.core.bpf_jit_harden was 1 for a load.
+type Window struct {
+	Open time.Duration
+	// Others are the programs that other processes loaded meanwhile, by id:
+	// they may not be blinded.
+	Others []uint32
 }
 
 // standard is behind the functions of the package. What it learns it keeps as

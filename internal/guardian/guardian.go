@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -31,6 +32,12 @@ var ErrLower = errors.New("refuse to lower net.core.bpf_jit_harden")
 
 // ErrNotTwo is returned when the sysctl that is to be lowered from 2 is not 2.
 var ErrNotTwo = errors.New("net.core.bpf_jit_harden is not 2")
+
+// ErrNoMain is returned when Main was not called: the executable, started as a guardian, would not know that it is one.
+var ErrNoMain = errors.New("guardian.Main was not called at the start of main")
+
+// mainCalled is set by Main.
+var mainCalled atomic.Bool
 
 // paths are the files of one guarded sysctl; tests have their own.
 type paths struct{ sysctl, lock, state string }
@@ -108,6 +115,9 @@ const standBy = -1
 func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if !mainCalled.Load() {
+		return nil, ErrNoMain
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{Argv0, strconv.Itoa(to), p.sysctl, p.lock, p.state}

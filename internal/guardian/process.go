@@ -21,6 +21,7 @@ import (
 // Main guards, and ends the process, if the executable was started as a guardian (by RaiseHarden); otherwise it returns at once. It
 // belongs at the very start of main, and of TestMain in packages that raise the sysctl.
 func Main() {
+	mainCalled.Store(true)
 	if len(os.Args) != 5 || os.Args[0] != Argv0 {
 		return
 	}
