@@ -35,10 +35,9 @@ func Main() {
 
 // child has two kinds of rights: its loader thread those of the recorded loader, the others ours.
 type child struct {
-	loader  chan func()
-	maps    []int
-	btf     int
-	cleared uint64 // see answer.Lacks
+	loader chan func()
+	maps   []int
+	btf    int
 }
 
 func runChild() error {

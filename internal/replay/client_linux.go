@@ -52,9 +52,6 @@ func start(ctx context.Context, s *setup, timeout time.Duration) (*client, *answ
 		return nil, nil, fmt.Errorf("start a child: %w", err)
 	}
 	a, err := c.ask(ctx, s, timeout)
-	if err == nil && a.Error != "" {
-		err = refuse("cannot %s", a.Error)
-	}
 	if err != nil {
 		c.close()
 		return nil, nil, err
@@ -62,15 +59,8 @@ func start(ctx context.Context, s *setup, timeout time.Duration) (*client, *answ
 	return c, a, nil
 }
 
-func (c *client) try(ctx context.Context, t *trial, timeout time.Duration) (*answer, error) {
-	a, err := c.ask(ctx, t, timeout)
-	if err == nil && a.Error != "" {
-		err = refuse("cannot %s", a.Error)
-	}
-	return a, err
-}
-
-// ask sends a message and waits for the answer. A child that takes too long is killed.
+// ask sends a message and waits for the answer. A child that takes too long is killed. The error is a *verdict for that, and for what
+// the child could not do.
 func (c *client) ask(ctx context.Context, message any, timeout time.Duration) (*answer, error) {
 	type reply struct {
 		answer
@@ -93,6 +83,9 @@ func (c *client) ask(ctx context.Context, message any, timeout time.Duration) (*
 				return nil, err
 			}
 			return nil, fmt.Errorf("talk to the child: %w: %s", r.error, bytes.TrimSpace(c.stderr.Bytes()))
+		}
+		if r.answer.Error != "" {
+			return nil, refuse("cannot %s", r.answer.Error)
 		}
 		return &r.answer, nil
 	case <-ctx.Done():

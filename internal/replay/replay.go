@@ -90,7 +90,7 @@ func prove(ctx context.Context, a *load.Attempt, o *Options, r *load.Replay) err
 	uncompiled := notCompiled(a)
 	t := p.trial
 	t.Insns, t.Log = insn.Encode(p.prog), !uncompiled
-	answer, err := c.try(ctx, &t, o.Timeout)
+	answer, err := c.ask(ctx, &t, o.Timeout)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func prove(ctx context.Context, a *load.Attempt, o *Options, r *load.Replay) err
 		r.Verdict, r.Why = load.ReplayNotReproduced, fmt.Sprintf("it fails in the same way here, and with %s it %s", islands(r.Repaired.Islands), ends(r.Repaired))
 	default:
 		// Once more as it was: what failed for want of memory may load by now, with islands or without.
-		again, err := c.try(ctx, &t, o.Timeout)
+		again, err := c.ask(ctx, &t, o.Timeout)
 		if err != nil {
 			return err
 		}
@@ -191,7 +191,7 @@ func repair(ctx context.Context, c *client, p *plan, o *Options) (*load.Trial, e
 		for i := range t.Refs {
 			t.Refs[i].Slot = res.New[t.Refs[i].Slot]
 		}
-		a, err := c.try(ctx, &t, o.Timeout)
+		a, err := c.ask(ctx, &t, o.Timeout)
 		if err != nil {
 			return last, err
 		}
