@@ -11,10 +11,10 @@ trap 'rm -rf "$copy"' EXIT
 cp -a . "$copy/tree"
 cd "$copy/tree"
 find . -name '*_bpfel.o' -o -name '*_bpfel.go' | xargs rm -f
-go generate ./internal/capture
+go generate ./internal/capture ./httpprobe/sources
 cd - >/dev/null
 status=0
-for f in $(find internal -name '*_bpfel.o' -o -name '*_bpfel.go'); do
+for f in $(find internal httpprobe -name '*_bpfel.o' -o -name '*_bpfel.go'); do
 	if ! cmp -s "$f" "$copy/tree/$f"; then
 		echo "check-generated: $f is not what its source gives with $(clang --version | head -1); run: make generate" >&2
 		status=1

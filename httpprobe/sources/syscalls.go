@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sources
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/internal/tracefs"
+)
+
+// calls are the system calls that are watched, with one of their fields: all fields lie as far from where they are expected as it does.
+var calls = []struct{ name, first string }{
+	{"read", "fd"}, {"readv", "fd"}, {"recvfrom", "fd"}, {"recvmsg", "fd"}, {"recvmmsg", "fd"},
+	{"write", "fd"}, {"writev", "fd"}, {"sendto", "fd"}, {"sendmsg", "fd"}, {"sendmmsg", "fd"},
+	{"sendfile64", "out_fd"}, {"splice", "fd_in"},
+}
+
+// Where the kernel has the fields, but for real-time kernels that have more in front.
+const (
+	firstArg    = 16
+	returnValue = 16
+)
+
+var stateFields = map[string]uint32{"skaddr": 8, "oldstate": 16, "newstate": 20, "sport": 24, "dport": 26, "protocol": 30}
+
+// Syscalls watches the system calls that carry bytes through stream sockets of 64-bit processes: text that is written to a file or a
+// terminal is not looked at. Needs kernel BTF, and CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN; lockdown=confidentiality refuses it. What
+// goes by io_uring is not seen, but leaves a gap. A load that fails is a *loader.Error.
+func Syscalls(opts Options) (*Source, error) {
+	s, err := openSyscalls(opts)
+	if err != nil {
+		return nil, fmt.Errorf("watch system calls: %w", err)
+	}
+	return s, nil
+}
+
+type syscallStream struct {
+	*ring
+	attached []tracefs.Attached
+}
+
+func openSyscalls(opts Options) (*Source, error) {
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
+	spec, err := loadSyscalls()
+	if err != nil {
+		return nil, err
+	}
+	if err := opts.configure(spec); err != nil {
+		return nil, err
+	}
+	dir, err := tracefs.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	hooks, err := findHooks(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, port := range opts.Ports {
+		spec.Maps["ports"].Contents = append(spec.Maps["ports"].Contents, ebpf.MapKV{Key: port, Value: uint8(1)})
+	}
+	if err := setVariables(spec, map[string]any{
+		"cfg_shift": hooks.shift, "cfg_state_shift": hooks.stateShift, "cfg_ports": flag(len(opts.Ports) > 0),
+	}); err != nil {
+		return nil, err
+	}
+	coll, programs, err := opts.load(spec)
+	if err != nil {
+		return nil, err
+	}
+	stream := &syscallStream{}
+	if err := opts.fillCgroups(coll); err != nil {
+		coll.Close()
+		return nil, err
+	}
+	if stream.ring, err = newRing(event.Syscalls, coll); err != nil {
+		coll.Close()
+		return nil, err
+	}
+	for _, h := range hooks.list {
+		a, err := h.event.Attach(coll.Programs[h.program].FD())
+		if err != nil {
+			return nil, errors.Join(err, stream.close())
+		}
+		stream.attached = append(stream.attached, a)
+	}
+	return &Source{name: "syscalls", programs: programs, stream: stream}, nil
+}
+
+func (s *syscallStream) close() error {
+	return errors.Join(closeAll(s.attached), s.ring.close())
+}
+
+func (s *syscallStream) mute(c event.Conn) error {
+	if c.Source != event.Syscalls {
+		return nil
+	}
+	if err := s.coll.Maps["mutes"].Put(c.ID, c.Born); err != nil {
+		return fmt.Errorf("mute connection: %w", err)
+	}
+	return nil
+}
+
+type hook struct {
+	event   tracefs.Event
+	program string
+}
+
+// hooks are the events with their programs, in the order in which they are to be attached: the ends of calls before their beginnings, or a
+// call might stay open.
+type hooks struct {
+	list              []hook
+	shift, stateShift uint32
+}
+
+func findHooks(dir tracefs.Dir) (hooks, error) {
+	var h hooks
+	state, err := dir.Event("sock", "inet_sock_set_state")
+	if err != nil {
+		return h, err
+	}
+	if h.stateShift, err = shiftOf(state, stateFields); err != nil {
+		return h, err
+	}
+	var exits, enters []hook
+	for i, c := range calls {
+		enter, err := dir.Event("syscalls", "sys_enter_"+c.name)
+		if err != nil {
+			return h, explainMissing(err)
+		}
+		exit, err := dir.Event("syscalls", "sys_exit_"+c.name)
+		if err != nil {
+			return h, explainMissing(err)
+		}
+		shift, err := shiftOf(enter, map[string]uint32{c.first: firstArg})
+		if err != nil {
+			return h, err
+		}
+		exitShift, err := shiftOf(exit, map[string]uint32{"ret": returnValue})
+		if err != nil {
+			return h, err
+		}
+		if i == 0 {
+			h.shift = shift
+		}
+		if shift != h.shift || exitShift != h.shift {
+			return h, fmt.Errorf("read events: the fields of %s lie elsewhere than those of %s", c.name, calls[0].name)
+		}
+		program := "exit_call"
+		if c.name == "recvmmsg" || c.name == "sendmmsg" {
+			program = "exit_messages"
+		}
+		exits = append(exits, hook{exit, program})
+		enters = append(enters, hook{enter, "enter_" + c.name})
+	}
+	h.list = slices.Concat([]hook{{state, "set_state"}}, exits, enters)
+	return h, nil
+}
+
+func explainMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: a kernel without CONFIG_FTRACE_SYSCALLS", err)
+	}
+	return err
+}
+
+// shiftOf is by how many bytes all of some fields lie behind where they are expected.
+func shiftOf(e tracefs.Event, want map[string]uint32) (uint32, error) {
+	shift, first := uint32(0), true
+	for name, at := range want {
+		got, err := e.Offset(name)
+		if err != nil {
+			return 0, err
+		}
+		if got < at || got > at+64 || !first && got-at != shift {
+			return 0, fmt.Errorf("read event %s/%s: its field %s lies at %d, which no known kernel has", e.Group, e.Name, name, got)
+		}
+		shift, first = got-at, false
+	}
+	return shift, nil
+}

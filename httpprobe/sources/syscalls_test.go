@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sources
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+)
+
+func testSyscalls(t *testing.T) {
+	start := time.Now()
+	s, err := Syscalls(Options{PIDs: own()})
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer s.Close()
+	t.Logf("up in %v", time.Since(start))
+	for _, p := range s.Programs() {
+		qt.Check(t, qt.IsTrue(p.JITed), qt.Commentf(p.Name))
+		qt.Check(t, qt.IsFalse(p.Repaired))
+	}
+	c := collect(t, s)
+	tapes := &tapes{ends: map[end]*taped{}}
+	url, cl := serve(t, tapes), client(tapes)
+	for _, n := range []int{0, 5, 500, 3000, 100_000} {
+		get(t, cl, fmt.Sprintf("%s/%d", url, n), 200)
+	}
+	get(t, cl, url+"/nothing", 404)
+	cl.CloseIdleConnections()
+	time.Sleep(100 * time.Millisecond)
+	c.stop()
+
+	got := flows(t, c.events)
+	qt.Check(t, qt.HasLen(got, 4))
+	for k, f := range got {
+		qt.Check(t, qt.IsTrue(f.fresh), qt.Commentf("%+v", k))
+		qt.Check(t, qt.Equals(f.gaps, 0))
+		p := tapes.ends[k.end]
+		qt.Assert(t, qt.IsNotNil(p))
+		n := compare(t, p, k.dir, f)
+		t.Logf("%+v: %d bytes, %d captured", k.end, len(f.bytes), n)
+		qt.Check(t, qt.IsTrue(n >= min(len(f.bytes), 1024)))
+	}
+	ends := map[event.Kind]int{}
+	for _, e := range c.events {
+		if e.Kind != event.Data {
+			ends[e.Kind]++
+			continue
+		}
+		qt.Check(t, qt.Not(qt.Equals(e.TID, 0)))
+		qt.Check(t, qt.Equals(e.Conn.Source, event.Syscalls))
+	}
+	qt.Check(t, qt.Equals(ends[event.Close], 2))
+	qt.Check(t, qt.IsTrue(ends[event.Shut] >= 2))
+	loss, err := s.Loss()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(loss, event.Loss{}))
+}
+
+func TestHostSyscalls(t *testing.T) { testSyscalls(t) }
