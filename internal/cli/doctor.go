@@ -132,7 +132,7 @@ func examine() *report {
 		needs = append(needs, need{unix.CAP_SYS_RESOURCE, "to raise RLIMIT_MEMLOCK (before 5.11)"})
 	}
 	for _, n := range needs {
-		r.Capabilities = append(r.Capabilities, capCheck{privilege.Name(n.bit), have&(1<<n.bit) != 0, n.what})
+		r.Capabilities = append(r.Capabilities, capCheck{node.Capability(n.bit), have&(1<<n.bit) != 0, n.what})
 	}
 	r.Advice = r.advise()
 	return r

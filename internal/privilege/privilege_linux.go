@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Name returns the name of a capability.
-func Name(c int) string { return node.Capability(c) }
-
 // Effective returns the effective capabilities of the calling thread, one bit each.
 func Effective() (uint64, error) {
 	var data [2]unix.CapUserData
@@ -47,7 +44,7 @@ func Drop(keep ...int) error {
 				break
 			}
 			if errno != 0 {
-				return fmt.Errorf("drop %s from the bounding set: %w", Name(c), errno)
+				return fmt.Errorf("drop %s from the bounding set: %w", node.Capability(c), errno)
 			}
 		}
 	}

@@ -94,9 +94,3 @@ func TestDrop(t *testing.T) {
 	}
 	qt.Assert(t, qt.IsTrue(threads >= 3*4))
 }
-
-func TestName(t *testing.T) {
-	qt.Assert(t, qt.Equals(Name(unix.CAP_SYS_ADMIN), "CAP_SYS_ADMIN"))
-	qt.Assert(t, qt.Equals(Name(unix.CAP_CHECKPOINT_RESTORE), "CAP_CHECKPOINT_RESTORE"))
-	qt.Assert(t, qt.Equals(Name(63), "CAP_63"))
-}
