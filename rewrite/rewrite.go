@@ -116,9 +116,6 @@ func rewrite(prog []insn.Instruction, o Options) (*Result, error) {
 	if functions == nil {
 		functions = insn.Functions(prog)
 	}
-	if err := covers(functions, len(prog)); err != nil {
-		return nil, err
-	}
 	before, err := blinding.CheckFunctions(prog, functions, o.Kernel)
 	if err != nil {
 		return nil, err
@@ -139,22 +136,6 @@ func rewrite(prog []insn.Instruction, o Options) (*Result, error) {
 		return nil, err
 	}
 	return r, nil
-}
-
-// covers checks that the functions are in order, not empty, and leave no slot
-// out.
-func covers(functions []insn.Function, n int) error {
-	end := 0
-	for _, f := range functions {
-		if f.Start != end || f.End <= f.Start {
-			return fmt.Errorf("function %d..%d does not follow what ends at slot %d", f.Start, f.End, end)
-		}
-		end = f.End
-	}
-	if end != n {
-		return fmt.Errorf("the functions end at slot %d of %d", end, n)
-	}
-	return nil
 }
 
 // editor holds the original and the plan for it.
