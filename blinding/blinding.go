@@ -223,20 +223,6 @@ func check(prog []insn.Instruction, functions []insn.Function, k Kernel, limit i
 	return c.check()
 }
 
-// Jumps returns every 16-bit jump of the program with the offset that it needs
-// after blinding, in order. Errors are those of [Check].
-func Jumps(prog []insn.Instruction, k Kernel) ([]Jump, error) {
-	c, err := newCode(prog, insn.Functions(prog), nil, k, MaxOffset+1)
-	if err != nil {
-		return nil, err
-	}
-	var list []Jump
-	if err := c.jumps(func(j Jump) { list = append(list, j) }); err != nil {
-		return nil, err
-	}
-	return list, nil
-}
-
 // Bits of an entry of a widths table.
 const (
 	widthMask = 0x07 // the width, where nothing but the opcode decides

@@ -135,9 +135,6 @@ func NewReader(r io.Reader) (*Reader, error) {
 // Header returns the header of the trace.
 func (r *Reader) Header() Header { return r.header }
 
-// Records returns how many records were read, the header included.
-func (r *Reader) Records() int { return r.n }
-
 // Next returns the next record, and io.EOF after the End record. A trace that stops before its End gives an error
 // that wraps ErrTruncated, anything else that is wrong an error with the number of the record. Every later call
 // returns the same error.
