@@ -108,8 +108,6 @@ func play(c *trace.Call, list []ex) {
 
 // req is the request that most tests make.
 type req struct {
-	kind     load.Kind
-	cmd      uint32
 	typ      uint32
 	name     string
 	insns    []insn.Instruction

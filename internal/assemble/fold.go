@@ -93,7 +93,6 @@ type fold struct {
 	noSpace bool // the kernel said that the buffer of that log was too small
 	said    []string
 	insn    int // where do_check failed, -1 when not seen
-	why     []string
 }
 
 // add makes c the last call, and returns by how many bytes more or less is held than before, the pieces of c included.

@@ -226,8 +226,6 @@ func TestHost(t *testing.T) {
 	run(t, "", o)
 }
 
-var backends = []string{"fentry", "kprobe", "tracepoint", "tp_btf"}
-
 // TestKernels runs what any machine can run, and last what needs sysctls that would spoil the rest. By fentry: what the other backends
 // make of the same loads is corpus's matter, and that of the long tests.
 func TestKernels(t *testing.T) {
