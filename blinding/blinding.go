@@ -61,6 +61,11 @@ func ForVersion(major, minor int) Kernel {
 	return k
 }
 
+// AnyKernel is the kernel that a program must survive to survive them all, from
+// 5.10 to 7.2 on x86-64 and arm64: all that some kernel blinds is blinded, and
+// jumps wrap.
+func AnyKernel() Kernel { return Kernel{StoreProbeMem32: true, Scratch: insn.RegAX + 1} }
+
 func (k Kernel) scratch() uint8 {
 	if k.Scratch == 0 {
 		return insn.RegAX

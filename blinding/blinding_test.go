@@ -209,6 +209,21 @@ func TestForVersion(t *testing.T) {
 	qt.Check(t, qt.Equals(ForVersion(8, 0), Kernel{WholeProgram: true, RangeCheck: true, StoreProbeMem32: true, Scratch: 12}))
 }
 
+// TestAnyKernel: no instruction of a program, whose registers are below 12, grows more on a release.
+func TestAnyKernel(t *testing.T) {
+	qt.Check(t, qt.IsFalse(AnyKernel().RangeCheck))
+	for _, k := range []Kernel{ForVersion(6, 18), ForVersion(7, 1), ForVersion(7, 2)} {
+		for code := range 256 {
+			for reg := range uint8(12) {
+				prog := []insn.Instruction{{Code: uint8(code), Dst: reg, Imm: 1}}
+				if most, n := Width(prog, 0, AnyKernel()), Width(prog, 0, k); n > most {
+					t.Errorf("%+v: code %#x of r%d: %d, not more than %d", k, code, reg, n, most)
+				}
+			}
+		}
+	}
+}
+
 // A program of the largest size that the kernel takes, a third of it jumps.
 func BenchmarkCheckMillion(b *testing.B) {
 	prog := make([]insn.Instruction, 0, 1_000_000)

@@ -116,9 +116,6 @@ type Settings struct {
 	Kernel     blinding.Kernel
 }
 
-// Any is the kernel that a program must survive to survive them all, on x86-64 and arm64: jumps wrap, and stores to arenas grow.
-var Any = blinding.Kernel{StoreProbeMem32: true, Scratch: insn.RegAX + 1}
-
 // maxLinked bounds what all programs of one object are together, with the functions that they share. The largest real objects
 // have some hundred thousand instructions.
 const maxLinked = 50_000_000

@@ -85,12 +85,12 @@ TestHTTPOnThisKernel loads each of them hardened and compares (with BPFWHY_HOST_
 // both checks the one program of an object, and of what fix makes of it.
 func both(t *testing.T, path string) (before Program, islands int, after Program) {
 	t.Helper()
-	settings := Settings{Harden: 2, Kernel: Any}
+	settings := Settings{Harden: 2, Kernel: blinding.AnyKernel()}
 	o, err := object.ReadFile(path)
 	qt.Assert(t, qt.IsNil(err))
 	was, err := Programs(o, settings)
 	qt.Assert(t, qt.IsNil(err))
-	f, err := o.Fix(object.FixOptions{Kernel: Any})
+	f, err := o.Fix(object.FixOptions{Kernel: blinding.AnyKernel()})
 	qt.Assert(t, qt.IsNil(err))
 	is, err := Programs(f.Object, settings)
 	qt.Assert(t, qt.IsNil(err))
@@ -121,7 +121,7 @@ func TestHTTPOnThisKernel(t *testing.T) {
 		p, _, _ := both(t, path)
 		o, err := object.ReadFile(path)
 		qt.Assert(t, qt.IsNil(err))
-		f, err := o.Fix(object.FixOptions{Kernel: Any})
+		f, err := o.Fix(object.FixOptions{Kernel: blinding.AnyKernel()})
 		qt.Assert(t, qt.IsNil(err))
 		original, err := os.ReadFile(path)
 		qt.Assert(t, qt.IsNil(err))
@@ -186,7 +186,7 @@ func TestFile(t *testing.T) {
 	qt.Assert(t, qt.Equals(o.Error, err.Error()))
 	qt.Assert(t, qt.IsNotNil(o.Programs))
 
-	o, err = File(folder+"/small.o", Settings{Harden: 2, Kernel: Any})
+	o, err = File(folder+"/small.o", Settings{Harden: 2, Kernel: blinding.AnyKernel()})
 	qt.Assert(t, qt.IsNil(err))
 	r := Report{Objects: []Object{o, {Error: "x"}}, Summary: Summary{Skipped: 3}}
 	r.Count()

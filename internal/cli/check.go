@@ -124,7 +124,7 @@ func outcome(r *check.Report) error {
 var release = regexp.MustCompile(`^([1-9][0-9]?)\.([0-9]{1,3})$`)
 
 func (o checkOptions) settings() (check.Settings, error) {
-	s := check.Settings{KernelName: "any", Kernel: check.Any}
+	s := check.Settings{KernelName: "any", Kernel: blinding.AnyKernel()}
 	harden, err := strconv.Atoi(o.harden)
 	if err != nil || harden < 0 || harden > 2 {
 		return s, fmt.Errorf("--harden %s: not 0, 1 or 2", o.harden)

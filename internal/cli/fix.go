@@ -66,12 +66,12 @@ func fix(o fixOptions) error {
 	if err != nil {
 		return fmt.Errorf("fix %s: %w", o.input, err)
 	}
-	settings := check.Settings{Harden: 2, Kernel: check.Any}
+	settings := check.Settings{Harden: 2, Kernel: blinding.AnyKernel()}
 	before, err := check.Programs(in, settings)
 	if err != nil {
 		return fmt.Errorf("fix %s: %w", o.input, err)
 	}
-	fixed, err := in.Fix(object.FixOptions{Kernel: check.Any, Limit: o.limit, Gotol: o.gotol})
+	fixed, err := in.Fix(object.FixOptions{Kernel: blinding.AnyKernel(), Limit: o.limit, Gotol: o.gotol})
 	if err != nil {
 		return fmt.Errorf("fix %s: %w", o.input, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/rewrite"
@@ -115,7 +116,7 @@ func (p *Proxy) find(s *snapshot, h handles, key [32]byte) outcome {
 	hopeless := true
 	for _, limit := range p.options.limits {
 		// The verdict on the result is a proof; that the kernel compiles it is found out below.
-		r, err := rewrite.Rewrite(s.insns, rewrite.Options{Kernel: kernel, Limit: limit})
+		r, err := rewrite.Rewrite(s.insns, rewrite.Options{Kernel: blinding.AnyKernel(), Limit: limit})
 		if err != nil {
 			break
 		}

@@ -53,9 +53,6 @@ type reference struct {
 	fd   int
 }
 
-// kernel is one that blinds all that some kernel blinds, and wraps jumps where some kernel does.
-var kernel = blinding.Kernel{StoreProbeMem32: true, Scratch: insn.RegAX + 1}
-
 // memory is that of the thread.
 type memory struct{ tid int }
 
@@ -156,7 +153,7 @@ func readProgram(n *notification, a *attr, known *snapshot) (*snapshot, bool) {
 		s.prediction = known.prediction
 		return s, true
 	}
-	s.prediction, err = blinding.Predict(s.insns, insn.Functions(s.insns), kernel,
+	s.prediction, err = blinding.Predict(s.insns, insn.Functions(s.insns), blinding.AnyKernel(),
 		blinding.Source{Type: assemble.ProgramType(a.u32(offProgType))})
 	if err != nil || s.prediction.Fate == blinding.Loads {
 		return nil, false
