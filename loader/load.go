@@ -30,9 +30,6 @@ var ErrNotJITed = errors.New("the kernel does not compile the program after cons
 // much they grow: nothing is asked about them.
 const shortest = 3000
 
-// widths are the limits to choose from, see Loader.Limits.
-var widths = []int{rewrite.DefaultLimit, 30000, 26000, 20000, 14000, 8000, 4000}
-
 // rewritten are the instructions of the programs that are not loaded as they
 // are, by name.
 type rewritten map[string]asm.Instructions
@@ -311,12 +308,13 @@ func (a *attempt) limits(c *candidate) []int {
 	if a.l.Limits != nil {
 		return slices.Clone(a.l.Limits)
 	}
-	for n, limit := range widths {
+	all := rewrite.Limits()
+	for n, limit := range all {
 		if r, err := c.rewrite(a, limit); err == nil && r.Changed() && c.safe(a, r, blinding.Loads) {
-			return slices.Clone(widths[n:])
+			return all[n:]
 		}
 	}
-	return slices.Clone(widths)
+	return all
 }
 
 func (c *candidate) rewrite(a *attempt, limit int) (*rewrite.Result, error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/randprog"
+	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
@@ -337,7 +338,7 @@ func (c *tally) repair(t testing.TB, tr *trial) {
 	if !long() && tr.Seed%4 > 0 && l.Limits == nil {
 		// As it was seen a moment ago: no need to let it fail again.
 		if code, err := codeOf(tr.spec.Instructions); err == nil {
-			l.memory.learn(code.content(tr.spec.Type), widths[0])
+			l.memory.learn(code.content(tr.spec.Type), rewrite.DefaultLimit)
 		}
 	}
 	prog, err := l.NewProgramWithOptions(tr.spec, ebpf.ProgramOptions{LogDisabled: true})

@@ -25,6 +25,14 @@ import (
 // a jump and its target before it is blinded.
 const DefaultLimit = 32600
 
+// Limits returns limits to try one after the other, widest first, until the
+// result is good: how much the verifier adds is only estimated.
+func Limits() []int { return []int{DefaultLimit, 30000, 26000, 20000, 14000, 8000, 4000} }
+
+// FewLimits is Limits for those who load each result to find out whether it is
+// good, at a price for the program's loader.
+func FewLimits() []int { return []int{DefaultLimit, 30000, 24000, 16000} }
+
 // MinLimit is the smallest limit that [Rewrite] takes.
 const MinLimit = 16
 

@@ -50,9 +50,6 @@ func (o *outcome) close() {
 	}
 }
 
-// limits are tried one after the other: how much the verifier adds to the code before it is blinded is only estimated.
-var limits = [...]int{rewrite.DefaultLimit, 30_000, 24_000, 16_000}
-
 // load loads a suspect as its thread would, and repaired when blinding broke it.
 func (p *Proxy) load(s *snapshot, h handles) (o outcome) {
 	began := time.Now()

@@ -30,6 +30,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
+	"github.com/bpfwhy/bpfwhy/rewrite"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
@@ -77,14 +78,14 @@ type Options struct {
 	// a moment (package hardenwindow).
 	Window *hardenwindow.Options
 
-	limits []int // nil: the usual ones
+	limits []int // nil: rewrite.FewLimits
 }
 
 // Start answers the loads that arrive at the listener, of which it becomes the owner, from now on. pid is the process that sent it. The error says in words for people why nothing can be repaired; the process
 // that sent the listener is of no use then, because nobody answers its loads.
 func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 	if o.limits == nil {
-		o.limits = limits[:]
+		o.limits = rewrite.FewLimits()
 	}
 	p := &Proxy{
 		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, options: o, done: make(chan struct{}),

@@ -25,9 +25,6 @@ type FixOptions struct {
 	Gotol bool
 }
 
-// limits are tried in this order.
-var limits = []int{rewrite.DefaultLimit, 30000, 26000, 20000, 14000, 8000, 4000}
-
 // Fixed is an object whose functions survive constant blinding.
 type Fixed struct {
 	// Bytes are the object, those of the original when nothing had to change.
@@ -196,7 +193,7 @@ func (o *Object) rewrite(c *code, f *Function, options FixOptions, source blindi
 	}
 	var best *rewrite.Result
 	limit := 0
-	for _, how.Limit = range limits {
+	for _, how.Limit = range rewrite.Limits() {
 		r, err := rewrite.Rewrite(body, how)
 		switch {
 		case err != nil && best != nil:

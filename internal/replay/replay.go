@@ -37,9 +37,6 @@ type Options struct {
 	Timeout time.Duration
 }
 
-// What a repaired program may keep, tightest last: the verifier lets a program grow before it is blinded.
-var limits = [...]int{rewrite.DefaultLimit, 30000, 24000, 16000}
-
 const errNotSupp = 524
 
 // ErrStuck says that the kernel did not stop loading a program when it was told to.
@@ -169,7 +166,7 @@ func repair(ctx context.Context, c *client, p *plan, o *Options) (*load.Trial, e
 	var last *load.Trial
 	var tried []insn.Instruction
 	k := kernel(o.Here)
-	for _, limit := range limits {
+	for _, limit := range rewrite.FewLimits() {
 		res, err := rewrite.Rewrite(p.prog, rewrite.Options{Kernel: k, Limit: limit})
 		if err != nil {
 			return last, refuse("%v", err)
