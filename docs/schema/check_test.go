@@ -6,15 +6,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
-	"reflect"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/bpfwhy/bpfwhy/internal/check"
 	"github.com/bpfwhy/bpfwhy/internal/render"
 	"github.com/go-quicktest/qt"
-	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -83,21 +79,6 @@ func TestCheckFields(t *testing.T) {
 		"jump": check.Jump{}, "source": check.Source{}}
 	qt.Assert(t, qt.Equals(len(root.Defs), len(tests)))
 	for name, v := range tests {
-		var fields, required, properties []string
-		for f := range structFields(reflect.TypeOf(v)) {
-			key, rest, _ := strings.Cut(f.Tag.Get("json"), ",")
-			fields = append(fields, key)
-			if !strings.Contains(rest, "omitempty") {
-				required = append(required, key)
-			}
-		}
-		for p := range root.Defs[name].Properties {
-			properties = append(properties, p)
-		}
-		slices.Sort(fields)
-		slices.Sort(properties)
-		slices.Sort(required)
-		qt.Check(t, qt.Equals(cmp.Diff(properties, fields), ""), qt.Commentf("%s", name))
-		qt.Check(t, qt.Equals(cmp.Diff(slices.Sorted(slices.Values(root.Defs[name].Required)), required), ""), qt.Commentf("required of %s", name))
+		sameFields(t, name, root.Defs[name], v)
 	}
 }

@@ -6,9 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
-	"reflect"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +14,6 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/render"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/go-quicktest/qt"
-	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -145,7 +141,7 @@ func spoilt(doc map[string]any, required []string) []map[string]any {
 	return out
 }
 
-// everyField: each struct has exactly the properties of its definition, and what is always written is required.
+// everyField compares a report and its parts with their definitions.
 func everyField(t *testing.T, name string, root any, types map[string]any) {
 	t.Helper()
 	b, err := os.ReadFile(name + ".schema.json")
@@ -155,46 +151,13 @@ func everyField(t *testing.T, name string, root any, types map[string]any) {
 		Defs map[string]object `json:"$defs"`
 	}
 	qt.Assert(t, qt.IsNil(json.Unmarshal(b, &schema)))
-	check := func(what string, o object, v any) {
-		var fields, required []string
-		for _, f := range flat(reflect.TypeOf(v)) {
-			key, rest, _ := strings.Cut(f.Tag.Get("json"), ",")
-			fields = append(fields, key)
-			if !strings.Contains(rest, "omitempty") {
-				required = append(required, key)
-			}
-		}
-		properties := []string{}
-		for p := range o.Properties {
-			properties = append(properties, p)
-		}
-		slices.Sort(fields)
-		slices.Sort(properties)
-		slices.Sort(required)
-		qt.Check(t, qt.Equals(cmp.Diff(properties, fields), ""), qt.Commentf("%s of %s", what, name))
-		qt.Check(t, qt.Equals(cmp.Diff(slices.Sorted(slices.Values(o.Required)), required), ""), qt.Commentf("required of %s of %s", what, name))
-	}
-	check("the document", schema.object, root)
+	sameFields(t, name, schema.object, root)
 	for def, o := range schema.Defs {
 		if len(o.Properties) == 0 {
 			continue // a plain value
 		}
 		if v, ok := types[def]; qt.Check(t, qt.IsTrue(ok), qt.Commentf("definition %s of %s has no type", def, name)) {
-			check(def, o, v)
+			sameFields(t, def+" of "+name, o, v)
 		}
 	}
-}
-
-// flat lists the exported fields, those of embedded structs among them.
-func flat(t reflect.Type) []reflect.StructField {
-	var out []reflect.StructField
-	for f := range structFields(t) {
-		switch {
-		case f.Anonymous:
-			out = append(out, flat(f.Type)...)
-		case f.IsExported():
-			out = append(out, f)
-		}
-	}
-	return out
 }

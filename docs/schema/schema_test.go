@@ -6,6 +6,7 @@ package schema
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -154,38 +155,42 @@ func TestEveryField(t *testing.T) {
 		}
 	}
 	root.Defs["attempt"], tests["attempt"] = root.object, load.Attempt{}
+	delete(root.Defs["attempt"].Properties, "demo") // beside the attempt, by the demo alone
 	for name, v := range tests {
-		var fields, required, properties []string
-		for f := range structFields(reflect.TypeOf(v)) {
-			key, rest, _ := strings.Cut(f.Tag.Get("json"), ",")
-			if key == "-" {
-				continue
-			}
-			fields = append(fields, key)
-			if !strings.Contains(rest, "omitempty") {
-				required = append(required, key)
-			}
-		}
-		for p := range root.Defs[name].Properties {
-			if p != "demo" { // beside the attempt, by the demo alone
-				properties = append(properties, p)
-			}
-		}
-		slices.Sort(fields)
-		slices.Sort(properties)
-		slices.Sort(required)
-		want := slices.Sorted(slices.Values(root.Defs[name].Required))
-		qt.Check(t, qt.Equals(cmp.Diff(properties, fields), ""), qt.Commentf("%s", name))
-		qt.Check(t, qt.Equals(cmp.Diff(want, required), ""), qt.Commentf("required of %s", name))
+		sameFields(t, name, root.Defs[name], v)
 	}
 }
 
-func structFields(t reflect.Type) func(func(reflect.StructField) bool) {
-	return func(yield func(reflect.StructField) bool) {
-		for i := range t.NumField() {
-			if !yield(t.Field(i)) {
-				return
-			}
+// sameFields: a struct has exactly the properties of its definition, and what is always written is required.
+func sameFields(t *testing.T, name string, o object, v any) {
+	t.Helper()
+	var fields, required []string
+	for _, f := range flat(reflect.TypeOf(v)) {
+		key, rest, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if key == "-" {
+			continue
+		}
+		fields = append(fields, key)
+		if !strings.Contains(rest, "omitempty") {
+			required = append(required, key)
 		}
 	}
+	slices.Sort(fields)
+	slices.Sort(required)
+	qt.Check(t, qt.Equals(cmp.Diff(slices.Sorted(maps.Keys(o.Properties)), fields), ""), qt.Commentf("%s", name))
+	qt.Check(t, qt.Equals(cmp.Diff(slices.Sorted(slices.Values(o.Required)), required), ""), qt.Commentf("required of %s", name))
+}
+
+// flat lists the exported fields, those of embedded structs among them.
+func flat(t reflect.Type) []reflect.StructField {
+	var out []reflect.StructField
+	for f := range t.Fields() {
+		switch {
+		case f.Anonymous:
+			out = append(out, flat(f.Type)...)
+		case f.IsExported():
+			out = append(out, f)
+		}
+	}
+	return out
 }
