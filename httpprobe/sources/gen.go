@@ -6,3 +6,4 @@ package sources
 // the sources give (clang 14, Debian bookworm).
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package sources -target amd64 -cc clang -no-global-types -cflags "-O2 -g -mcpu=v2 -Wall -Werror" -type event -type losses syscalls bpf/syscalls.bpf.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package sources -target amd64 -cc clang -no-global-types -cflags "-O2 -g -mcpu=v2 -Wall -Werror" packets bpf/packets.bpf.c

@@ -62,4 +62,3 @@ func testSyscalls(t *testing.T) {
 	qt.Check(t, qt.Equals(loss, event.Loss{}))
 }
 
-func TestHostSyscalls(t *testing.T) { testSyscalls(t) }

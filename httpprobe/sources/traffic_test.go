@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 )
@@ -204,3 +205,9 @@ func compare(t testing.TB, p *taped, dir event.Direction, f *flow) (captured int
 }
 
 func own() []int { return []int{os.Getpid()} }
+
+func monotonic() uint64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return uint64(ts.Nano())
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sources
+
+import (
+	"os"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+)
+
+// TestKernels runs all on each kernel, hardened.
+func TestKernels(t *testing.T) {
+	vmtest.Run(t, "^TestGuest", vm.Machine{Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}})
+}
+
+// guest is for tests that everything on a kernel of the lab is hardened for.
+func guest(t *testing.T) string {
+	kernel := vmtest.Guest(t)
+	b, err := os.ReadFile("/proc/sys/net/core/bpf_jit_harden")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(string(b), "2\n"))
+	return kernel
+}
+
+func TestGuestSyscalls(t *testing.T) {
+	guest(t)
+	testSyscalls(t)
+}
+
+func TestGuestPackets(t *testing.T) {
+	guest(t)
+	testPackets(t)
+}

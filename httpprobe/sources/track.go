@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sources
+
+import (
+	"hash/maphash"
+	"net/netip"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+)
+
+// tracker makes events of segments: it knows the connections, which end of them is the local one, and where their streams are. Of the
+// segments that come again or late it tells all the same: Pos says so.
+type tracker struct {
+	conns map[pair]*tracked
+	byID  map[uint64]*tracked // of two with one ID, either
+	seed  maphash.Seed
+	max   int
+	// isLocal reports whether an address is one of this machine, listens whether somebody here listens at it.
+	isLocal func(netip.Addr) bool
+	listens func(netip.AddrPort) bool
+	swept   uint64
+	mapFull uint64
+}
+
+// pair is a connection, its ends in order of address.
+type pair [2]netip.AddrPort
+
+type tracked struct {
+	id, born uint64
+	local    int // which of the pair
+	ways     [2]way
+	last     uint64 // ns
+	seen     bool   // has carried bytes
+	closed   bool
+	muted    bool
+}
+
+// way is what one end sends.
+type way struct {
+	known bool   // pos is at seq
+	fresh bool   // known from its SYN
+	first uint32 // the SYN's number
+	seq   uint32 // of the byte at pos
+	pos   uint64
+	shut  bool
+}
+
+const (
+	maxTracked = 1 << 16
+	second     = 1_000_000_000
+	closedFor  = 2 * second // segments may come late
+	idleFor    = 900 * second
+)
+
+func newTracker(isLocal func(netip.Addr) bool, listens func(netip.AddrPort) bool) *tracker {
+	return &tracker{
+		conns: map[pair]*tracked{}, byID: map[uint64]*tracked{}, seed: maphash.MakeSeed(), max: maxTracked, isLocal: isLocal, listens: listens,
+	}
+}
+
+func pairOf(a, b netip.AddrPort) (p pair, from int) {
+	if a.Compare(b) <= 0 {
+		return pair{a, b}, 0
+	}
+	return pair{b, a}, 1
+}
+
+// add calls f for what a segment tells. now is its time in ns.
+func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
+	p, from := pairOf(s.from, s.to)
+	c := t.conns[p]
+	syn := s.flags&tcpSYN != 0
+	if c != nil && syn && s.flags&tcpACK == 0 && c.ways[from].first != s.seq { // the ports are used again
+		t.end(c, p, now, f)
+		c = nil
+	}
+	if c == nil {
+		if !syn && s.length == 0 || s.flags&tcpRST != 0 {
+			return
+		}
+		if c = t.begin(p, from, s, now); c == nil {
+			return
+		}
+	}
+	c.last = now
+	if c.closed {
+		return
+	}
+	w := &c.ways[from]
+	seq := s.seq
+	if syn {
+		seq++
+		if !w.known {
+			*w = way{known: true, fresh: true, first: s.seq, seq: seq}
+		}
+	}
+	if !w.known {
+		w.known, w.seq = true, seq
+	}
+	at := int64(w.pos) + int64(int32(seq-w.seq))
+	if at < 0 { // older than all that is known
+		return
+	}
+	if s.length > 0 && s.flags&tcpRST == 0 {
+		c.seen = true
+		if !c.muted {
+			e := t.event(c, p, from, now)
+			e.Kind, e.Pos, e.Len, e.Data = event.Data, uint64(at), uint64(s.length), s.data
+			f(&e)
+		}
+	}
+	if end := uint64(at) + uint64(s.length); end > w.pos {
+		w.pos, w.seq = end, seq+uint32(s.length)
+	}
+	switch {
+	case s.flags&tcpRST != 0:
+		t.end(c, p, now, f)
+	case s.flags&tcpFIN != 0 && !w.shut:
+		w.shut = true
+		if c.seen && !c.muted {
+			e := t.event(c, p, from, now)
+			e.Kind, e.Pos = event.Shut, w.pos
+			f(&e)
+		}
+		if c.ways[1-from].shut {
+			t.end(c, p, now, f)
+		}
+	}
+}
+
+// begin follows a new connection, nil where there is no room.
+func (t *tracker) begin(p pair, from int, s *segment, now uint64) *tracked {
+	if now > t.swept+second {
+		t.sweep(now)
+	}
+	if len(t.conns) >= t.max {
+		t.mapFull++
+		return nil
+	}
+	var h maphash.Hash
+	h.SetSeed(t.seed)
+	for _, end := range p {
+		b := end.Addr().As16()
+		_, _ = h.Write(b[:])
+		_, _ = h.Write([]byte{byte(end.Port() >> 8), byte(end.Port())})
+	}
+	c := &tracked{id: h.Sum64(), born: now, local: t.localEnd(p, from, s), last: now}
+	t.conns[p], t.byID[c.id] = c, c
+	return c
+}
+
+// localEnd is the end that has an address of this machine. Where both have, as over the loopback, or neither, as what is passed on
+// to a container, it is the server: who is called, else who listens, else who has the lower port.
+func (t *tracker) localEnd(p pair, from int, s *segment) int {
+	if a, b := t.isLocal(p[0].Addr()), t.isLocal(p[1].Addr()); a != b {
+		if a {
+			return 0
+		}
+		return 1
+	}
+	if s.flags&tcpSYN != 0 {
+		if s.flags&tcpACK != 0 {
+			return from
+		}
+		return 1 - from
+	}
+	if a, b := t.listens(p[0]), t.listens(p[1]); a != b {
+		if a {
+			return 0
+		}
+		return 1
+	}
+	if p[0].Port() <= p[1].Port() {
+		return 0
+	}
+	return 1
+}
+
+func (t *tracker) event(c *tracked, p pair, from int, now uint64) event.Event {
+	dir := event.In
+	if from == c.local {
+		dir = event.Out
+	}
+	return event.Event{
+		Conn: event.Conn{Source: event.Packets, ID: c.id, Born: c.born}, Dir: dir, Fresh: c.ways[from].fresh, Time: now,
+		LocalPort: p[c.local].Port(), RemotePort: p[1-c.local].Port(),
+	}
+}
+
+// end tells the end of a connection. It is remembered for a while, so that late segments do not begin another one.
+func (t *tracker) end(c *tracked, p pair, now uint64, f func(*event.Event)) {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	if c.seen && !c.muted {
+		e := t.event(c, p, c.local, now)
+		e.Kind = event.Close
+		f(&e)
+	}
+}
+
+// sweep forgets connections that have ended or that nothing was heard of for long: who listens has limits of his own.
+func (t *tracker) sweep(now uint64) {
+	t.swept = now
+	for p, c := range t.conns {
+		if c.closed && now > c.last+closedFor || now > c.last+idleFor {
+			delete(t.conns, p)
+			delete(t.byID, c.id)
+		}
+	}
+}
+
+func (t *tracker) mute(m event.Conn) {
+	if c := t.byID[m.ID]; c != nil && c.born == m.Born {
+		c.muted = true
+	}
+}
