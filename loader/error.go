@@ -109,14 +109,8 @@ func diagnose(err error, spec *ebpf.ProgramSpec, c *code) error {
 	var errno syscall.Errno
 	isLoad := errors.As(err, &v) || strings.Contains(err.Error(), "load program")
 	if isLoad && errors.As(err, &errno) {
-		at := attemptOf(spec, c)
-		at.Outcome, at.Errno = load.Failed, int(errno)
+		at := failedAttempt(spec, c, errno, v)
 		at.Retries = 1 // cilium/ebpf asks again with a log
-		if v != nil {
-			at.Evidence.Log = strings.Join(v.Log, "\n")
-			at.VerifierLog = load.VerifierLog{Origin: load.LogLoader, Lines: v.Log}
-			at.Evidence.LogLevel = 1
-		}
 		e.Diagnosis = explain.Explain(at, profile())
 	}
 	if e.Diagnosis == nil || e.Diagnosis.Rule == explain.Unknown {
@@ -173,6 +167,18 @@ func attemptOf(spec *ebpf.ProgramSpec, c *code) *load.Attempt {
 	return at
 }
 
+// failedAttempt is attemptOf for a load that failed. v is nil where the verifier
+// said nothing.
+func failedAttempt(spec *ebpf.ProgramSpec, c *code, errno syscall.Errno, v *ebpf.VerifierError) *load.Attempt {
+	at := attemptOf(spec, c)
+	at.Outcome, at.Errno = load.Failed, int(errno)
+	if v != nil {
+		at.Evidence.Log, at.Evidence.LogLevel = strings.Join(v.Log, "\n"), 1
+		at.VerifierLog = load.VerifierLog{Origin: load.LogLoader, Lines: v.Log}
+	}
+	return at
+}
+
 // jumpOf describes the jump that blinding breaks.
 func jumpOf(at *load.Attempt, v blinding.Verdict) *load.Jump {
 	prog := at.Evidence.Insns
@@ -206,13 +212,9 @@ func (a *attempt) explain(err error) error {
 	if !isBlinding(err) || !errors.As(err, &errno) {
 		return c.with(diagnose(err, c.spec, c.code), a)
 	}
-	// The same as diagnose, and the jump.
-	at := attemptOf(c.spec, c.code)
-	at.Outcome, at.Errno = load.Failed, int(errno)
 	var v *ebpf.VerifierError
-	if errors.As(err, &v) {
-		at.Evidence.Log, at.Evidence.LogLevel = strings.Join(v.Log, "\n"), 1
-	}
+	errors.As(err, &v)
+	at := failedAttempt(c.spec, c.code, errno, v)
 	at.Jump = jumpOf(at, c.prediction.Verdict)
 	return c.with(&Error{Err: err, Diagnosis: explain.Explain(at, profile())}, a)
 }
