@@ -51,14 +51,11 @@ func attemptsOf(t *testing.T, b []byte, program string) []load.Attempt {
 	}
 }
 
-// TestGuestWatch: from the first line to the last on a kernel where everything can be hooked, with the capabilities given up
-// meanwhile; and the recording says the same.
-func TestGuestWatch(t *testing.T) {
-	vmtest.Guest(t)
-	recording := filepath.Join(t.TempDir(), "trace")
-	watch := bpfwhy("watch", "--json", "--failed", "--record", recording)
-	var stdout bytes.Buffer
-	watch.Stdout = &stdout
+// watching starts 'bpfwhy watch' on failures, and returns it once it watches. stop ends it, and returns what it said afterwards.
+func watching(t *testing.T, recording string, stdout io.Writer) (watch *exec.Cmd, stop func() string) {
+	t.Helper()
+	watch = bpfwhy("watch", "--json", "--failed", "--record", recording)
+	watch.Stdout = stdout
 	stderr, err := watch.StderrPipe()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(watch.Start()))
@@ -66,6 +63,32 @@ func TestGuestWatch(t *testing.T) {
 	ready, err := said.ReadString('\n')
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.StringContains(ready, "watching"))
+	return watch, func() string {
+		t.Helper()
+		qt.Assert(t, qt.IsNil(watch.Process.Signal(unix.SIGINT)))
+		rest, err := io.ReadAll(said)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(watch.Wait()), qt.Commentf("%s", rest))
+		return string(rest)
+	}
+}
+
+// runLoad makes the load of a patient in a process of its own.
+func runLoad(t *testing.T, name string) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", name)
+	cmd.Args[0] = "load"
+	out, err := cmd.CombinedOutput()
+	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
+}
+
+// TestGuestWatch: from the first line to the last on a kernel where everything can be hooked, with the capabilities given up
+// meanwhile; and the recording says the same.
+func TestGuestWatch(t *testing.T) {
+	vmtest.Guest(t)
+	recording := filepath.Join(t.TempDir(), "trace")
+	var stdout bytes.Buffer
+	watch, stop := watching(t, recording, &stdout)
 
 	const kept = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_KILL
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", watch.Process.Pid))
@@ -80,16 +103,10 @@ func TestGuestWatch(t *testing.T) {
 	}
 
 	for _, name := range []string{"null-map-value", "null-map-value-nolog"} {
-		cmd := exec.Command("/proc/self/exe", name)
-		cmd.Args[0] = "load"
-		out, err := cmd.CombinedOutput()
-		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
+		runLoad(t, name)
 	}
-	qt.Assert(t, qt.IsNil(watch.Process.Signal(unix.SIGINT)))
-	rest, err := io.ReadAll(said)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(watch.Wait()), qt.Commentf("%s", rest))
-	qt.Check(t, qt.StringContains(string(rest), "VER001 2"))
+	rest := stop()
+	qt.Check(t, qt.StringContains(rest, "VER001 2"))
 
 	attempts := attemptsOf(t, stdout.Bytes(), "null_map")
 	qt.Assert(t, qt.HasLen(attempts, 2), qt.Commentf("%s\n%s", stdout.Bytes(), rest))

@@ -3,10 +3,8 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +15,6 @@ import (
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 	"github.com/santhosh-tekuri/jsonschema/v6"
-	"golang.org/x/sys/unix"
 )
 
 const traces = "../demo/testdata/traces/"
@@ -31,23 +28,11 @@ func TestGuestProve(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.WriteFile(harden, []byte("2"), 0o644)))
 	t.Cleanup(func() { qt.Check(t, qt.IsNil(os.WriteFile(harden, old, 0o644))) })
 	recording := filepath.Join(t.TempDir(), "trace")
-	watch := bpfwhy("watch", "--json", "--failed", "--record", recording)
-	stderr, err := watch.StderrPipe()
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(watch.Start()))
-	said := bufio.NewReader(stderr)
-	_, err = said.ReadString('\n')
-	qt.Assert(t, qt.IsNil(err))
+	_, stop := watching(t, recording, nil)
 	for _, patient := range []string{"far-calls-elf", "no-capability", "null-map-value-nolog", "bad-map-fd"} {
-		cmd := exec.Command("/proc/self/exe", patient)
-		cmd.Args[0] = "load"
-		out, err := cmd.CombinedOutput()
-		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
+		runLoad(t, patient)
 	}
-	qt.Assert(t, qt.IsNil(watch.Process.Signal(unix.SIGINT)))
-	rest, err := io.ReadAll(said)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(watch.Wait()), qt.Commentf("%s", rest))
+	stop()
 
 	out, err := bpfwhy("explain", "--json", "--failed", "--prove", recording).Output()
 	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
