@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package http1
+
+import (
+	"bufio"
+	"bytes"
+	"net/http"
+	"strings"
+)
+
+// MaxHead is the longest head that is parsed, in bytes.
+const MaxHead = 16 << 10
+
+// What an exchange keeps of a request, in bytes.
+const (
+	maxMethod = 32 // a longer word is no method
+	maxPath   = 1024
+)
+
+// verdict says whether bytes begin something.
+type verdict uint8
+
+const (
+	no verdict = iota
+	undecided
+	yes
+)
+
+// requestLine looks at the start of a request: yes with the whole first line, undecided while all that is there may be one.
+func requestLine(b []byte) verdict {
+	i := 0
+	for i < len(b) && token(b[i]) {
+		if i++; i > maxMethod {
+			return no
+		}
+	}
+	if i == len(b) {
+		return undecided
+	}
+	if i == 0 || b[i] != ' ' {
+		return no
+	}
+	i++
+	target := i
+	for i < len(b) && b[i] > ' ' && b[i] != 0x7f {
+		i++
+	}
+	if i == len(b) {
+		return undecided
+	}
+	if i == target || b[i] != ' ' {
+		return no
+	}
+	return versionLine(b[i+1:], true)
+}
+
+// versionLine looks for "HTTP/1.x", which ends a request's line and starts a response's.
+func versionLine(b []byte, ends bool) verdict {
+	const version = "HTTP/1."
+	n := min(len(b), len(version))
+	if string(b[:n]) != version[:n] {
+		return no
+	}
+	b = b[n:]
+	switch {
+	case len(b) == 0:
+		return undecided
+	case b[0] < '0' || b[0] > '9':
+		return no
+	case len(b) == 1:
+		return undecided
+	}
+	b = b[1:]
+	if !ends {
+		if b[0] != ' ' {
+			return no
+		}
+		return yes
+	}
+	if b[0] == '\r' {
+		b = b[1:]
+	}
+	if len(b) == 0 {
+		return undecided
+	}
+	if b[0] != '\n' {
+		return no
+	}
+	return yes
+}
+
+// statusLine looks at the start of a response: yes with version and status.
+func statusLine(b []byte) (status int, v verdict) {
+	if v := versionLine(b, false); v != yes {
+		return 0, v
+	}
+	b = b[len("HTTP/1.1 "):]
+	for i := range 3 {
+		if i == len(b) {
+			return 0, undecided
+		}
+		if b[i] < '0' || b[i] > '9' {
+			return 0, no
+		}
+		status = status*10 + int(b[i]-'0')
+	}
+	switch {
+	case len(b) == 3:
+		return 0, undecided
+	case status < 100 || b[3] != ' ' && b[3] != '\r' && b[3] != '\n':
+		return 0, no
+	}
+	return status, yes
+}
+
+// preface looks for the first bytes of HTTP/2 (RFC 9113, section 3.4).
+func preface(b []byte) verdict {
+	const want = "PRI * HTTP/2.0\r\n"
+	n := min(len(b), len(want))
+	switch {
+	case string(b[:n]) != want[:n]:
+		return no
+	case n < len(want):
+		return undecided
+	}
+	return yes
+}
+
+// handshake looks for a TLS record with a handshake in it.
+func handshake(b []byte) verdict {
+	switch {
+	case b[0] != 22:
+		return no
+	case len(b) == 1:
+		return undecided
+	case b[1] != 3:
+		return no
+	}
+	return yes
+}
+
+// token reports the characters of which methods are made (RFC 9110, section 5.6.2).
+func token(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+// headEnd returns the length of the head with which b starts, the empty line included; 0 if it is not all there. The first from bytes
+// are known not to hold the end.
+func headEnd(b []byte, from int) int {
+	for i := max(0, from); ; {
+		j := bytes.IndexByte(b[i:], '\n')
+		if j < 0 {
+			return 0
+		}
+		i += j + 1
+		rest := b[i:]
+		if len(rest) > 0 && rest[0] == '\n' {
+			return i + 1
+		}
+		if len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n' {
+			return i + 2
+		}
+	}
+}
+
+// heads parses heads with net/http, which sees nothing but their bytes.
+type heads struct {
+	bytes  bytes.Reader
+	reader *bufio.Reader
+}
+
+func (h *heads) load(b []byte) *bufio.Reader {
+	h.bytes.Reset(b)
+	if h.reader == nil {
+		h.reader = bufio.NewReaderSize(&h.bytes, MaxHead+16)
+	} else {
+		h.reader.Reset(&h.bytes)
+	}
+	return h.reader
+}
+
+// clear overwrites what the reader's buffer keeps of a head: cookies and the like.
+func (h *heads) clear(n int) {
+	h.bytes.Reset(blank[:n])
+	h.reader.Reset(&h.bytes)
+	h.reader.Peek(n)
+}
+
+var blank [MaxHead]byte
+
+// leftover reports that net/http saw the head's end elsewhere than we did.
+func (h *heads) leftover() bool { return h.reader.Buffered()+h.bytes.Len() > 0 }
+
+func (h *heads) request(head []byte) (r request, b body, ok bool) {
+	req, err := http.ReadRequest(h.load(head))
+	defer h.clear(len(head))
+	if err != nil || h.leftover() || req.ProtoMajor != 1 || len(req.Method) > maxMethod {
+		return request{}, body{}, false
+	}
+	r = request{
+		method: strings.Clone(req.Method), path: cleanPath(req.Method, req.RequestURI), proto: protocol(req.ProtoMinor),
+		tunnel: req.Method == http.MethodConnect || req.Header.Get("Upgrade") != "",
+	}
+	switch {
+	case chunkedBody(req.TransferEncoding):
+		b.kind = byChunks
+	case req.ContentLength > 0:
+		b.kind, b.left = byLength, uint64(req.ContentLength)
+	}
+	return r, b, true
+}
+
+// response parses the head of a response to a request of that method.
+func (h *heads) response(head []byte, method string) (status int, b body, ok bool) {
+	res, err := http.ReadResponse(h.load(head), &http.Request{Method: method})
+	defer h.clear(len(head))
+	if err != nil || h.leftover() || res.ProtoMajor != 1 || res.StatusCode < 100 {
+		return 0, body{}, false
+	}
+	status = res.StatusCode
+	switch {
+	case method == http.MethodHead || status < 200 || status == http.StatusNoContent || status == http.StatusNotModified:
+	case method == http.MethodConnect && status < 300:
+	case chunkedBody(res.TransferEncoding):
+		b.kind = byChunks
+	case res.ContentLength > 0:
+		b.kind, b.left = byLength, uint64(res.ContentLength)
+	case res.ContentLength < 0:
+		b.kind = untilClose
+	}
+	return status, b, true
+}
+
+func chunkedBody(te []string) bool { return len(te) > 0 && te[0] == "chunked" }
+
+func protocol(minor int) string {
+	if minor == 0 {
+		return "HTTP/1.0"
+	}
+	return "HTTP/1.1"
+}
+
+// cleanPath keeps what may be kept of a request's target: no query, fragment or user information, no parameters of path segments (among
+// them the session identifiers of servlets). CONNECT keeps host and port.
+func cleanPath(method, target string) string {
+	if i := strings.IndexAny(target, "?#"); i >= 0 {
+		target = target[:i]
+	}
+	if i := strings.Index(target, "://"); i > 0 && target[0] != '/' {
+		if _, path, ok := strings.Cut(target[i+3:], "/"); ok {
+			target = "/" + path
+		} else {
+			target = "/"
+		}
+	} else if method == http.MethodConnect && !strings.HasPrefix(target, "/") {
+		target = target[strings.LastIndexByte(target, '@')+1:]
+	}
+	if strings.IndexByte(target, ';') >= 0 {
+		segments := strings.Split(target, "/")
+		for i, s := range segments {
+			segments[i], _, _ = strings.Cut(s, ";")
+		}
+		target = strings.Join(segments, "/")
+	}
+	// A copy: what was cut off would stay in memory with the rest.
+	return strings.Clone(target[:min(len(target), maxPath)])
+}
