@@ -163,8 +163,11 @@ func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load source) error {
 			drop()
 			a.loads++
 			if programs, drop, err = a.inWindow(load, bad, nil); err != nil {
-				if a.closed == nil {
+				switch {
+				case a.closed == nil:
 					return a.explain(err)
+				case l.RequireJIT:
+					return bad[0].unjited(a)
 				}
 				for _, c := range bad {
 					c.hopeless = true // as it was, and interpreted
@@ -239,7 +242,7 @@ func (a *attempt) inWindow(load source, bad []*candidate, cause error) (programs
 		}
 	}
 	for _, c := range bad {
-		c.repair.Window, c.hopeless = window, false
+		c.repair, c.hopeless = Repair{Program: c.repair.Program, Window: window}, false
 	}
 	return programs, drop, nil
 }
