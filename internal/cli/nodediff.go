@@ -272,38 +272,9 @@ func (d *nodeDiff) print(t *render.Text, traceFile string) error {
 	if len(d.Failures) == 0 {
 		return t.Page(traceFile+" holds no failure", nil)
 	}
-	for _, f := range d.Failures {
-		head := fmt.Sprintf("%s, %s", f.Rule, f.Title)
-		what := fmt.Sprintf("%s of %s", cmp.Or(f.Program, "(no name)"), f.Comm)
-		if f.Errno != 0 {
-			what += fmt.Sprintf(", errno %d", f.Errno)
-		}
-		if f.Count > 1 {
-			what += fmt.Sprintf(", %d times", f.Count)
-		}
-		sections := []render.Section{{Label: "failed", Items: []string{what + ", on A"}}}
-		var certain, maybe []string
-		for _, c := range f.By {
-			s := fmt.Sprintf("%s: A %s, B %s", c.Name, c.A, c.B)
-			if c.Because != "" {
-				s += "; " + c.Because
-			}
-			if c.Sure {
-				certain = append(certain, s)
-			} else {
-				maybe = append(maybe, s)
-			}
-		}
-		if len(certain) > 0 {
-			sections = append(sections, render.Section{Label: "because", Items: certain})
-		}
-		if len(maybe) > 0 {
-			sections = append(sections, render.Section{Label: "perhaps", Items: maybe})
-		}
-		if len(f.By) == 0 {
-			sections = append(sections, render.Section{Label: "because", Items: []string{"none of the differences explains it: as far as the profiles tell, it would fail on B too"}})
-		}
-		if err := t.Page(head, sections); err != nil {
+	for i := range d.Failures {
+		f := &d.Failures[i]
+		if err := t.Page(fmt.Sprintf("%s, %s", f.Rule, f.Title), f.sections()); err != nil {
 			return err
 		}
 	}
@@ -311,6 +282,40 @@ func (d *nodeDiff) print(t *render.Text, traceFile string) error {
 		return t.Page(fmt.Sprintf("%d failures of further kinds are left out", d.MoreFailures), nil)
 	}
 	return nil
+}
+
+// sections say what failed, and which differences explain it.
+func (f *nodeFailure) sections() []render.Section {
+	what := fmt.Sprintf("%s of %s", cmp.Or(f.Program, "(no name)"), f.Comm)
+	if f.Errno != 0 {
+		what += fmt.Sprintf(", errno %d", f.Errno)
+	}
+	if f.Count > 1 {
+		what += fmt.Sprintf(", %d times", f.Count)
+	}
+	sections := []render.Section{{Label: "failed", Items: []string{what + ", on A"}}}
+	var certain, maybe []string
+	for _, c := range f.By {
+		s := fmt.Sprintf("%s: A %s, B %s", c.Name, c.A, c.B)
+		if c.Because != "" {
+			s += "; " + c.Because
+		}
+		if c.Sure {
+			certain = append(certain, s)
+		} else {
+			maybe = append(maybe, s)
+		}
+	}
+	if len(f.By) == 0 {
+		certain = []string{"none of the differences explains it: as far as the profiles tell, it would fail on B too"}
+	}
+	if len(certain) > 0 {
+		sections = append(sections, render.Section{Label: "because", Items: certain})
+	}
+	if len(maybe) > 0 {
+		sections = append(sections, render.Section{Label: "perhaps", Items: maybe})
+	}
+	return sections
 }
 
 // rulesOnly leaves out the prefixes that stand for whole families.
