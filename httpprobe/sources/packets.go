@@ -59,7 +59,7 @@ func openPackets(opts Options) (*Source, error) {
 	for _, port := range opts.Ports {
 		spec.Maps["ports"].Contents = append(spec.Maps["ports"].Contents, ebpf.MapKV{Key: port, Value: uint8(1)})
 	}
-	coll, programs, err := opts.load(spec)
+	coll, programs, err := opts.load(spec, nil)
 	if err != nil {
 		return nil, err
 	}

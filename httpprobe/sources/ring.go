@@ -23,6 +23,9 @@ import (
 // lookInterval is how often Run looks into the ring when nobody wakes it.
 const lookInterval = 50 * time.Millisecond
 
+// twin ends the name of a program that runs where the one without it was left out.
+const twin = "_twin"
+
 // ring is the buffer between the programs and Run, and what both sources that have one share.
 type ring struct {
 	source event.Source
@@ -124,8 +127,15 @@ func (r *ring) loss() (event.Loss, error) {
 		l.MapFull += n.Map
 		l.ReadFault += n.Fault
 	}
-	for _, p := range r.coll.Programs {
-		l.Recursion += recursionMisses(p.FD())
+	for name, p := range r.coll.Programs {
+		if strings.HasSuffix(name, twin) {
+			continue
+		}
+		n := recursionMisses(p.FD())
+		if p := r.coll.Programs[name+twin]; p != nil && n > 0 {
+			n = min(n, recursionMisses(p.FD())) // lost is what both missed: never more than either did
+		}
+		l.Recursion += n
 	}
 	return l, nil
 }

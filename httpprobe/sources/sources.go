@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
@@ -111,8 +112,8 @@ func (o Options) ringBytes() uint32 {
 	return size
 }
 
-// load loads the programs of a source.
-func (o Options) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, []Program, error) {
+// load loads the programs of a source. kernel are the kernel's types, nil where the programs need none.
+func (o Options) load(spec *ebpf.CollectionSpec, kernel *btf.Spec) (*ebpf.Collection, []Program, error) {
 	_ = rlimit.RemoveMemlock() // only kernels before 5.11 need it, and they say so themselves at the load
 	l := o.Loader
 	if l == nil {
@@ -127,7 +128,7 @@ func (o Options) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, []Program, e
 		}
 	}
 	defer func() { l.Report = report }()
-	coll, err := l.NewCollection(spec)
+	coll, err := l.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -5,13 +5,17 @@ package sources
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/internal/tracefs"
+	"github.com/bpfwhy/bpfwhy/loader"
 )
 
 // calls are the system calls that are watched, with one of their fields: all fields lie as far from where they are expected as it does.
@@ -65,15 +69,24 @@ func openSyscalls(opts Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	kernel, err := btf.LoadKernelSpec() // once: it takes longer than all the rest
+	if err != nil {
+		return nil, loader.Explain(fmt.Errorf("read the kernel's types: %w", err))
+	}
+	twins := isPreempted(kernel)
+	if !twins {
+		maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return strings.HasSuffix(name, twin) })
+	}
 	for _, port := range opts.Ports {
 		spec.Maps["ports"].Contents = append(spec.Maps["ports"].Contents, ebpf.MapKV{Key: port, Value: uint8(1)})
 	}
 	if err := setVariables(spec, map[string]any{
 		"cfg_shift": hooks.shift, "cfg_state_shift": hooks.stateShift, "cfg_ports": flag(len(opts.Ports) > 0),
+		"cfg_twins": flag(twins),
 	}); err != nil {
 		return nil, err
 	}
-	coll, programs, err := opts.load(spec)
+	coll, programs, err := opts.load(spec, kernel)
 	if err != nil {
 		return nil, err
 	}
@@ -87,11 +100,17 @@ func openSyscalls(opts Options) (*Source, error) {
 		return nil, err
 	}
 	for _, h := range hooks.list {
-		a, err := h.event.Attach(coll.Programs[h.program].FD())
-		if err != nil {
-			return nil, errors.Join(err, stream.close())
+		for _, name := range []string{h.program, h.program + twin} {
+			p := coll.Programs[name]
+			if p == nil {
+				continue
+			}
+			a, err := h.event.Attach(p.FD())
+			if err != nil {
+				return nil, errors.Join(err, stream.close())
+			}
+			stream.attached = append(stream.attached, a)
 		}
-		stream.attached = append(stream.attached, a)
 	}
 	return &Source{name: "syscalls", programs: programs, stream: stream}, nil
 }
@@ -108,6 +127,13 @@ func (s *syscallStream) mute(c event.Conn) error {
 		return fmt.Errorf("mute connection: %w", err)
 	}
 	return nil
+}
+
+// isPreempted reports a kernel that runs programs on system calls' tracepoints like any task (7.2): what is one there is left out for
+// others meanwhile, and has a twin.
+func isPreempted(kernel *btf.Spec) bool {
+	var f *btf.Func
+	return kernel.TypeByName("trace_call_bpf_faultable", &f) == nil
 }
 
 type hook struct {
@@ -155,9 +181,12 @@ func findHooks(dir tracefs.Dir) (hooks, error) {
 		if shift != h.shift || exitShift != h.shift {
 			return h, fmt.Errorf("read events: the fields of %s lie elsewhere than those of %s", c.name, calls[0].name)
 		}
-		program := "exit_call"
-		if c.name == "recvmmsg" || c.name == "sendmmsg" {
+		program := "exit_out"
+		switch {
+		case c.name == "recvmmsg" || c.name == "sendmmsg":
 			program = "exit_messages"
+		case strings.HasPrefix(c.name, "re"):
+			program = "exit_in"
 		}
 		exits = append(exits, hook{exit, program})
 		enters = append(enters, hook{enter, "enter_" + c.name})

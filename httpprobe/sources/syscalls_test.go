@@ -61,4 +61,3 @@ func testSyscalls(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(loss, event.Loss{}))
 }
-

@@ -44,38 +44,56 @@ type syscallsLosses struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	syscallsMapCalls            = "calls"
-	syscallsMapCgroups          = "cgroups"
-	syscallsMapConns            = "conns"
-	syscallsMapEvents           = "events"
-	syscallsMapLost             = "lost"
-	syscallsMapMutes            = "mutes"
-	syscallsMapPids             = "pids"
-	syscallsMapPorts            = "ports"
-	syscallsMapScratches        = "scratches"
-	syscallsProgEnterRead       = "enter_read"
-	syscallsProgEnterReadv      = "enter_readv"
-	syscallsProgEnterRecvfrom   = "enter_recvfrom"
-	syscallsProgEnterRecvmmsg   = "enter_recvmmsg"
-	syscallsProgEnterRecvmsg    = "enter_recvmsg"
-	syscallsProgEnterSendfile64 = "enter_sendfile64"
-	syscallsProgEnterSendmmsg   = "enter_sendmmsg"
-	syscallsProgEnterSendmsg    = "enter_sendmsg"
-	syscallsProgEnterSendto     = "enter_sendto"
-	syscallsProgEnterSplice     = "enter_splice"
-	syscallsProgEnterWrite      = "enter_write"
-	syscallsProgEnterWritev     = "enter_writev"
-	syscallsProgExitCall        = "exit_call"
-	syscallsProgExitMessages    = "exit_messages"
-	syscallsProgSetState        = "set_state"
-	syscallsVarCfgCgroups       = "cfg_cgroups"
-	syscallsVarCfgNsDev         = "cfg_ns_dev"
-	syscallsVarCfgNsIno         = "cfg_ns_ino"
-	syscallsVarCfgPids          = "cfg_pids"
-	syscallsVarCfgPorts         = "cfg_ports"
-	syscallsVarCfgShift         = "cfg_shift"
-	syscallsVarCfgStateShift    = "cfg_state_shift"
-	syscallsVarCfgWake          = "cfg_wake"
+	syscallsMapCalls                = "calls"
+	syscallsMapCgroups              = "cgroups"
+	syscallsMapConns                = "conns"
+	syscallsMapEvents               = "events"
+	syscallsMapLast                 = "last"
+	syscallsMapLost                 = "lost"
+	syscallsMapMutes                = "mutes"
+	syscallsMapPids                 = "pids"
+	syscallsMapPorts                = "ports"
+	syscallsMapScratches            = "scratches"
+	syscallsProgEnterRead           = "enter_read"
+	syscallsProgEnterReadTwin       = "enter_read_twin"
+	syscallsProgEnterReadv          = "enter_readv"
+	syscallsProgEnterReadvTwin      = "enter_readv_twin"
+	syscallsProgEnterRecvfrom       = "enter_recvfrom"
+	syscallsProgEnterRecvfromTwin   = "enter_recvfrom_twin"
+	syscallsProgEnterRecvmmsg       = "enter_recvmmsg"
+	syscallsProgEnterRecvmmsgTwin   = "enter_recvmmsg_twin"
+	syscallsProgEnterRecvmsg        = "enter_recvmsg"
+	syscallsProgEnterRecvmsgTwin    = "enter_recvmsg_twin"
+	syscallsProgEnterSendfile64     = "enter_sendfile64"
+	syscallsProgEnterSendfile64Twin = "enter_sendfile64_twin"
+	syscallsProgEnterSendmmsg       = "enter_sendmmsg"
+	syscallsProgEnterSendmmsgTwin   = "enter_sendmmsg_twin"
+	syscallsProgEnterSendmsg        = "enter_sendmsg"
+	syscallsProgEnterSendmsgTwin    = "enter_sendmsg_twin"
+	syscallsProgEnterSendto         = "enter_sendto"
+	syscallsProgEnterSendtoTwin     = "enter_sendto_twin"
+	syscallsProgEnterSplice         = "enter_splice"
+	syscallsProgEnterSpliceTwin     = "enter_splice_twin"
+	syscallsProgEnterWrite          = "enter_write"
+	syscallsProgEnterWriteTwin      = "enter_write_twin"
+	syscallsProgEnterWritev         = "enter_writev"
+	syscallsProgEnterWritevTwin     = "enter_writev_twin"
+	syscallsProgExitIn              = "exit_in"
+	syscallsProgExitInTwin          = "exit_in_twin"
+	syscallsProgExitMessages        = "exit_messages"
+	syscallsProgExitMessagesTwin    = "exit_messages_twin"
+	syscallsProgExitOut             = "exit_out"
+	syscallsProgExitOutTwin         = "exit_out_twin"
+	syscallsProgSetState            = "set_state"
+	syscallsVarCfgCgroups           = "cfg_cgroups"
+	syscallsVarCfgNsDev             = "cfg_ns_dev"
+	syscallsVarCfgNsIno             = "cfg_ns_ino"
+	syscallsVarCfgPids              = "cfg_pids"
+	syscallsVarCfgPorts             = "cfg_ports"
+	syscallsVarCfgShift             = "cfg_shift"
+	syscallsVarCfgStateShift        = "cfg_state_shift"
+	syscallsVarCfgTwins             = "cfg_twins"
+	syscallsVarCfgWake              = "cfg_wake"
 )
 
 // loadSyscalls returns the embedded CollectionSpec for syscalls.
@@ -120,21 +138,37 @@ type syscallsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallsProgramSpecs struct {
-	EnterRead       *ebpf.ProgramSpec `ebpf:"enter_read"`
-	EnterReadv      *ebpf.ProgramSpec `ebpf:"enter_readv"`
-	EnterRecvfrom   *ebpf.ProgramSpec `ebpf:"enter_recvfrom"`
-	EnterRecvmmsg   *ebpf.ProgramSpec `ebpf:"enter_recvmmsg"`
-	EnterRecvmsg    *ebpf.ProgramSpec `ebpf:"enter_recvmsg"`
-	EnterSendfile64 *ebpf.ProgramSpec `ebpf:"enter_sendfile64"`
-	EnterSendmmsg   *ebpf.ProgramSpec `ebpf:"enter_sendmmsg"`
-	EnterSendmsg    *ebpf.ProgramSpec `ebpf:"enter_sendmsg"`
-	EnterSendto     *ebpf.ProgramSpec `ebpf:"enter_sendto"`
-	EnterSplice     *ebpf.ProgramSpec `ebpf:"enter_splice"`
-	EnterWrite      *ebpf.ProgramSpec `ebpf:"enter_write"`
-	EnterWritev     *ebpf.ProgramSpec `ebpf:"enter_writev"`
-	ExitCall        *ebpf.ProgramSpec `ebpf:"exit_call"`
-	ExitMessages    *ebpf.ProgramSpec `ebpf:"exit_messages"`
-	SetState        *ebpf.ProgramSpec `ebpf:"set_state"`
+	EnterRead           *ebpf.ProgramSpec `ebpf:"enter_read"`
+	EnterReadTwin       *ebpf.ProgramSpec `ebpf:"enter_read_twin"`
+	EnterReadv          *ebpf.ProgramSpec `ebpf:"enter_readv"`
+	EnterReadvTwin      *ebpf.ProgramSpec `ebpf:"enter_readv_twin"`
+	EnterRecvfrom       *ebpf.ProgramSpec `ebpf:"enter_recvfrom"`
+	EnterRecvfromTwin   *ebpf.ProgramSpec `ebpf:"enter_recvfrom_twin"`
+	EnterRecvmmsg       *ebpf.ProgramSpec `ebpf:"enter_recvmmsg"`
+	EnterRecvmmsgTwin   *ebpf.ProgramSpec `ebpf:"enter_recvmmsg_twin"`
+	EnterRecvmsg        *ebpf.ProgramSpec `ebpf:"enter_recvmsg"`
+	EnterRecvmsgTwin    *ebpf.ProgramSpec `ebpf:"enter_recvmsg_twin"`
+	EnterSendfile64     *ebpf.ProgramSpec `ebpf:"enter_sendfile64"`
+	EnterSendfile64Twin *ebpf.ProgramSpec `ebpf:"enter_sendfile64_twin"`
+	EnterSendmmsg       *ebpf.ProgramSpec `ebpf:"enter_sendmmsg"`
+	EnterSendmmsgTwin   *ebpf.ProgramSpec `ebpf:"enter_sendmmsg_twin"`
+	EnterSendmsg        *ebpf.ProgramSpec `ebpf:"enter_sendmsg"`
+	EnterSendmsgTwin    *ebpf.ProgramSpec `ebpf:"enter_sendmsg_twin"`
+	EnterSendto         *ebpf.ProgramSpec `ebpf:"enter_sendto"`
+	EnterSendtoTwin     *ebpf.ProgramSpec `ebpf:"enter_sendto_twin"`
+	EnterSplice         *ebpf.ProgramSpec `ebpf:"enter_splice"`
+	EnterSpliceTwin     *ebpf.ProgramSpec `ebpf:"enter_splice_twin"`
+	EnterWrite          *ebpf.ProgramSpec `ebpf:"enter_write"`
+	EnterWriteTwin      *ebpf.ProgramSpec `ebpf:"enter_write_twin"`
+	EnterWritev         *ebpf.ProgramSpec `ebpf:"enter_writev"`
+	EnterWritevTwin     *ebpf.ProgramSpec `ebpf:"enter_writev_twin"`
+	ExitIn              *ebpf.ProgramSpec `ebpf:"exit_in"`
+	ExitInTwin          *ebpf.ProgramSpec `ebpf:"exit_in_twin"`
+	ExitMessages        *ebpf.ProgramSpec `ebpf:"exit_messages"`
+	ExitMessagesTwin    *ebpf.ProgramSpec `ebpf:"exit_messages_twin"`
+	ExitOut             *ebpf.ProgramSpec `ebpf:"exit_out"`
+	ExitOutTwin         *ebpf.ProgramSpec `ebpf:"exit_out_twin"`
+	SetState            *ebpf.ProgramSpec `ebpf:"set_state"`
 }
 
 // syscallsMapSpecs contains maps before they are loaded into the kernel.
@@ -145,6 +179,7 @@ type syscallsMapSpecs struct {
 	Cgroups   *ebpf.MapSpec `ebpf:"cgroups"`
 	Conns     *ebpf.MapSpec `ebpf:"conns"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
+	Last      *ebpf.MapSpec `ebpf:"last"`
 	Lost      *ebpf.MapSpec `ebpf:"lost"`
 	Mutes     *ebpf.MapSpec `ebpf:"mutes"`
 	Pids      *ebpf.MapSpec `ebpf:"pids"`
@@ -163,6 +198,7 @@ type syscallsVariableSpecs struct {
 	CfgPorts      *ebpf.VariableSpec `ebpf:"cfg_ports"`
 	CfgShift      *ebpf.VariableSpec `ebpf:"cfg_shift"`
 	CfgStateShift *ebpf.VariableSpec `ebpf:"cfg_state_shift"`
+	CfgTwins      *ebpf.VariableSpec `ebpf:"cfg_twins"`
 	CfgWake       *ebpf.VariableSpec `ebpf:"cfg_wake"`
 }
 
@@ -190,6 +226,7 @@ type syscallsMaps struct {
 	Cgroups   *ebpf.Map `ebpf:"cgroups"`
 	Conns     *ebpf.Map `ebpf:"conns"`
 	Events    *ebpf.Map `ebpf:"events"`
+	Last      *ebpf.Map `ebpf:"last"`
 	Lost      *ebpf.Map `ebpf:"lost"`
 	Mutes     *ebpf.Map `ebpf:"mutes"`
 	Pids      *ebpf.Map `ebpf:"pids"`
@@ -203,6 +240,7 @@ func (m *syscallsMaps) Close() error {
 		m.Cgroups,
 		m.Conns,
 		m.Events,
+		m.Last,
 		m.Lost,
 		m.Mutes,
 		m.Pids,
@@ -222,6 +260,7 @@ type syscallsVariables struct {
 	CfgPorts      *ebpf.Variable `ebpf:"cfg_ports"`
 	CfgShift      *ebpf.Variable `ebpf:"cfg_shift"`
 	CfgStateShift *ebpf.Variable `ebpf:"cfg_state_shift"`
+	CfgTwins      *ebpf.Variable `ebpf:"cfg_twins"`
 	CfgWake       *ebpf.Variable `ebpf:"cfg_wake"`
 }
 
@@ -229,39 +268,71 @@ type syscallsVariables struct {
 //
 // It can be passed to loadSyscallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallsPrograms struct {
-	EnterRead       *ebpf.Program `ebpf:"enter_read"`
-	EnterReadv      *ebpf.Program `ebpf:"enter_readv"`
-	EnterRecvfrom   *ebpf.Program `ebpf:"enter_recvfrom"`
-	EnterRecvmmsg   *ebpf.Program `ebpf:"enter_recvmmsg"`
-	EnterRecvmsg    *ebpf.Program `ebpf:"enter_recvmsg"`
-	EnterSendfile64 *ebpf.Program `ebpf:"enter_sendfile64"`
-	EnterSendmmsg   *ebpf.Program `ebpf:"enter_sendmmsg"`
-	EnterSendmsg    *ebpf.Program `ebpf:"enter_sendmsg"`
-	EnterSendto     *ebpf.Program `ebpf:"enter_sendto"`
-	EnterSplice     *ebpf.Program `ebpf:"enter_splice"`
-	EnterWrite      *ebpf.Program `ebpf:"enter_write"`
-	EnterWritev     *ebpf.Program `ebpf:"enter_writev"`
-	ExitCall        *ebpf.Program `ebpf:"exit_call"`
-	ExitMessages    *ebpf.Program `ebpf:"exit_messages"`
-	SetState        *ebpf.Program `ebpf:"set_state"`
+	EnterRead           *ebpf.Program `ebpf:"enter_read"`
+	EnterReadTwin       *ebpf.Program `ebpf:"enter_read_twin"`
+	EnterReadv          *ebpf.Program `ebpf:"enter_readv"`
+	EnterReadvTwin      *ebpf.Program `ebpf:"enter_readv_twin"`
+	EnterRecvfrom       *ebpf.Program `ebpf:"enter_recvfrom"`
+	EnterRecvfromTwin   *ebpf.Program `ebpf:"enter_recvfrom_twin"`
+	EnterRecvmmsg       *ebpf.Program `ebpf:"enter_recvmmsg"`
+	EnterRecvmmsgTwin   *ebpf.Program `ebpf:"enter_recvmmsg_twin"`
+	EnterRecvmsg        *ebpf.Program `ebpf:"enter_recvmsg"`
+	EnterRecvmsgTwin    *ebpf.Program `ebpf:"enter_recvmsg_twin"`
+	EnterSendfile64     *ebpf.Program `ebpf:"enter_sendfile64"`
+	EnterSendfile64Twin *ebpf.Program `ebpf:"enter_sendfile64_twin"`
+	EnterSendmmsg       *ebpf.Program `ebpf:"enter_sendmmsg"`
+	EnterSendmmsgTwin   *ebpf.Program `ebpf:"enter_sendmmsg_twin"`
+	EnterSendmsg        *ebpf.Program `ebpf:"enter_sendmsg"`
+	EnterSendmsgTwin    *ebpf.Program `ebpf:"enter_sendmsg_twin"`
+	EnterSendto         *ebpf.Program `ebpf:"enter_sendto"`
+	EnterSendtoTwin     *ebpf.Program `ebpf:"enter_sendto_twin"`
+	EnterSplice         *ebpf.Program `ebpf:"enter_splice"`
+	EnterSpliceTwin     *ebpf.Program `ebpf:"enter_splice_twin"`
+	EnterWrite          *ebpf.Program `ebpf:"enter_write"`
+	EnterWriteTwin      *ebpf.Program `ebpf:"enter_write_twin"`
+	EnterWritev         *ebpf.Program `ebpf:"enter_writev"`
+	EnterWritevTwin     *ebpf.Program `ebpf:"enter_writev_twin"`
+	ExitIn              *ebpf.Program `ebpf:"exit_in"`
+	ExitInTwin          *ebpf.Program `ebpf:"exit_in_twin"`
+	ExitMessages        *ebpf.Program `ebpf:"exit_messages"`
+	ExitMessagesTwin    *ebpf.Program `ebpf:"exit_messages_twin"`
+	ExitOut             *ebpf.Program `ebpf:"exit_out"`
+	ExitOutTwin         *ebpf.Program `ebpf:"exit_out_twin"`
+	SetState            *ebpf.Program `ebpf:"set_state"`
 }
 
 func (p *syscallsPrograms) Close() error {
 	return _SyscallsClose(
 		p.EnterRead,
+		p.EnterReadTwin,
 		p.EnterReadv,
+		p.EnterReadvTwin,
 		p.EnterRecvfrom,
+		p.EnterRecvfromTwin,
 		p.EnterRecvmmsg,
+		p.EnterRecvmmsgTwin,
 		p.EnterRecvmsg,
+		p.EnterRecvmsgTwin,
 		p.EnterSendfile64,
+		p.EnterSendfile64Twin,
 		p.EnterSendmmsg,
+		p.EnterSendmmsgTwin,
 		p.EnterSendmsg,
+		p.EnterSendmsgTwin,
 		p.EnterSendto,
+		p.EnterSendtoTwin,
 		p.EnterSplice,
+		p.EnterSpliceTwin,
 		p.EnterWrite,
+		p.EnterWriteTwin,
 		p.EnterWritev,
-		p.ExitCall,
+		p.EnterWritevTwin,
+		p.ExitIn,
+		p.ExitInTwin,
 		p.ExitMessages,
+		p.ExitMessagesTwin,
+		p.ExitOut,
+		p.ExitOutTwin,
 		p.SetState,
 	)
 }

@@ -38,18 +38,16 @@ struct {
 	__uint(value_size, 4);
 } cgroups SEC(".maps");
 
-/*
- * An event that is being made. Programs on classic tracepoints and uprobes do not interrupt each other on one CPU (bpf_prog_active): the
- * kernel leaves the second out, and counts it. The data area is as large as the verifier thinks that a copy might go.
- */
+/* An event that is being made. The data area is as large as the verifier thinks that a copy might go. */
 struct scratch {
 	struct event event;
 	u8 data[3 * DATA_MAX];
 };
 
+/* Each program has its own: from 7.2 on, one may be preempted and another run in between. It does not itself (prog->active). */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 6);
 	__type(key, u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
@@ -60,7 +58,7 @@ struct {
 		struct losses *l = bpf_map_lookup_elem(&lost, &zero);                                                           \
                                                                                                                                 \
 		if (l)                                                                                                          \
-			l->what++;                                                                                              \
+			__sync_fetch_and_add(&l->what, 1);                                                                      \
 	})
 
 static __always_inline bool is_wanted(void)

@@ -17,6 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const volatile u32 cfg_shift = 0;       /* by which system calls' fields lie behind where they usually are (real-time kernels) */
 const volatile u32 cfg_state_shift = 0; /* the same for inet_sock_set_state */
 const volatile u8 cfg_ports = 0;
+const volatile u8 cfg_twins = 0;
 
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
@@ -79,6 +80,22 @@ struct {
 	__type(key, u16);
 	__type(value, u8);
 } ports SEC(".maps");
+
+enum {
+	CALL_read,
+	CALL_readv,
+	CALL_recvfrom,
+	CALL_recvmsg,
+	CALL_recvmmsg,
+	CALL_write,
+	CALL_writev,
+	CALL_sendto,
+	CALL_sendmsg,
+	CALL_sendmmsg,
+	CALL_sendfile64,
+	CALL_splice,
+	CALL_MAX,
+};
 
 enum shape {
 	BUFFER,
@@ -255,7 +272,45 @@ static __always_inline void begin_message(u32 fd, u32 dir, u8 shape, u64 at)
 		begin_fd(fd, dir, shape, hdr.iov, hdr.iovlen);
 }
 
-#define ENTER(name) SEC("tracepoint/syscalls/sys_enter_" #name) int enter_##name(struct enter_args *ctx)
+/*
+ * From 7.2 on these programs are preempted like any task, and one that is does not run for the tasks that come in between on its CPU
+ * (prog->active). Its twin, attached behind it, does then. Who ran last is written down by CPU: while a program is in flight, that is
+ * the task that it is in flight for, and so not the one that the twin runs for.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, CALL_MAX);
+	__type(key, u32);
+	__type(value, u32);
+} last SEC(".maps");
+
+static __always_inline void mark(u32 which)
+{
+	u32 *tid = cfg_twins ? bpf_map_lookup_elem(&last, &which) : 0;
+
+	if (tid)
+		*(volatile u32 *)tid = (u32)bpf_get_current_pid_tgid();
+}
+
+static __always_inline bool is_done(u32 which)
+{
+	u32 *tid = bpf_map_lookup_elem(&last, &which);
+
+	return tid && *(volatile u32 *)tid == (u32)bpf_get_current_pid_tgid();
+}
+
+#define ENTER(name)                                                                                                             \
+	static __always_inline int begin_##name(struct enter_args *ctx);                                                        \
+	SEC("tracepoint/syscalls/sys_enter_" #name) int enter_##name(struct enter_args *ctx)                                    \
+	{                                                                                                                       \
+		mark(CALL_##name);                                                                                              \
+		return begin_##name(ctx);                                                                                       \
+	}                                                                                                                       \
+	SEC("tracepoint/syscalls/sys_enter_" #name) int enter_##name##_twin(struct enter_args *ctx)                             \
+	{                                                                                                                       \
+		return is_done(CALL_##name) ? 0 : begin_##name(ctx);                                                            \
+	}                                                                                                                       \
+	static __always_inline int begin_##name(struct enter_args *ctx)
 
 ENTER(read)
 {
@@ -464,10 +519,9 @@ static __always_inline void ended(struct call *call, s64 ret)
 	}
 }
 
-/* All calls but those that carry several messages. */
-SEC("tracepoint/syscalls/sys_exit_read") int exit_call(struct exit_args *ctx)
+static __always_inline int end_call(struct exit_args *ctx, u32 scratch)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid(), zero = 0;
+	u32 tid = (u32)bpf_get_current_pid_tgid();
 	struct call *call = bpf_map_lookup_elem(&calls, &tid);
 	s64 ret = FIELD(ctx, ret, cfg_shift);
 	struct scratch *s;
@@ -478,7 +532,7 @@ SEC("tracepoint/syscalls/sys_exit_read") int exit_call(struct exit_args *ctx)
 	if (ret <= 0) {
 		ended(call, ret);
 	} else {
-		s = bpf_map_lookup_elem(&scratches, &zero);
+		s = bpf_map_lookup_elem(&scratches, &scratch);
 		c = carried(call);
 		if (s && c)
 			tell_data(s, call, c, call->shape, call->at, call->count, ret);
@@ -487,11 +541,25 @@ SEC("tracepoint/syscalls/sys_exit_read") int exit_call(struct exit_args *ctx)
 	return 0;
 }
 
-#define MESSAGES_MAX 16
+/* All calls but those that carry several messages, in groups that seldom meet; a twin finds a call only if nobody ended it. */
+#define EXIT(name, scratch)                                                                                                     \
+	SEC("tracepoint/syscalls/sys_exit_read") int exit_##name(struct exit_args *ctx)                                         \
+	{                                                                                                                       \
+		return end_call(ctx, scratch);                                                                                  \
+	}                                                                                                                       \
+	SEC("tracepoint/syscalls/sys_exit_read") int exit_##name##_twin(struct exit_args *ctx)                                  \
+	{                                                                                                                       \
+		return end_call(ctx, scratch + 1);                                                                              \
+	}
 
-SEC("tracepoint/syscalls/sys_exit_sendmmsg") int exit_messages(struct exit_args *ctx)
+EXIT(in, 0)
+EXIT(out, 2)
+
+#define MESSAGES_MAX 4
+
+static __always_inline int end_messages(struct exit_args *ctx, u32 scratch)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid(), zero = 0;
+	u32 tid = (u32)bpf_get_current_pid_tgid();
 	struct call *call = bpf_map_lookup_elem(&calls, &tid);
 	s64 ret = FIELD(ctx, ret, cfg_shift);
 	struct mmsghdr m = {};
@@ -506,7 +574,7 @@ SEC("tracepoint/syscalls/sys_exit_sendmmsg") int exit_messages(struct exit_args 
 		bpf_map_delete_elem(&calls, &tid);
 		return 0;
 	}
-	s = bpf_map_lookup_elem(&scratches, &zero);
+	s = bpf_map_lookup_elem(&scratches, &scratch);
 	c = carried(call);
 	if (s && c) {
 		for (u32 i = 0; i < MESSAGES_MAX; i++) {
@@ -534,6 +602,16 @@ SEC("tracepoint/syscalls/sys_exit_sendmmsg") int exit_messages(struct exit_args 
 	}
 	bpf_map_delete_elem(&calls, &tid);
 	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_sendmmsg") int exit_messages(struct exit_args *ctx)
+{
+	return end_messages(ctx, 4);
+}
+
+SEC("tracepoint/syscalls/sys_exit_sendmmsg") int exit_messages_twin(struct exit_args *ctx)
+{
+	return end_messages(ctx, 5);
 }
 
 struct state_args {
