@@ -5,6 +5,7 @@ package http1
 import (
 	"bufio"
 	"bytes"
+	"hash/maphash"
 	"net/http"
 	"strings"
 )
@@ -164,10 +165,77 @@ func headEnd(b []byte, from int) int {
 	}
 }
 
-// heads parses heads with net/http, which sees nothing but their bytes.
+// heads parses heads with net/http, which sees nothing but their bytes. Most traffic repeats itself: what became of a head is remembered by a
+// hash with a secret seed, not by its bytes, which may hold cookies.
 type heads struct {
-	bytes  bytes.Reader
-	reader *bufio.Reader
+	bytes     bytes.Reader
+	reader    *bufio.Reader
+	seed      maphash.Seed
+	requests  map[headKey]requestHead
+	responses map[headKey]responseHead
+}
+
+type headKey struct {
+	hash   uint64
+	length int
+	kind   byte // of the method that a response answers: HEAD, CONNECT, others
+}
+
+type requestHead struct {
+	request request
+	body    body
+	ok      bool
+}
+
+type responseHead struct {
+	status int
+	body   body
+	ok     bool
+}
+
+// Heads that are remembered, of each kind.
+const maxRemembered = 1024
+
+func (h *heads) key(head []byte) headKey {
+	if h.requests == nil {
+		h.seed = maphash.MakeSeed()
+		h.requests, h.responses = map[headKey]requestHead{}, map[headKey]responseHead{}
+	}
+	return headKey{hash: maphash.Bytes(h.seed, head), length: len(head)}
+}
+
+// request parses the head of a request.
+func (h *heads) request(head []byte) (request, body, bool) {
+	k := h.key(head)
+	r, known := h.requests[k]
+	if !known {
+		r = h.readRequest(head)
+		if len(h.requests) == maxRemembered {
+			clear(h.requests)
+		}
+		h.requests[k] = r
+	}
+	return r.request, r.body, r.ok
+}
+
+// response parses the head of a response to a request of that method.
+func (h *heads) response(head []byte, method string) (status int, b body, ok bool) {
+	k := h.key(head)
+	switch method {
+	case http.MethodHead:
+		k.kind = 'H'
+	case http.MethodConnect:
+		k.kind = 'C'
+	}
+	r, known := h.responses[k]
+	if !known {
+		r = h.readResponse(head, method)
+		if len(h.responses) == maxRemembered {
+			clear(h.responses)
+		}
+		h.responses[k] = r
+	}
+	return r.status, r.body, r.ok
 }
 
 func (h *heads) load(b []byte) *bufio.Reader {
@@ -192,44 +260,44 @@ var blank [MaxHead]byte
 // leftover reports that net/http saw the head's end elsewhere than we did.
 func (h *heads) leftover() bool { return h.reader.Buffered()+h.bytes.Len() > 0 }
 
-func (h *heads) request(head []byte) (r request, b body, ok bool) {
+func (h *heads) readRequest(head []byte) (r requestHead) {
 	req, err := http.ReadRequest(h.load(head))
 	defer h.clear(len(head))
 	if err != nil || h.leftover() || req.ProtoMajor != 1 || len(req.Method) > maxMethod {
-		return request{}, body{}, false
+		return r
 	}
-	r = request{
+	r.ok = true
+	r.request = request{
 		method: strings.Clone(req.Method), path: cleanPath(req.Method, req.RequestURI), proto: protocol(req.ProtoMinor),
 		tunnel: req.Method == http.MethodConnect || req.Header.Get("Upgrade") != "",
 	}
 	switch {
 	case chunkedBody(req.TransferEncoding):
-		b.kind = byChunks
+		r.body.kind = byChunks
 	case req.ContentLength > 0:
-		b.kind, b.left = byLength, uint64(req.ContentLength)
+		r.body.kind, r.body.left = byLength, uint64(req.ContentLength)
 	}
-	return r, b, true
+	return r
 }
 
-// response parses the head of a response to a request of that method.
-func (h *heads) response(head []byte, method string) (status int, b body, ok bool) {
+func (h *heads) readResponse(head []byte, method string) (r responseHead) {
 	res, err := http.ReadResponse(h.load(head), &http.Request{Method: method})
 	defer h.clear(len(head))
 	if err != nil || h.leftover() || res.ProtoMajor != 1 || res.StatusCode < 100 {
-		return 0, body{}, false
+		return r
 	}
-	status = res.StatusCode
+	r.status, r.ok = res.StatusCode, true
 	switch {
-	case method == http.MethodHead || status < 200 || status == http.StatusNoContent || status == http.StatusNotModified:
-	case method == http.MethodConnect && status < 300:
+	case method == http.MethodHead || r.status < 200 || r.status == http.StatusNoContent || r.status == http.StatusNotModified:
+	case method == http.MethodConnect && r.status < 300:
 	case chunkedBody(res.TransferEncoding):
-		b.kind = byChunks
+		r.body.kind = byChunks
 	case res.ContentLength > 0:
-		b.kind, b.left = byLength, uint64(res.ContentLength)
+		r.body.kind, r.body.left = byLength, uint64(res.ContentLength)
 	case res.ContentLength < 0:
-		b.kind = untilClose
+		r.body.kind = untilClose
 	}
-	return status, b, true
+	return r
 }
 
 func chunkedBody(te []string) bool { return len(te) > 0 && te[0] == "chunked" }

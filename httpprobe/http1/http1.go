@@ -97,13 +97,17 @@ type Segment struct {
 // Budget bounds what all parsers that share it keep of unfinished messages, in bytes.
 type Budget struct{ Used, Max int }
 
-func (b *Budget) take(n int) bool {
+// Take reports whether there is room for n more bytes, and takes it.
+func (b *Budget) Take(n int) bool {
 	if b.Used+n > b.Max {
 		return false
 	}
 	b.Used += n
 	return true
 }
+
+// Give gives n bytes back.
+func (b *Budget) Give(n int) { b.Used -= n }
 
 // Config is shared by parsers. They are not safe for concurrent use, and neither are those that share one.
 type Config struct {
@@ -510,7 +514,7 @@ func (p *Parser) cut(why Reason, clean bool) {
 // enqueue lets a request wait for its response.
 func (p *Parser) enqueue(r request) bool {
 	r.ahead = len(p.queue) > 0
-	if len(p.queue) >= maxAhead || !p.c.Budget.take(r.cost()) {
+	if len(p.queue) >= maxAhead || !p.c.Budget.Take(r.cost()) {
 		why := Pipelined
 		if len(p.queue) < maxAhead {
 			why = Memory
@@ -776,7 +780,7 @@ func (p *Parser) finish(end uint64, truncated bool) {
 
 func (p *Parser) pop() request {
 	r := p.queue[0]
-	p.c.Budget.Used -= r.cost()
+	p.c.Budget.Give(r.cost())
 	p.queue[0] = request{}
 	if p.queue = p.queue[1:]; len(p.queue) == 0 {
 		p.queue = nil
@@ -803,7 +807,7 @@ func (p *Parser) hold(h held) {
 		h.Hidden += uint64(over)
 		h.Data = h.Data[:room]
 	}
-	if len(p.held) == maxHeld || !p.c.Budget.take(len(h.Data)) {
+	if len(p.held) == maxHeld || !p.c.Budget.Take(len(h.Data)) {
 		p.Resolve()
 		if p.parses() && !p.drift.on {
 			p.failResponses(Memory)
@@ -821,7 +825,7 @@ func (p *Parser) takeHeld() []held {
 	items := p.held
 	p.held = nil
 	for _, h := range items {
-		p.c.Budget.Used -= len(h.Data)
+		p.c.Budget.Give(len(h.Data))
 	}
 	return items
 }
@@ -859,7 +863,7 @@ func (p *Parser) head(f *flow, b []byte) (head, rest []byte, ok bool) {
 
 // keep adds to a head that is not whole.
 func (p *Parser) keep(f *flow, b []byte) bool {
-	if !p.c.Budget.take(len(b)) {
+	if !p.c.Budget.Take(len(b)) {
 		return false
 	}
 	f.buf = append(f.buf, b...)
@@ -868,7 +872,7 @@ func (p *Parser) keep(f *flow, b []byte) bool {
 
 // letGo forgets the bytes of a head.
 func (p *Parser) letGo(f *flow) {
-	p.c.Budget.Used -= len(f.buf)
+	p.c.Budget.Give(len(f.buf))
 	clear(f.buf)
 	f.buf = nil
 }
