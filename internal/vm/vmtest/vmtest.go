@@ -163,6 +163,7 @@ func RunIn(t *testing.T, ids []string, pattern string, m vm.Machine, checks ...f
 				}
 				t.Fatal(err)
 			}
+			t.Logf("%s: %v in the machine", id, result.Duration.Round(time.Second))
 			report(t, result)
 			for _, check := range checks {
 				check(t, id, result)
