@@ -4,14 +4,11 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/audit"
@@ -32,8 +29,7 @@ be hardened. It reads and changes nothing. The status is 0 when every program wo
 would not, or could not be judged.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
+			ctx := interruptible()
 			p := node.Host()
 			probe.Blinding(p)
 			r, err := audit.Run(ctx, p)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -25,7 +24,6 @@ import (
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 )
 
 type checkOptions struct {
@@ -48,7 +46,12 @@ The exit status is 0 when all load, 1 when one is predicted not to, 2 for bad in
 		Example: `  bpfwhy check probe.o
   bpfwhy check --kernel 6.1 build/
   bpfwhy check --format sarif build/ > bpfwhy.sarif`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("check: give objects or folders: bpfwhy check build/")
+			}
+			return nil
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.paths = args
 			return checkAll(o)
@@ -70,8 +73,7 @@ func checkAll(o checkOptions) error {
 	if !ok {
 		return fmt.Errorf("check: --format %s: not text, json or sarif", o.format)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
+	ctx := interruptible()
 	report := &check.Report{Schema: check.Schema, Harden: settings.Harden, Kernel: settings.KernelName}
 	files, err := o.files()
 	if err != nil {

@@ -98,3 +98,13 @@ func newText(f *os.File) *render.Text {
 func say(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, "bpfwhy: "+render.Clean(fmt.Sprintf(format, args...)))
 }
+
+// one lets a command have one argument, and else says what it is for.
+func one(otherwise string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return errors.New(otherwise)
+		}
+		return nil
+	}
+}

@@ -41,7 +41,7 @@ program of whoever wrote the trace to this kernel's verifier and compiler, which
 		Example: `  bpfwhy explain 524
   bpfwhy explain BLIND001
   kubectl describe pod x | bpfwhy explain -`,
-		Args: cobra.ExactArgs(1),
+		Args: one("explain: give a rule, an errno, a trace, or - for text on standard input: bpfwhy explain BLIND001"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.what = args[0]
 			return explainAny(o)

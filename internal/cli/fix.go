@@ -37,7 +37,7 @@ The exit status is 0 when all programs of the result are predicted to load, 1 wh
 for objects that cannot be changed.`,
 		Example: `  bpfwhy fix probe.o -o probe.fixed.o
   bpfwhy fix --dry-run probe.o`,
-		Args: cobra.ExactArgs(1),
+		Args: one("fix: give the object to repair: bpfwhy fix IN.o -o OUT.o"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.input = args[0]
 			if c.Flags().Changed("limit") && (o.limit < rewrite.MinLimit || o.limit > blinding.MaxOffset) {

@@ -4,13 +4,10 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/bpfwhy/bpfwhy/internal/probe"
 	"github.com/bpfwhy/bpfwhy/internal/render"
@@ -31,8 +28,7 @@ and the instructions that there are. What cannot be read is said, with the reaso
   bpfwhy node diff a.json b.json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
+			ctx := interruptible()
 			p := node.Host()
 			if !noProbe {
 				probe.Add(ctx, p)
