@@ -44,6 +44,14 @@ func (e *Exchange) ServerPort() uint16 {
 	return e.LocalPort
 }
 
+// ClientPort is the other one.
+func (e *Exchange) ClientPort() uint16 {
+	if e.Role == http1.Client {
+		return e.LocalPort
+	}
+	return e.RemotePort
+}
+
 // Stats are sums since the start, of one source. Counted and Unparsed together are every request that was seen; those that were not seen
 // are within the source's loss.
 type Stats struct {

@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/muesli/termenv"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/document"
+	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
+	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
+	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
+	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
+	"github.com/bpfwhy/bpfwhy/httpprobe/table"
+	"github.com/bpfwhy/bpfwhy/internal/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/loader"
+)
+
+// source is a running one; see sources.Source.
+type source interface {
+	Name() string
+	Programs() []sources.Program
+	Run(context.Context, func(*event.Event)) error
+	Loss() (event.Loss, error)
+	Mute(event.Conn) error
+	Close() error
+}
+
+type opener func(name string, o sources.Options) (source, error)
+
+var sourceNames = []string{"syscalls", "packets"}
+
+func openSource(name string, o sources.Options) (source, error) {
+	switch name {
+	case "syscalls":
+		return opened(sources.Syscalls(o))
+	case "packets":
+		return opened(sources.Packets(o))
+	}
+	return nil, fmt.Errorf("no source %q", name)
+}
+
+// opened keeps a nil pointer from becoming a source.
+func opened(s *sources.Source, err error) (source, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// running is a source with its fate.
+type running struct {
+	source
+	id event.Source
+	up atomic.Bool
+}
+
+// probe is everything between sources and outputs.
+type probe struct {
+	o       options
+	stdout  *os.File
+	stderr  *os.File
+	sources []*running
+	streams *streams.Table
+	metrics *metrics.Metrics
+	boot    time.Time // at which the events' clock was zero
+	began   time.Time
+
+	// What takes exchanges, one at a time: the table of streams is locked meanwhile.
+	mu         sync.Mutex
+	table      *table.Table
+	json       *bufio.Writer // nil: no JSON
+	broken     error         // of json
+	containers containers
+}
+
+// Memory: a garbage collector that starts early, and earlier near the limit.
+const (
+	gcPercent = 50
+	memory    = 40 << 20
+)
+
+func watch(o options, stdout, stderr *os.File, open opener) error {
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memory)
+	ctx, stop := signal.NotifyContext(context.Background(), signals()...)
+	defer stop()
+	p := &probe{o: o, stdout: stdout, stderr: stderr, table: table.New(), began: time.Now()}
+	p.boot = p.began.Add(-time.Duration(monotonic()))
+	if o.json {
+		p.json = bufio.NewWriterSize(stdout, 64<<10)
+	}
+	p.streams = streams.New(streams.Options{Emit: p.emit, Mute: p.mute})
+	p.metrics = metrics.New(o.routes, o.series, p.accounts)
+
+	var listener net.Listener
+	if o.listen != "" {
+		var err error
+		if listener, err = net.Listen("tcp", o.listen); err != nil {
+			return fmt.Errorf("--listen: %w", err)
+		}
+		defer listener.Close()
+	}
+	if err := p.open(open); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return p.close()
+	}
+	if err := privilege.Drop(needed...); err != nil {
+		say(stderr, "keeps its capabilities: %v", err)
+	}
+	p.announce()
+	if listener != nil {
+		say(stderr, "figures at http://%s/metrics", listener.Addr())
+		defer p.serve(listener)()
+	}
+	return errors.Join(p.run(ctx), p.close())
+}
+
+// needed is what the probe still needs when its programs are attached: to read and mute maps, to look at and attach to processes that start
+// later, and to read what belongs to others under /proc.
+var needed = []int{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
+
+// signals that end the probe, but those that we were started to ignore.
+func signals() (s []os.Signal) {
+	for _, n := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(n) {
+			s = append(s, n)
+		}
+	}
+	return s
+}
+
+// open opens the sources, each on its own: one that cannot be says why and leaves the others alone.
+func (p *probe) open(open opener) error {
+	names := p.o.names
+	if p.o.auto {
+		names = slices.DeleteFunc(slices.Clone(sourceNames), func(n string) bool { return n == "packets" })
+	}
+	p.openAll(open, names)
+	if p.o.auto && !slices.ContainsFunc(p.sources, func(r *running) bool { return r.Name() == "syscalls" }) {
+		p.openAll(open, []string{"packets"})
+	}
+	if len(p.sources) == 0 {
+		return errNothing
+	}
+	return nil
+}
+
+// openAll opens sources at the same time.
+func (p *probe) openAll(open opener, names []string) {
+	type result struct {
+		source
+		error
+	}
+	results := make([]result, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() {
+			o := p.o.source
+			o.Loader = &loader.Loader{}
+			results[i].source, results[i].error = open(name, o)
+		})
+	}
+	wg.Wait()
+	for i, r := range results {
+		if r.error != nil {
+			p.explain(names[i], r.error)
+			continue
+		}
+		s := &running{source: r.source}
+		for id := event.Syscalls; id <= event.OpenSSL; id++ {
+			if metrics.SourceName(id) == s.Name() {
+				s.id = id
+			}
+		}
+		s.up.Store(true)
+		p.sources = append(p.sources, s)
+	}
+}
+
+// explain says why a source cannot be.
+func (p *probe) explain(name string, err error) {
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	say(p.stderr, "without %s: %s", name, first)
+	var e *loader.Error
+	if errors.As(err, &e) {
+		fmt.Fprintf(p.stderr, "%-20v", e)
+	}
+}
+
+// announce is the line that says what is watched, and that we are ready.
+func (p *probe) announce() {
+	var parts []string
+	for _, s := range p.sources {
+		programs := s.Programs()
+		repaired, unjited := 0, 0
+		for _, g := range programs {
+			if g.Repaired {
+				repaired++
+			}
+			if !g.JITed {
+				unjited++
+			}
+		}
+		part := fmt.Sprintf("%s (%d programs", s.Name(), len(programs))
+		if repaired > 0 {
+			part += fmt.Sprintf(", %d repaired", repaired)
+		}
+		if unjited > 0 {
+			part += fmt.Sprintf(", %d not jited", unjited)
+		}
+		parts = append(parts, part+")")
+	}
+	say(p.stderr, "watching by %s, after %v", strings.Join(parts, " and "), time.Since(p.began).Round(time.Millisecond))
+}
+
+// serve answers Prometheus until the returned function is called.
+func (p *probe) serve(l net.Listener) (stop func()) {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", p.metrics.Handler())
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := s.Serve(l); err != http.ErrServerClosed {
+			say(p.stderr, "no more figures for Prometheus: %v", err)
+		}
+	}()
+	return func() {
+		s.Close()
+		<-done
+	}
+}
+
+// tick is how often streams look at their watch, and lines leave.
+const tick = 100 * time.Millisecond
+
+// run watches until the context ends, or nothing is left to watch.
+func (p *probe) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	for _, s := range p.sources {
+		wg.Go(func() {
+			err := s.Run(ctx, p.streams.Event)
+			s.up.Store(false)
+			if err != nil {
+				say(p.stderr, "%s has ended: %v", s.Name(), err)
+			}
+		})
+	}
+	go func() { wg.Wait(); close(ended) }()
+
+	ticks := time.NewTicker(tick)
+	defer ticks.Stop()
+	shown := time.Now()
+	for over := false; !over; {
+		select {
+		case <-ended:
+			over = true
+		case <-ticks.C:
+			p.streams.Tick(monotonic())
+			if err := p.flush(); err != nil {
+				cancel()
+			}
+			if since := time.Since(shown); !p.o.json && p.o.interval > 0 && since >= p.o.interval {
+				shown = time.Now()
+				p.show("last "+since.Round(tick).String(), func() []render.Row { return p.table.Recent(since) })
+			}
+		}
+	}
+	early := ctx.Err() == nil
+	p.streams.Tick(monotonic())
+	p.streams.Flush()
+	err := p.flush()
+	p.end()
+	if early {
+		err = errors.Join(err, errors.New("every source has ended"))
+	}
+	return err
+}
+
+// close closes the sources.
+func (p *probe) close() error {
+	var errs []error
+	for _, s := range p.sources {
+		if err := s.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", s.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// emit takes an exchange.
+func (p *probe) emit(e *streams.Exchange) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	container := p.containers.of(e.TGID, e.CgroupID)
+	p.metrics.Observe(e, container)
+	p.table.Add(e, container)
+	if p.json != nil && p.broken == nil {
+		p.broken = render.JSON(p.json, document.Of(e, p.boot, p.metrics.Route(e), container))
+	}
+}
+
+func (p *probe) mute(c event.Conn) {
+	for _, s := range p.sources {
+		if s.id == c.Source {
+			_ = s.Mute(c) // its events are merely of no use
+		}
+	}
+}
+
+// flush writes the lines that wait.
+func (p *probe) flush() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.json != nil && p.broken == nil {
+		p.broken = p.json.Flush()
+	}
+	if p.broken != nil {
+		return fmt.Errorf("write: %w", p.broken)
+	}
+	return nil
+}
+
+// accounts adds up what the sources say.
+func (p *probe) accounts() (a metrics.Accounts) {
+	for _, s := range p.sources {
+		loss, _ := s.Loss() // a source that cannot be asked has ended
+		a.Sources = append(a.Sources, metrics.Source{Name: s.Name(), Up: s.up.Load(), Stats: p.streams.Stats(s.id), Loss: loss})
+	}
+	return a
+}
+
+// show writes a table.
+func (p *probe) show(title string, rows func() []render.Row) {
+	p.mu.Lock()
+	r := rows()
+	p.mu.Unlock()
+	f := p.stdout
+	if p.o.json {
+		f = p.stderr
+	}
+	if len(r) == 0 {
+		fmt.Fprintf(f, "%s: no requests\n\n", title)
+		return
+	}
+	fmt.Fprintln(f, title+":")
+	if err := newText(f).Table(table.Columns(), r); err == nil {
+		fmt.Fprintln(f)
+	}
+}
+
+// end is the last word: everything, and what is missing from it.
+func (p *probe) end() {
+	took := time.Since(p.began)
+	p.show("in "+took.Round(tick).String(), func() []render.Row { return p.table.Total(took) })
+	f := p.stdout
+	if p.o.json {
+		f = p.stderr
+	}
+	for _, line := range account(p.accounts()) {
+		fmt.Fprintln(f, render.Clean(line))
+	}
+}
+
+// account explains every request: a line for each source.
+func account(a metrics.Accounts) (lines []string) {
+	for _, s := range a.Sources {
+		line := fmt.Sprintf("%s: %d requests counted, %d unparsed", s.Name, s.Stats.Counted, s.Stats.Unseen())
+		line += list(func(add func(string, uint64)) {
+			for r := range http1.Reasons {
+				add(r.String(), s.Stats.Unparsed[r])
+			}
+		})
+		var lost uint64
+		for _, l := range metrics.Losses(s.Loss) {
+			lost += l.Events
+		}
+		line += fmt.Sprintf("; %d events lost", lost)
+		line += list(func(add func(string, uint64)) {
+			for _, l := range metrics.Losses(s.Loss) {
+				add(l.Reason, l.Events)
+			}
+		})
+		line += fmt.Sprintf("; %d connections", s.Stats.Connections)
+		line += list(func(add func(string, uint64)) {
+			for pr := range http1.Protocols {
+				add(pr.String(), s.Stats.Spoke[pr])
+			}
+		})
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// list writes " (a 1, b 2)" of what is not zero.
+func list(each func(add func(string, uint64))) string {
+	var parts []string
+	each(func(name string, n uint64) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", name, n))
+		}
+	})
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
+
+// newText writes for people: in colour on a terminal, unless NO_COLOR is set (no-color.org) or the terminal is dumb.
+func newText(f *os.File) *render.Text {
+	fd := int(f.Fd())
+	if !term.IsTerminal(fd) {
+		return render.NewText(f, 0, false)
+	}
+	width, _, err := term.GetSize(fd)
+	if err != nil || width <= 0 {
+		width = 80
+	}
+	return render.NewText(f, width, !termenv.EnvNoColor() && os.Getenv("TERM") != "dumb")
+}
+
+// monotonic is the clock of events, in ns.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}

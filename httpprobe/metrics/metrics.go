@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package metrics exports exchanges for Prometheus, under the names that OpenTelemetry gives them, and the probe's own accounts.
+package metrics
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
+	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
+)
+
+// Source is what one source and the connections that it sees have to account for.
+type Source struct {
+	Name  string
+	Up    bool
+	Stats streams.Stats
+	Loss  event.Loss
+}
+
+// Accounts are sums since the start; Blind is how many processes there are now that cannot be seen, by reason.
+type Accounts struct {
+	Sources []Source
+	Blind   map[string]int
+}
+
+// MinSeries is the lowest cap of series.
+const MinSeries = 32
+
+// Series that are kept for the overflow: of servers and clients, by class of status.
+const reserved = 2 * 9
+
+// Metrics are the exported figures. It is safe for concurrent use.
+type Metrics struct {
+	routes   Routes
+	most     int
+	accounts func() Accounts
+	registry *prometheus.Registry
+	duration [2]*prometheus.HistogramVec // of servers, of clients
+	first    [2]*prometheus.HistogramVec
+
+	mu         sync.Mutex
+	series     map[key]series
+	overflowed uint64
+}
+
+// key is what tells series apart.
+type key struct {
+	role          http1.Role
+	source        event.Source
+	status        int
+	port          uint16
+	method, route string
+	container     string
+	overflow      bool
+}
+
+type series struct{ duration, first prometheus.Observer }
+
+var labels = []string{"http_request_method", "http_response_status_code", "http_route", "server_port", "container", "source"}
+
+// buckets are those that OpenTelemetry's semantic conventions advise for these names, in seconds.
+var buckets = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
+
+// New returns metrics with at most that many series, each of them a pair of histograms with its own labels. accounts is asked at each
+// scrape, from any goroutine.
+func New(routes Routes, most int, accounts func() Accounts) *Metrics {
+	m := &Metrics{routes: routes, most: max(most, MinSeries) - reserved, accounts: accounts, registry: prometheus.NewRegistry(), series: map[key]series{}}
+	for i, role := range []string{"server", "client"} {
+		m.duration[i] = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "http_" + role + "_request_duration_seconds",
+			Help: "From the first byte of the request to the last of the response.", Buckets: buckets}, labels)
+		m.first[i] = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "http_" + role + "_time_to_first_byte_seconds",
+			Help: "From the first byte of the request to the first of the response.", Buckets: buckets}, labels)
+		m.registry.MustRegister(m.duration[i], m.first[i])
+	}
+	m.registry.MustRegister((*collector)(m))
+	return m
+}
+
+// Handler serves the figures.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+// Route is the route of an exchange.
+func (m *Metrics) Route(e *streams.Exchange) string { return m.routes.Of(e.Path) }
+
+// Observe counts an exchange, in a container or "".
+func (m *Metrics) Observe(e *streams.Exchange, container string) {
+	if e.Role != http1.Server && e.Role != http1.Client {
+		return
+	}
+	k := key{role: e.Role, source: e.Source, status: e.Status, port: e.ServerPort(), method: Method(e.Method), route: m.Route(e), container: container}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.series[k]
+	if !ok {
+		s = m.admit(k)
+	}
+	s.duration.Observe(float64(e.End-e.Start) / 1e9)
+	s.first.Observe(float64(e.FirstByte-e.Start) / 1e9)
+}
+
+// admit makes a series, or finds the one for what is too much.
+func (m *Metrics) admit(k key) series {
+	full := len(m.series)-m.overflowing() >= m.most
+	if full {
+		m.overflowed++
+		k = key{role: k.role, status: k.status / 100, overflow: true}
+		if s, ok := m.series[k]; ok {
+			return s
+		}
+	}
+	values := []string{k.method, strconv.Itoa(k.status), k.route, "", k.container, SourceName(k.source)}
+	if k.port != 0 {
+		values[3] = strconv.Itoa(int(k.port))
+	}
+	if k.overflow {
+		values = []string{"_OTHER", strconv.Itoa(k.status) + "xx", "_overflow", "", "", ""}
+	}
+	for i := range values {
+		values[i] = strings.ToValidUTF8(values[i], "\uFFFD") // the client panics otherwise
+	}
+	i := 0
+	if k.role == http1.Client {
+		i = 1
+	}
+	s := series{m.duration[i].WithLabelValues(values...), m.first[i].WithLabelValues(values...)}
+	m.series[k] = s
+	return s
+}
+
+// overflowing is the number of overflow series.
+func (m *Metrics) overflowing() (n int) {
+	if m.overflowed == 0 {
+		return 0
+	}
+	for _, role := range []http1.Role{http1.Server, http1.Client} {
+		for class := 1; class <= 9; class++ {
+			if _, ok := m.series[key{role: role, status: class, overflow: true}]; ok {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Method returns the method, or "_OTHER" for those that are not everybody's.
+func Method(method string) string {
+	switch method {
+	case "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE":
+		return method
+	}
+	return "_OTHER"
+}
+
+// SourceName is the name of a source as the command line has it.
+func SourceName(s event.Source) string {
+	switch s {
+	case event.Syscalls:
+		return "syscalls"
+	case event.Packets:
+		return "packets"
+	case event.OpenSSL:
+		return "openssl"
+	}
+	return ""
+}
+
+// collector exports the accounts.
+type collector Metrics
+
+var (
+	up          = prometheus.NewDesc("httpprobe_source_up", "1 while the source is running.", []string{"source"}, nil)
+	counted     = prometheus.NewDesc("httpprobe_requests_counted_total", "Requests that were seen with their responses.", []string{"source"}, nil)
+	unparsed    = prometheus.NewDesc("httpprobe_requests_unparsed_total", "Requests of which nothing sure can be said, by reason.", []string{"source", "reason"}, nil)
+	lost        = prometheus.NewDesc("httpprobe_events_lost_total", "Events that the source knows it lost, by reason.", []string{"source", "reason"}, nil)
+	connections = prometheus.NewDesc("httpprobe_connections_total", "Connections by the protocol they turned out to speak.", []string{"source", "protocol"}, nil)
+	open        = prometheus.NewDesc("httpprobe_connections_open", "Connections that are followed.", []string{"source"}, nil)
+	blind       = prometheus.NewDesc("httpprobe_blind_processes", "Processes whose traffic cannot be seen, or not inside TLS, by reason.", []string{"reason"}, nil)
+	seriesNow   = prometheus.NewDesc("httpprobe_series", "Series of the histograms.", nil, nil)
+	overflow    = prometheus.NewDesc("httpprobe_series_overflow_total", "Exchanges that were counted in an overflow series.", nil, nil)
+)
+
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{up, counted, unparsed, lost, connections, open, blind, seriesNow, overflow} {
+		to <- d
+	}
+}
+
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	a := c.accounts()
+	sum := func(d *prometheus.Desc, v uint64, values ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), values...)
+	}
+	gauge := func(d *prometheus.Desc, v int, values ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), values...)
+	}
+	for _, s := range a.Sources {
+		running := 0
+		if s.Up {
+			running = 1
+		}
+		gauge(up, running, s.Name)
+		sum(counted, s.Stats.Counted, s.Name)
+		for r := range http1.Reasons {
+			sum(unparsed, s.Stats.Unparsed[r], s.Name, r.String())
+		}
+		for _, l := range Losses(s.Loss) {
+			sum(lost, l.Events, s.Name, l.Reason)
+		}
+		for p := range http1.Protocols {
+			sum(connections, s.Stats.Spoke[p], s.Name, p.String())
+		}
+		gauge(open, s.Stats.Open, s.Name)
+	}
+	for reason, n := range a.Blind {
+		gauge(blind, n, strings.ToValidUTF8(reason, "\uFFFD"))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	gauge(seriesNow, len(c.series))
+	sum(overflow, c.overflowed)
+}
+
+// Lost is a number of lost events.
+type Lost struct {
+	Reason string
+	Events uint64
+}
+
+// Losses names what a source lost, zeros included.
+func Losses(l event.Loss) []Lost {
+	return []Lost{{"ring_full", l.RingFull}, {"map_full", l.MapFull}, {"read_fault", l.ReadFault}, {"recursion", l.Recursion}, {"packet_drop", l.PacketDrop}}
+}
