@@ -206,7 +206,7 @@ func sideBySideDoc(t *testing.T, all map[string]comparison) string {
 The bpftrace script by which the failing loads of this tool's first user were followed, and ` + "`bpfwhy watch`" + `, on the same loads on each kernel
 of the lab: what each told right, and below that every word of both. The script is
 [internal/bench/testdata/original.bt](../internal/bench/testdata/original.bt): what the verifier returned, whether the program came back
-from the JIT compiled, what the system call returned.
+from the JIT compiled, what the system call returned. On 5.10 bpftrace 0.17 does not find the struct it names, and is given it in a header.
 
 ` + "*Outcome*: loaded, loaded without being compiled, or failed with the true errno. *Stage*: where the load died; *partly* where a reader\n" +
 		"who knows the kernel can narrow it down. *Cause*: why, in words and with evidence (the script has no word for it). The truth is the table of the\n" +

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,6 +44,13 @@ func (p programs) start(dir, variant string, args ...string) (*tracer, error) {
 	argv := append([]string{p.bpfwhy, "watch", "--backend", variant}, args...)
 	if variant == script {
 		argv = []string{p.bpftrace, p.script}
+		if os.Getenv(wire.KernelEnv) == "5.10" {
+			header, err := filepath.Abs("testdata/5.10.h")
+			if err != nil {
+				return nil, err
+			}
+			argv = []string{p.bpftrace, "--include", header, p.script}
+		}
 	}
 	return p.startCommand(dir, argv)
 }
