@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,15 @@ func TestGuestCorpus(t *testing.T) {
 	text, err := json.Marshal(c)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(wire.OutDir, tallyFile), text, 0o644)))
+}
+
+// guest is where the loader's ways are tried: on the oldest and the newest kernel and the one without an interpreter. Those between
+// have their say in TestGuestCorpus and TestGuestWrap, and in the long tests.
+func guest(t *testing.T) {
+	kernel := vmtest.Guest(t)
+	if kernel != "hardened" && !slices.Contains(vmtest.Sample(), kernel) {
+		t.Skip("set BPFWHY_LONG=1")
+	}
 }
 
 // TestGuestWrap shows the silent miscompilation, and that nobody loads it.
@@ -140,7 +150,7 @@ func differ(a, b []uint32) int {
 // TestGuestTighter: what the verifier adds takes a jump out of reach that was
 // left alone, so that the first repair fails.
 func TestGuestTighter(t *testing.T) {
-	vmtest.Guest(t)
+	guest(t)
 	m := values(t)
 	const widest = blinding.MaxOffset
 	// A jump that is too long, and another that just is not.
@@ -211,7 +221,7 @@ func TestGuestTighter(t *testing.T) {
 // TestGuestObject loads an ELF object with a map, functions, CO-RE and line
 // information in each of the ways.
 func TestGuestObject(t *testing.T) {
-	vmtest.Guest(t)
+	guest(t)
 	spec, err := ebpf.LoadCollectionSpec("testdata/sparse.o")
 	qt.Assert(t, qt.IsNil(err))
 	harden(t, "0")
@@ -293,7 +303,7 @@ func compare(t *testing.T, plain, repaired *ebpf.Collection) {
 // TestGuestLines: lines of source and functions go where their instructions
 // went, as the kernel has them.
 func TestGuestLines(t *testing.T) {
-	vmtest.Guest(t)
+	guest(t)
 	harden(t, "0") // blinding moves the lines, too
 	spec, err := ebpf.LoadCollectionSpec("testdata/sparse.o")
 	qt.Assert(t, qt.IsNil(err))
@@ -339,7 +349,7 @@ func lines(t *testing.T, prog *ebpf.Program) (list []string) {
 // TestGuestErrors: what has nothing to do with blinding is cilium/ebpf's error,
 // with a diagnosis.
 func TestGuestErrors(t *testing.T) {
-	vmtest.Guest(t)
+	guest(t)
 	harden(t, "2")
 	defer harden(t, "0")
 	spec := &ebpf.ProgramSpec{

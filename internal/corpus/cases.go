@@ -38,7 +38,7 @@ func on(w Want, kernels ...string) map[string]Want {
 	return m
 }
 
-func merge(a, b map[string]string) map[string]string {
+func merge[V any](a, b map[string]V) map[string]V {
 	m := maps.Clone(a)
 	maps.Copy(m, b)
 	return m
@@ -51,13 +51,19 @@ var (
 	farCalls = on(fails(eNOTSUPP, load.Blinding, "BLIND002"), "hardened", Host)
 	blinded  = unjited(load.Blinding, "BLIND003")
 
+	// Per-CPU data is more than an interpreter can reach, says 7.2: there the load fails.
+	farPerCPU      = merge(farJump, on(fails(eNOTSUPP, load.Blinding, "BLIND001"), "7"))
+	farCallsPerCPU = merge(farCalls, on(fails(eINVAL, load.Blinding, "BLIND002"), "7"))
+
 	hardened2 = map[string]string{harden: "2"}
 
 	// Where nothing but the system call's own arguments can be read, a load that the interpreter took over looks like any
 	// other.
-	invisible = map[string]string{"5.10/tp_btf": unseen, "6.12/tp_btf": unseen, "7/tp_btf": unseen}
+	invisibleBefore7 = map[string]string{"5.10/tp_btf": unseen, "6.12/tp_btf": unseen}
+	invisible        = merge(invisibleBefore7, map[string]string{"7/tp_btf": unseen})
 	// ... and on 6.1 too, for a program with functions of its own or when the JIT is off.
-	invisibleCalls = merge(invisible, map[string]string{"6.1/tp_btf": unseen})
+	invisible61    = map[string]string{"6.1/tp_btf": unseen}
+	invisibleCalls = merge(invisible, invisible61)
 )
 
 // Why a case is left out somewhere.
@@ -115,6 +121,7 @@ func patients() []Case {
 		works("ok"), works("ok-calls"), works("ok-map"), works("ok-big"),
 		jumps(hardened("far-jump", farJump, invisible), 0), jumps(hardened("far-jump-nolog", farJump, invisible), 0),
 		jumps(hardened("far-calls", farCalls, invisibleCalls), patient.FarSub), jumps(hardened("far-calls-nolog", farCalls, invisibleCalls), patient.FarSub),
+		hardened("far-calls-percpu", farCallsPerCPU, merge(invisibleBefore7, invisible61)), hardened("far-percpu", farPerCPU, invisibleBefore7),
 		hardened("far-jump-elf", farJump, invisible), hardened("far-calls-elf", farCalls, invisibleCalls),
 
 		verifier("null-map-value", eACCES, "VER001", "R0 invalid mem access 'map_value_or_null'"),

@@ -45,6 +45,7 @@ const (
 // Helper numbers of enum bpf_func_id.
 const (
 	fnMapLookup       = 1
+	fnProcessor       = 8 // bpf_get_smp_processor_id
 	fnProbeRead       = 4
 	fnProbeWriteUser  = 36
 	fnXDPAdjustHead   = 44

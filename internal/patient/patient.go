@@ -140,6 +140,8 @@ func All() []Patient {
 		hardened(big("far-jump-nolog", "the same from a loader that asks for no log", func() program { return quiet(farJump()) })),
 		hardened(big("far-calls", "the far jump in a function that another one calls", func() program { return brief(farJumpCalls()) })),
 		hardened(big("far-calls-nolog", "the same from a loader that asks for no log", func() program { return quiet(farJumpCalls()) })),
+		hardened(big("far-percpu", "a far jump behind a call that becomes per-CPU data, which an interpreter cannot reach", func() program { return brief(farPerCPU(false)) })),
+		hardened(big("far-calls-percpu", "the same in a function that another one calls", func() program { return brief(farPerCPU(true)) })),
 		hardened(cilium("far-jump-elf", "far jump in C with source lines, loaded by cilium/ebpf", farJumpObject, "far_jump_elf")),
 		hardened(cilium("far-calls-elf", "far jump in a noinline C function, loaded by cilium/ebpf", farCallsObject, "far_calls_elf")),
 
