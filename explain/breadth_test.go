@@ -228,6 +228,14 @@ var nearMisses = []fixture{
 		rule:    "BLIND001", how: load.Inferred, stage: load.Blinding,
 	},
 	{
+		name: "the same with the log that 7.2 writes, which names the patch first: blinding, of a program with functions",
+		attempt: progLoad(22, harden(2), insns(selfCall, exit, movR0, exit), jump(5, 32010, 33033, 32767), unhooked(),
+			log("insn 24519 cannot be patched due to 16-bit range\nprogram requires BPF JIT compiler but it is not available\nverification time 2655306 usec\n"+
+				"stack depth 0+0 max 0\ninsns processed 32013\nprocessed 32013 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_states 1 mark_read 0\n")),
+		node: lab("7.2.13", "net.core.bpf_jit_harden", "2"),
+		rule: "BLIND002", how: load.Inferred, stage: load.Blinding,
+	},
+	{
 		name:    "EINVAL of 7.2 for per-CPU data, and harden 0: the JIT is switched off",
 		attempt: progLoad(22, unhooked(), log(reject("program requires BPF JIT compiler but it is not available"))),
 		node:    lab("7.2.13", "net.core.bpf_jit_enable", "0"),

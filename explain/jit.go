@@ -155,8 +155,10 @@ func (f *Facts) compileFailed() bool {
 // fellBack reports a load that the kernel wanted to hand to its interpreter
 // after the JIT had failed, and that uses what only compiled code can do.
 func (f *Facts) fellBack() bool {
-	return f.isLoad() && f.words.is(verifierlog.NeedsJIT) &&
-		(strings.Contains(f.words.message, "non-JITed") || strings.Contains(f.words.message, "requires BPF JIT"))
+	return f.isLoad() && slices.ContainsFunc(f.words.complaint, func(line string) bool {
+		return verifierlog.Classify(line).Kind == verifierlog.NeedsJIT &&
+			(strings.Contains(line, "non-JITed") || strings.Contains(line, "requires BPF JIT"))
+	})
 }
 
 // insideJIT reports that what was seen to fail failed in the JIT or in the
