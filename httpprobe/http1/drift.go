@@ -64,6 +64,9 @@ func (p *Parser) adrift(d event.Direction, s Segment) {
 	}
 	if d == p.requests() {
 		if !isRequest {
+			if dr.step == 2 {
+				dr.step = 0 // of what is this a part?
+			}
 			return
 		}
 		switch dr.step {

@@ -440,6 +440,9 @@ func (p *Parser) request(s Segment) {
 				}
 				f.clean = false
 			}
+			if len(p.queue) > 0 && p.queue[0].status != 0 {
+				f.clean = false // the response has begun: this may be a part of the next request
+			}
 			return
 		}
 		whole = false
