@@ -19,6 +19,7 @@ git git
 python3 python3
 bpftool bpftool
 bpftrace bpftrace
+curl curl
 xz xz-utils
 zstd zstd
 setpriv util-linux

@@ -7,3 +7,4 @@ package sources
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package sources -target amd64 -cc clang -no-global-types -cflags "-O2 -g -mcpu=v2 -Wall -Werror" -type event -type losses syscalls bpf/syscalls.bpf.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package sources -target amd64 -cc clang -no-global-types -cflags "-O2 -g -mcpu=v2 -Wall -Werror" packets bpf/packets.bpf.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package sources -target amd64 -cc clang -no-global-types -cflags "-O2 -g -mcpu=v2 -Wall -Werror" openssl bpf/openssl.bpf.c

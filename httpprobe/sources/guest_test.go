@@ -14,7 +14,14 @@ import (
 
 // TestKernels runs all on each kernel, hardened.
 func TestKernels(t *testing.T) {
-	vmtest.Run(t, "^TestGuest", vm.Machine{Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}})
+	vmtest.Need(t)
+	curl, err := vm.Binary("/usr/bin/curl")
+	qt.Assert(t, qt.IsNil(err))
+	vmtest.Run(t, "^TestGuest", vm.Machine{
+		Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"},
+		Files:   curl,
+		Env:     []string{"PATH=/usr/bin"},
+	})
 }
 
 // guest is for tests that everything on a kernel of the lab is hardened for.
@@ -34,4 +41,9 @@ func TestGuestSyscalls(t *testing.T) {
 func TestGuestPackets(t *testing.T) {
 	guest(t)
 	testPackets(t)
+}
+
+func TestGuestOpenSSL(t *testing.T) {
+	guest(t)
+	testOpenSSL(t)
 }

@@ -20,6 +20,9 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 )
 
+// execKind is KIND_EXEC of bpf/wire.h.
+const execKind event.Kind = 128
+
 // lookInterval is how often Run looks into the ring when nobody wakes it.
 const lookInterval = 50 * time.Millisecond
 
@@ -32,6 +35,7 @@ type ring struct {
 	coll   *ebpf.Collection
 	reader *ringbuf.Reader
 	comms  map[[16]byte]string
+	exec   func(pid int) // told of processes that run another program; nil where no program does so
 }
 
 func newRing(source event.Source, coll *ebpf.Collection) (*ring, error) {
@@ -62,6 +66,12 @@ func (r *ring) run(ctx context.Context, f func(*event.Event)) error {
 			}
 			if err := r.decode(record.RawSample, &e); err != nil {
 				return err
+			}
+			if e.Kind == execKind {
+				if r.exec != nil {
+					r.exec(int(e.TGID))
+				}
+				continue
 			}
 			f(&e)
 		}

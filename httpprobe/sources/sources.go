@@ -156,25 +156,23 @@ func (o Options) load(spec *ebpf.CollectionSpec, kernel *btf.Spec) (*ebpf.Collec
 func (o Options) configure(spec *ebpf.CollectionSpec) error {
 	size := o.ringBytes()
 	spec.Maps["events"].MaxEntries = size
-	values := map[string]any{
+	var st syscall.Stat_t
+	if err := syscall.Stat("/proc/self/ns/pid", &st); err != nil {
+		return fmt.Errorf("find own pid namespace: %w", err)
+	}
+	for _, pid := range o.PIDs {
+		if pid <= 0 || pid > 1<<22 {
+			return fmt.Errorf("process %d: no such number", pid)
+		}
+		spec.Maps["pids"].Contents = append(spec.Maps["pids"].Contents, ebpf.MapKV{Key: uint32(pid), Value: uint8(1)})
+	}
+	return setVariables(spec, map[string]any{
 		"cfg_wake":    uint64(size / 8),
 		"cfg_cgroups": uint32(len(o.Cgroups)),
 		"cfg_pids":    flag(len(o.PIDs) > 0),
-	}
-	if len(o.PIDs) > 0 {
-		var st syscall.Stat_t
-		if err := syscall.Stat("/proc/self/ns/pid", &st); err != nil {
-			return fmt.Errorf("find own pid namespace: %w", err)
-		}
-		values["cfg_ns_dev"], values["cfg_ns_ino"] = st.Dev, st.Ino
-		for _, pid := range o.PIDs {
-			if pid <= 0 || pid > 1<<22 {
-				return fmt.Errorf("process %d: no such number", pid)
-			}
-			spec.Maps["pids"].Contents = append(spec.Maps["pids"].Contents, ebpf.MapKV{Key: uint32(pid), Value: uint8(1)})
-		}
-	}
-	return setVariables(spec, values)
+		"cfg_ns_dev":  st.Dev,
+		"cfg_ns_ino":  st.Ino,
+	})
 }
 
 func flag(b bool) uint8 {

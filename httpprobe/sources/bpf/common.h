@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Filters, the ring, and copies of user memory: for system calls and TLS libraries. */
+/* Filters and the ring: for system calls and TLS libraries. */
 #ifndef HTTPPROBE_COMMON_H
 #define HTTPPROBE_COMMON_H
 
@@ -37,20 +37,6 @@ struct {
 	__uint(key_size, 4);
 	__uint(value_size, 4);
 } cgroups SEC(".maps");
-
-/* An event that is being made. The data area is as large as the verifier thinks that a copy might go. */
-struct scratch {
-	struct event event;
-	u8 data[3 * DATA_MAX];
-};
-
-/* Each program has its own: from 7.2 on, one may be preempted and another run in between. It does not itself (prog->active). */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 6);
-	__type(key, u32);
-	__type(value, struct scratch);
-} scratches SEC(".maps");
 
 #define LOST(what)                                                                                                              \
 	({                                                                                                                      \
@@ -98,15 +84,6 @@ static __always_inline u64 wakeup(void)
  */
 #define BOUND(n, mask) asm volatile("%0 &= %1" : "+r"(n) : "i"(mask))
 
-static __always_inline void send(struct scratch *s)
-{
-	u64 size = sizeof(struct event) + s->event.captured;
-
-	BOUND(size, 2 * DATA_MAX - 1);
-	if (bpf_ringbuf_output(&events, s, size, wakeup()))
-		LOST(ring);
-}
-
 static __always_inline void describe_task(struct event *e)
 {
 	u64 ids = bpf_get_current_pid_tgid();
@@ -115,19 +92,6 @@ static __always_inline void describe_task(struct event *e)
 	e->tid = (u32)ids;
 	e->cgroup = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
-}
-
-/* The first of n bytes. */
-static __always_inline void copy_buffer(struct scratch *s, u64 from, u64 n)
-{
-	if (n > DATA_MAX)
-		n = DATA_MAX;
-	s->event.captured = n;
-	BOUND(n, 2 * DATA_MAX - 1);
-	if (bpf_probe_read_user(s->data, n, (void *)(unsigned long)from)) {
-		s->event.captured = 0;
-		LOST(fault);
-	}
 }
 
 #endif

@@ -402,6 +402,42 @@ ENTER(splice)
 	return 0;
 }
 
+/* An event that is being made. The data area is as large as the verifier thinks that a copy might go. */
+struct scratch {
+	struct event event;
+	u8 data[3 * DATA_MAX];
+};
+
+/* Each program has its own: from 7.2 on, one may be preempted and another run in between. It does not itself (prog->active). */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 6);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+static __always_inline void send(struct scratch *s)
+{
+	u64 size = sizeof(struct event) + s->event.captured;
+
+	BOUND(size, 2 * DATA_MAX - 1);
+	if (bpf_ringbuf_output(&events, s, size, wakeup()))
+		LOST(ring);
+}
+
+/* The first of n bytes. */
+static __always_inline void copy_buffer(struct scratch *s, u64 from, u64 n)
+{
+	if (n > DATA_MAX)
+		n = DATA_MAX;
+	s->event.captured = n;
+	BOUND(n, 2 * DATA_MAX - 1);
+	if (bpf_probe_read_user(s->data, n, (void *)(unsigned long)from)) {
+		s->event.captured = 0;
+		LOST(fault);
+	}
+}
+
 #define SEGMENTS_MAX 8
 
 /* The first of n bytes, out of the first segments. */

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * The plain text that goes through OpenSSL and its kin, at the return of the functions that carry it: a write that has to be tried again is told
+ * once. Connections are known by their SSL object and process; what is beneath, a socket or memory, does not matter.
+ *
+ * Programs on uprobes can be preempted, and the same one run meanwhile on that CPU: nothing here is kept by CPU.
+ */
+#define NO_CORE
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include "wire.h"
+#include "common.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct key {
+	u64 ssl;
+	u64 tgid;
+};
+
+struct conn {
+	u64 born;
+	u64 pos[2];
+	u8 fresh;
+	u8 muted;
+	u8 pad[6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct key);
+	__type(value, struct conn);
+} conns SEC(".maps");
+
+/* By id, when they were born. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, u64);
+} mutes SEC(".maps");
+
+/* A call in flight. */
+struct call {
+	u64 ssl;
+	u64 buffer;
+	u64 count; /* where the number of bytes will be, 0: it is returned */
+	u64 dir;
+};
+
+/* By thread. LRU, since threads may be killed in the middle. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, u32);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+static __always_inline struct key key_of(u64 ssl)
+{
+	return (struct key){ ssl, bpf_get_current_pid_tgid() >> 32 };
+}
+
+/* Different for different keys as well as a number can be. */
+static __always_inline u64 id_of(struct key *key)
+{
+	return key->ssl ^ key->tgid * 0x9e3779b97f4a7c15ULL;
+}
+
+static __always_inline void describe(struct event *e, struct key *key, struct conn *c, u8 kind, u32 dir)
+{
+	e->time = bpf_ktime_get_ns();
+	e->id = id_of(key);
+	e->born = c->born;
+	e->pos = c->pos[dir & 1];
+	e->len = 0;
+	describe_task(e);
+	e->local_port = e->remote_port = 0;
+	e->captured = 0;
+	e->kind = kind;
+	e->dir = dir;
+	e->fresh = c->fresh;
+}
+
+static __attribute__((noinline)) void tell(struct key *key, struct conn *c, u8 kind, u32 dir)
+{
+	struct event e = {};
+
+	if (c->muted || !(c->pos[0] | c->pos[1]))
+		return;
+	describe(&e, key, c, kind, dir);
+	if (bpf_ringbuf_output(&events, &e, sizeof(e), wakeup()))
+		LOST(ring);
+}
+
+#define SMALL 256
+
+/* Room for a record is of one size or the other, which the verifier wants to know. */
+#define SEND(room)                                                                                                              \
+	({                                                                                                                      \
+		struct {                                                                                                        \
+			struct event event;                                                                                     \
+			u8 data[room];                                                                                          \
+		} *r = bpf_ringbuf_reserve(&events, sizeof(*r), 0);                                                             \
+                                                                                                                                \
+		if (r) {                                                                                                        \
+			u64 n = len < room ? len : room;                                                                        \
+                                                                                                                                \
+			describe(&r->event, &key, c, KIND_DATA, dir);                                                           \
+			r->event.len = len;                                                                                     \
+			r->event.captured = n;                                                                                  \
+			asm volatile("if %0 < %1 goto +1\n\t%0 = %1" : "+r"(n) : "i"(room));                                    \
+			if (bpf_probe_read_user(r->data, n, (void *)(unsigned long)call->buffer)) {                             \
+				r->event.captured = 0;                                                                          \
+				LOST(fault);                                                                                    \
+			}                                                                                                       \
+			bpf_ringbuf_submit(r, wakeup());                                                                        \
+		} else {                                                                                                        \
+			LOST(ring);                                                                                             \
+		}                                                                                                               \
+	})
+
+static __always_inline void carried(struct call *call, u64 len)
+{
+	struct key key = key_of(call->ssl);
+	u32 dir = call->dir & 1;
+	u64 id = id_of(&key), *born;
+	struct conn *c = bpf_map_lookup_elem(&conns, &key);
+
+	if (!c) {
+		struct conn new = { .born = bpf_ktime_get_ns() };
+
+		if (bpf_map_update_elem(&conns, &key, &new, BPF_ANY)) {
+			LOST(map);
+			return;
+		}
+		c = bpf_map_lookup_elem(&conns, &key);
+		if (!c)
+			return;
+	}
+	born = bpf_map_lookup_elem(&mutes, &id);
+	if (born && *born == c->born)
+		c->muted = 1;
+	if (c->muted)
+		return;
+	if (len <= SMALL)
+		SEND(SMALL);
+	else
+		SEND(DATA_MAX);
+	c->pos[dir] += len;
+}
+
+static __always_inline int begin(struct pt_regs *ctx, u32 dir, bool counts)
+{
+	struct call call = { .ssl = ctx->di, .buffer = ctx->si, .count = counts ? ctx->cx : 0, .dir = dir };
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+
+	if (!is_wanted())
+		return 0;
+	if (bpf_map_update_elem(&calls, &tid, &call, BPF_ANY))
+		LOST(map);
+	return 0;
+}
+
+SEC("uprobe/SSL_read") int ssl_read(struct pt_regs *ctx)
+{
+	return begin(ctx, DIR_IN, false);
+}
+
+SEC("uprobe/SSL_read_ex") int ssl_read_ex(struct pt_regs *ctx)
+{
+	return begin(ctx, DIR_IN, true);
+}
+
+SEC("uprobe/SSL_write") int ssl_write(struct pt_regs *ctx)
+{
+	return begin(ctx, DIR_OUT, false);
+}
+
+SEC("uprobe/SSL_write_ex") int ssl_write_ex(struct pt_regs *ctx)
+{
+	return begin(ctx, DIR_OUT, true);
+}
+
+/*
+ * The return of any of them. LibreSSL's SSL_read_ex calls SSL_read: the inner one is told, and the outer one finds nothing. So it is when
+ * one file is probed twice.
+ */
+SEC("uretprobe/SSL_read") int ssl_return(struct pt_regs *ctx)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+	struct call *call = bpf_map_lookup_elem(&calls, &tid), done;
+	s32 ret = (s32)ctx->ax;
+	u64 len = 0;
+
+	if (!call)
+		return 0;
+	done = *call;
+	bpf_map_delete_elem(&calls, &tid);
+	if (done.count) {
+		if (ret == 1 && bpf_probe_read_user(&len, sizeof(len), (void *)(unsigned long)done.count))
+			LOST(fault);
+	} else if (ret > 0) {
+		len = ret;
+	} else if (ret == 0 && done.dir == DIR_IN) { /* the other end has closed; what is to be tried again is -1 */
+		struct key key = key_of(done.ssl);
+		struct conn *c = bpf_map_lookup_elem(&conns, &key);
+
+		if (c)
+			tell(&key, c, KIND_SHUT, DIR_IN);
+	}
+	if (len)
+		carried(&done, len);
+	return 0;
+}
+
+SEC("uretprobe/SSL_new") int ssl_new(struct pt_regs *ctx)
+{
+	struct conn new = { .born = bpf_ktime_get_ns(), .fresh = 1 };
+	struct key key = key_of(ctx->ax);
+
+	if (!key.ssl || !is_wanted())
+		return 0;
+	if (bpf_map_update_elem(&conns, &key, &new, BPF_ANY))
+		LOST(map);
+	return 0;
+}
+
+SEC("uprobe/SSL_free") int ssl_free(struct pt_regs *ctx)
+{
+	struct key key = key_of(ctx->di);
+	struct conn *c = bpf_map_lookup_elem(&conns, &key);
+
+	if (!c)
+		return 0;
+	tell(&key, c, KIND_CLOSE, DIR_IN);
+	bpf_map_delete_elem(&conns, &key);
+	return 0;
+}
+
+/* A process has another program now, and soon other libraries. */
+SEC("tracepoint/sched/sched_process_exec") int process_exec(void *ctx)
+{
+	struct bpf_pidns_info ns = {};
+	struct event e = { .kind = KIND_EXEC };
+
+	if (bpf_get_ns_current_pid_tgid(cfg_ns_dev, cfg_ns_ino, &ns, sizeof(ns)))
+		return 0;
+	e.tgid = ns.tgid;
+	bpf_ringbuf_output(&events, &e, sizeof(e), BPF_RB_FORCE_WAKEUP);
+	return 0;
+}

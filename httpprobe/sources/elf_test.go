@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sources
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+)
+
+// tinyELF is a library with its code at 0x1000 in the file and 0x401000 in memory, and these symbols: SSL_write at 0x401010, SSL_read, which
+// is another library's, wolfSSL_read_ex at 0x401030, SSL_free in no segment, and SSL_new, which is no function.
+func tinyELF() []byte {
+	const strings, symbols, sections = 0x200, 0x300, 0x400
+	names := "\x00SSL_write\x00SSL_read\x00wolfSSL_read_ex\x00SSL_free\x00SSL_new\x00"
+	var b bytes.Buffer
+	put := func(at int, v any) {
+		for b.Len() < at {
+			b.WriteByte(0)
+		}
+		_ = binary.Write(&b, binary.LittleEndian, v)
+	}
+	put(0, elf.Header64{
+		Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_DYN), Machine: uint16(elf.EM_X86_64), Version: 1,
+		Phoff: 64, Shoff: sections, Ehsize: 64, Phentsize: 56, Phnum: 2, Shentsize: 64, Shnum: 3,
+	})
+	put(64, []elf.Prog64{
+		{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R), Off: 0, Vaddr: 0x400000, Filesz: 0x1000, Memsz: 0x1000},
+		{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Off: 0x1000, Vaddr: 0x401000, Filesz: 0x100, Memsz: 0x100},
+	})
+	put(strings, []byte(names))
+	function := byte(elf.STB_GLOBAL)<<4 | byte(elf.STT_FUNC)
+	put(symbols, []elf.Sym64{
+		{},
+		{Name: 1, Info: function, Shndx: 7, Value: 0x401010},
+		{Name: 11, Info: function, Shndx: uint16(elf.SHN_UNDEF)},
+		{Name: 20, Info: function, Shndx: 7, Value: 0x401030},
+		{Name: 36, Info: function, Shndx: 7, Value: 0x402000},
+		{Name: 45, Info: byte(elf.STT_OBJECT), Shndx: 7, Value: 0x401040},
+	})
+	put(sections, []elf.Section64{
+		{},
+		{Type: uint32(elf.SHT_DYNSYM), Off: symbols, Size: 6 * symbolSize, Link: 2, Entsize: symbolSize},
+		{Type: uint32(elf.SHT_STRTAB), Off: strings, Size: uint64(len(names))},
+	})
+	put(0x1100, byte(0))
+	return b.Bytes()
+}
+
+func TestELF(t *testing.T) {
+	names := []string{"SSL_write", "SSL_read", "SSL_read_ex", "SSL_free", "SSL_new"}
+	f, err := readELF(bytes.NewReader(tinyELF()))
+	qt.Assert(t, qt.IsNil(err))
+	got, err := f.functions(names)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(got, map[string]uint64{"SSL_write": 0x1010}))
+
+	// Names that lie across two chunks, far behind.
+	long := tinyELF()
+	at := len(long)
+	filler := bytes.Repeat([]byte("SSL_"), stringChunk/4)[:stringChunk-6]
+	tail := append(append([]byte{}, filler...), []byte("SSL_write\x00")...)
+	long = append(long, tail...)
+	section := long[0x400+2*64:]
+	binary.LittleEndian.PutUint64(section[24:], uint64(at))
+	binary.LittleEndian.PutUint64(section[32:], uint64(len(tail)))
+	binary.LittleEndian.PutUint32(long[0x300+symbolSize:], uint32(len(filler)))
+	f, err = readELF(bytes.NewReader(long))
+	qt.Assert(t, qt.IsNil(err))
+	got, err = f.functions(names)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(got, map[string]uint64{"SSL_write": 0x1010}))
+
+	for _, b := range [][]byte{nil, []byte("#!/bin/sh\n"), tinyELF()[:40]} {
+		_, err := readELF(bytes.NewReader(b))
+		qt.Check(t, qt.ErrorIs(err, errNotELF))
+	}
+	other := tinyELF()
+	other[4] = 1 // 32 bits
+	_, err = readELF(bytes.NewReader(other))
+	qt.Check(t, qt.ErrorIs(err, errNotELF))
+}

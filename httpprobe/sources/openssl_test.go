@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sources
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+)
+
+// serveTLS is serve with a certificate that nobody knows. The tapes hold the plain text.
+func serveTLS(t testing.TB, tapes *tapes) string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	qt.Assert(t, qt.IsNil(err))
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{{127, 0, 0, 1}}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	qt.Assert(t, qt.IsNil(err))
+	l, err := tls.Listen("tcp4", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	qt.Assert(t, qt.IsNil(err))
+	server := &http.Server{Handler: http.HandlerFunc(answer)}
+	go func() { _ = server.Serve(tapedListener{l, tapes}) }()
+	t.Cleanup(func() { server.Close() })
+	return "https://" + l.Addr().String()
+}
+
+// testOpenSSL watches curl, which is told of by its own bytes: what it sends is what the server receives.
+func testOpenSSL(t *testing.T) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Fatal("no curl")
+	}
+	start := time.Now()
+	s, err := OpenSSL(Options{})
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer s.Close()
+	t.Logf("up in %v", time.Since(start))
+	for _, p := range s.Programs() {
+		qt.Check(t, qt.IsTrue(p.JITed), qt.Commentf(p.Name))
+	}
+	c := collect(t, s)
+	tapes := &tapes{ends: map[end]*taped{}}
+	url := serveTLS(t, tapes)
+	out, err := exec.Command(curl, "--http1.1", "-sSk", "-d", strings.Repeat("y", 2000), url+"/5", url+"/700", url+"/100000").CombinedOutput()
+	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
+	qt.Assert(t, qt.HasLen(out, 100705))
+	time.Sleep(100 * time.Millisecond)
+	c.stop()
+
+	var own []event.Event
+	closed := 0
+	for _, e := range c.events {
+		if e.Comm != "curl" {
+			continue // on a host there may be others
+		}
+		own = append(own, e)
+		qt.Check(t, qt.IsTrue(e.Fresh))
+		if e.Kind == event.Close {
+			closed++
+		}
+	}
+	qt.Check(t, qt.Equals(closed, 1))
+	got := flows(t, own)
+	qt.Assert(t, qt.HasLen(got, 2))
+	qt.Assert(t, qt.HasLen(tapes.ends, 1))
+	for k, f := range got {
+		for _, p := range tapes.ends {
+			qt.Check(t, qt.Equals(f.gaps, 0))
+			n := compare(t, p, 1-k.dir, f) // the other end's tape
+			t.Logf("%d: %d bytes, %d captured", k.dir, len(f.bytes), n)
+			qt.Check(t, qt.IsTrue(n >= 1024))
+		}
+	}
+	loss, err := s.Loss()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(loss, event.Loss{}))
+}
+
+// Files of processes lie. What is said of them is an error or a place within the file.
+func FuzzELF(f *testing.F) {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		f.Skip(err)
+	}
+	f.Add(self[:64<<10])
+	f.Add(tinyELF())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		parsed, err := readELF(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		_, _ = parsed.functions([]string{"SSL_write", "SSL_read"})
+		parsed.has(".go.buildinfo")
+	})
+}
