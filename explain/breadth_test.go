@@ -202,6 +202,13 @@ var nearMisses = []fixture{
 		rule:    "BLIND001", how: load.Observed, stage: load.Blinding,
 	},
 	{
+		name: "524 of 7.2 for per-CPU data: the patch is named behind the statistics",
+		attempt: progLoad(524, harden(2), unhooked(), insns(movR0, exit), log("verification time 3243986 usec\nstack depth 0 max 0\ninsns processed 32010\n"+
+			"processed 32010 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_states 1 mark_read 0\ninsn 24517 cannot be patched due to 16-bit range\n")),
+		node: lab("7.2.13", "net.core.bpf_jit_harden", "2"),
+		rule: "BLIND001", how: load.Observed, stage: load.Blinding,
+	},
+	{
 		name:    "ENOMEM from the verifier's own rewriting: the same words, and not blinding",
 		attempt: progLoad(12, with(early(12), said("insn 7 cannot be patched due to 16-bit range"), benign(), spans(spanArg(load.FnPatch, -34, 7)))...),
 		node:    lab("6.12.12", "net.core.bpf_jit_harden", "2"),

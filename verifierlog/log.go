@@ -233,11 +233,11 @@ func (l *Log) findMessage(body []string) {
 			add(rest)
 		}
 	}
+	ended := false
 	for _, line := range body[last+1:] {
-		if statsLine.MatchString(line) {
-			break // what follows is the loader's
-		}
-		if isComplaint(line) {
+		ended = ended || statsLine.MatchString(line)
+		// Behind the statistics the loader has its say, and 7.2 about the blinding of a program of one function.
+		if isComplaint(line) && (!ended || Classify(line).Kind == PatchRange) {
 			add(line)
 		}
 	}

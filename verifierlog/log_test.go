@@ -286,3 +286,14 @@ func TestParseNothing(t *testing.T) {
 		qt.Check(t, qt.Equals(l.Insn, -1))
 	}
 }
+
+// Linux 7.2 says what blinding refused behind the statistics, where loaders add lines of their own.
+func TestBehindStatistics(t *testing.T) {
+	const log = "verification time 3243986 usec\nstack depth 0 max 0\ninsns processed 32010\n" +
+		"processed 32010 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_states 1 mark_read 0\n" +
+		"insn 24517 cannot be patched due to 16-bit range\n-- END PROG LOAD LOG --\nR0 !read_ok, says the loader\n"
+	l := Parse(log, Options{})
+	qt.Check(t, qt.Equals(l.Match.Kind, PatchRange))
+	qt.Check(t, qt.DeepEquals(l.Messages, []string{"insn 24517 cannot be patched due to 16-bit range"}))
+	qt.Check(t, qt.Equals(l.Stats.Processed, 32010))
+}
