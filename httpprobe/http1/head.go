@@ -261,6 +261,9 @@ var blank [MaxHead]byte
 func (h *heads) leftover() bool { return h.reader.Buffered()+h.bytes.Len() > 0 }
 
 func (h *heads) readRequest(head []byte) (r requestHead) {
+	if requestLine(head) != yes {
+		return r // net/http is more lenient, but a head in pieces was already refused for it
+	}
 	req, err := http.ReadRequest(h.load(head))
 	defer h.clear(len(head))
 	if err != nil || h.leftover() || req.ProtoMajor != 1 || len(req.Method) > maxMethod {
@@ -281,6 +284,9 @@ func (h *heads) readRequest(head []byte) (r requestHead) {
 }
 
 func (h *heads) readResponse(head []byte, method string) (r responseHead) {
+	if _, v := statusLine(head); v != yes {
+		return r
+	}
 	res, err := http.ReadResponse(h.load(head), &http.Request{Method: method})
 	defer h.clear(len(head))
 	if err != nil || h.leftover() || res.ProtoMajor != 1 || res.StatusCode < 100 {

@@ -10,6 +10,9 @@
 package http1
 
 import (
+	"bytes"
+	"slices"
+
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 )
 
@@ -313,19 +316,26 @@ func (p *Parser) Resolve() {
 // sniff decides what a fresh connection speaks. What comes before that is kept as the start of a head.
 func (p *Parser) sniff(d event.Direction, s Segment) {
 	f := &p.flows[d]
-	data := s.Data
-	if len(f.buf) == 0 {
-		data = skipEndsOfLine(data)
-		s.Data = data
-		if len(data) == 0 {
+	old := len(f.buf)
+	if old == 0 {
+		if s.Data = skipEndsOfLine(s.Data); len(s.Data) == 0 {
 			if s.Hidden > 0 {
 				p.leave(Other)
 			}
 			return
 		}
 		f.first = s.Time
-	} else {
-		data = append(f.buf[:len(f.buf):len(f.buf)], data...)
+	}
+	data := s.Data
+	if old > 0 {
+		if !p.keep(f, s.Data) {
+			p.leave(Other)
+			return
+		}
+		data = f.buf
+		if !worthALook(old, s.Data) && s.Hidden == 0 && len(data) < MaxHead {
+			return
+		}
 	}
 	v := undecided
 	switch _, status := statusLine(data); {
@@ -362,24 +372,25 @@ func (p *Parser) sniff(d event.Direction, s Segment) {
 			}
 			return
 		}
-		if len(f.buf) > 0 {
-			f.state = inHead
-			if d != p.requests() {
-				// Back to where it began: nobody waits for this response.
-				s.Data, s.Time = data, f.first
-				p.letGo(f)
-				f.state = atHead
-			} else {
-				f.size = uint64(len(f.buf))
-			}
+		switch {
+		case old > 0 && d != p.requests(): // back to where it began: nobody waits for this response
+			s.Data, s.Time = slices.Clone(data), f.first
+			p.letGo(f)
+		case old > 0:
+			p.c.Budget.Give(len(s.Data))
+			f.buf, f.state, f.size = f.buf[:old], inHead, uint64(old)
 		}
 		p.Data(d, s)
 	case v == no || s.Hidden > 0 || len(data) >= MaxHead:
 		p.leave(Other)
-	case !p.keep(f, s.Data):
+	case old == 0 && !p.keep(f, s.Data):
 		p.leave(Other)
 	}
 }
+
+// worthALook reports whether the first line of a head that comes in pieces can have become another than it was: looking at it for each octet of a
+// long one would cost too much.
+func worthALook(old int, added []byte) bool { return old < 64 || bytes.IndexByte(added, '\n') >= 0 }
 
 func roleOf(requests event.Direction) Role {
 	if requests == event.In {
@@ -405,17 +416,19 @@ func (p *Parser) request(s Segment) {
 			}
 			f.state, f.first, f.size = inHead, s.Time, 0
 		case inHead:
+			old := len(f.buf)
 			head, rest, ok := p.head(f, b)
 			if !ok {
 				p.cut(Memory, true)
 				break
 			}
 			f.size += uint64(len(b) - len(rest))
+			added := b[:len(b)-len(rest)]
 			b = rest
 			switch {
 			case head != nil:
 				p.requestHead(head)
-			case requestLine(f.buf) == no:
+			case worthALook(old, added) && requestLine(f.buf) == no:
 				p.malformedRequest(f.buf)
 			case len(f.buf) >= MaxHead:
 				p.cut(HeadTooBig, true)
@@ -812,15 +825,17 @@ func (p *Parser) hold(h held) {
 	}
 	if len(p.held) == maxHeld || !p.c.Budget.Take(len(h.Data)) {
 		p.Resolve()
-		if p.parses() && !p.drift.on {
+		if p.parses() && !p.drift.on && (len(p.queue) == 0 || len(p.held) > 0) {
 			p.failResponses(Memory)
 		}
-		if p.parses() && h.gap == 0 {
+		if h.gap > 0 {
+			p.Gap(1-p.requests(), h.gap)
+		} else {
 			p.Data(1-p.requests(), h.Segment)
 		}
 		return
 	}
-	h.Data = append([]byte(nil), h.Data...)
+	h.Data = slices.Clone(h.Data)
 	p.held = append(p.held, h)
 }
 
