@@ -9,14 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Files belong to the processes that map them: they lie, they are huge, and they change while they are read. All reads are bounded, and no
 // number of a file decides how much memory is taken.
 const (
-	maxHeaders  = 4096      // of segments, and of sections
-	maxSymbols  = 128 << 20 // bytes of a symbol table, 5 million symbols
-	maxStrings  = 256 << 20 // bytes of its names
+	maxHeaders  = 4096     // of segments, and of sections
+	maxSymbols  = 64 << 20 // bytes of a symbol table, 2.7 million symbols
+	maxStrings  = 64 << 20 // bytes of its names
 	stringChunk = 64 << 10
 	symbolSize  = 24
 	maxOffsets  = 64 // of places where one name stands among the names
@@ -92,13 +93,12 @@ func readStruct(r io.ReaderAt, at uint64, to any) error {
 func (f *elfFile) functions(names []string) (map[string]uint64, error) {
 	found := map[string]uint64{}
 	for _, table := range []elf.SectionType{elf.SHT_DYNSYM, elf.SHT_SYMTAB} {
-		for _, s := range f.sections {
-			if elf.SectionType(s.Type) != table || uint64(s.Link) >= uint64(len(f.sections)) {
-				continue
-			}
-			if err := f.search(s, f.sections[s.Link], names, found); err != nil {
-				return nil, err
-			}
+		i := slices.IndexFunc(f.sections, func(s elf.Section64) bool { return elf.SectionType(s.Type) == table })
+		if i < 0 || uint64(f.sections[i].Link) >= uint64(len(f.sections)) {
+			continue
+		}
+		if err := f.search(f.sections[i], f.sections[f.sections[i].Link], names, found); err != nil {
+			return nil, err
 		}
 		if len(found) > 0 {
 			break // a stripped library has the first only, and its names are the ones that are called
@@ -195,25 +195,30 @@ func (f *elfFile) offset(address uint64) (uint64, bool) {
 	return 0, false
 }
 
-// has reports whether there is a section of a name.
-func (f *elfFile) has(section string) bool {
+// section is the beginning of the section of a name, nil when there is none.
+func (f *elfFile) section(name string) []byte {
 	var h elf.Header64
 	if readStruct(f.r, 0, &h) != nil || int(h.Shstrndx) >= len(f.sections) {
-		return false
+		return nil
 	}
-	names := f.sections[h.Shstrndx]
-	if names.Off > 1<<62 {
-		return false
-	}
-	b := make([]byte, min(names.Size, stringChunk))
-	n, _ := f.r.ReadAt(b, int64(names.Off))
-	b = b[:n]
+	names := f.content(f.sections[h.Shstrndx])
 	for _, s := range f.sections {
-		if uint64(s.Name) < uint64(len(b)) {
-			if name, _, ok := bytes.Cut(b[s.Name:], []byte{0}); ok && string(name) == section {
-				return true
-			}
+		if uint64(s.Name) >= uint64(len(names)) {
+			continue
+		}
+		if own, _, ok := bytes.Cut(names[s.Name:], []byte{0}); ok && string(own) == name {
+			return f.content(s)
 		}
 	}
-	return false
+	return nil
+}
+
+// content is the beginning of a section.
+func (f *elfFile) content(s elf.Section64) []byte {
+	if s.Off > 1<<62 || elf.SectionType(s.Type) == elf.SHT_NOBITS {
+		return nil
+	}
+	b := make([]byte, min(s.Size, stringChunk))
+	n, _ := f.r.ReadAt(b, int64(s.Off))
+	return b[:n]
 }

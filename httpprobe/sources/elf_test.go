@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"os"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -82,4 +83,27 @@ func TestELF(t *testing.T) {
 	other[4] = 1 // 32 bits
 	_, err = readELF(bytes.NewReader(other))
 	qt.Check(t, qt.ErrorIs(err, errNotELF))
+}
+
+// Files of processes lie. What is said of them is an error or a place within the file.
+func FuzzELF(f *testing.F) {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		f.Skip(err)
+	}
+	f.Add(self[:64<<10])
+	f.Add(tinyELF())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		parsed, err := readELF(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		found, _ := parsed.functions([]string{"SSL_write", "SSL_read"})
+		for name, at := range found {
+			if at >= 1<<62 {
+				t.Fatalf("%s at %#x", name, at)
+			}
+		}
+		parsed.section(".go.buildinfo")
+	})
 }

@@ -3,7 +3,6 @@
 package sources
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,7 +11,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -90,22 +88,4 @@ func testOpenSSL(t *testing.T) {
 	loss, err := s.Loss()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(loss, event.Loss{}))
-}
-
-// Files of processes lie. What is said of them is an error or a place within the file.
-func FuzzELF(f *testing.F) {
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		f.Skip(err)
-	}
-	f.Add(self[:64<<10])
-	f.Add(tinyELF())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		parsed, err := readELF(bytes.NewReader(b))
-		if err != nil {
-			return
-		}
-		_, _ = parsed.functions([]string{"SSL_write", "SSL_read"})
-		parsed.has(".go.buildinfo")
-	})
 }

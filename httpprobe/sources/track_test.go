@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sources
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+)
+
+var (
+	here   = netip.MustParseAddrPort("10.0.0.1:40000")
+	web    = netip.MustParseAddrPort("10.0.0.2:80")
+	nobody = netip.MustParseAddrPort("10.0.0.3:8080")
+)
+
+// told is an event in one line.
+func told(e *event.Event) string {
+	dir := "in"
+	if e.Dir == event.Out {
+		dir = "out"
+	}
+	kind := map[event.Kind]string{event.Data: "data", event.Shut: "shut", event.Close: "close"}[e.Kind]
+	s := fmt.Sprintf("%s %s %d", kind, dir, e.Pos)
+	if e.Kind == event.Data {
+		s += fmt.Sprintf(" %d %q", e.Len, e.Data)
+	}
+	if e.Fresh {
+		s += " fresh"
+	}
+	return s
+}
+
+func TestTracker(t *testing.T) {
+	type step struct {
+		from, to netip.AddrPort
+		seq      uint32
+		flags    uint8
+		text     string
+		length   int // 0: as the text
+	}
+	const last = 1<<32 - 1
+	for _, tt := range []struct {
+		name  string
+		steps []step
+		want  []string
+	}{
+		{"from the start", []step{
+			{here, web, 99, tcpSYN, "", 0}, {web, here, last, tcpSYN | tcpACK, "", 0},
+			{here, web, 100, tcpACK, "GET", 0}, {web, here, 0, tcpACK, "HTTP", 10}, {web, here, 10, tcpACK, "more", 0},
+			{web, here, 14, tcpACK | tcpFIN, "", 0}, {here, web, 103, tcpACK | tcpFIN, "", 0},
+		}, []string{
+			`data out 0 3 "GET" fresh`, `data in 0 10 "HTTP" fresh`, `data in 10 4 "more" fresh`,
+			`shut in 14 fresh`, `shut out 3 fresh`, `close out 0 fresh`,
+		}},
+		{"from the middle, with a gap, across the end of the numbers", []step{
+			{here, web, last - 1, tcpACK, "abc", 0}, {here, web, 11, tcpACK, "def", 0},
+		}, []string{`data out 0 3 "abc"`, `data out 13 3 "def"`}},
+		{"again and late", []step{
+			{here, web, 10, tcpACK, "abc", 0}, {here, web, 16, tcpACK, "ghi", 0}, {here, web, 13, tcpACK, "def", 0}, {here, web, 10, tcpACK, "abc", 0},
+			{here, web, 19, tcpACK, "jkl", 0}, {here, web, 5, tcpACK, "old", 0},
+		}, []string{`data out 0 3 "abc"`, `data out 6 3 "ghi"`, `data out 3 3 "def"`, `data out 0 3 "abc"`, `data out 9 3 "jkl"`}},
+		{"data with the end", []step{
+			{web, here, 10, tcpACK | tcpFIN, "bye", 0}, {web, here, 10, tcpACK | tcpFIN, "bye", 0}, {here, web, 5, tcpRST, "", 0}, {web, here, 10, tcpACK, "bye", 0},
+		}, []string{`data in 0 3 "bye"`, `shut in 3`, `data in 0 3 "bye"`, `close out 0`}},
+		{"the ports again", []step{
+			{here, web, 99, tcpSYN, "", 0}, {here, web, 99, tcpSYN, "", 0}, {here, web, 100, tcpACK, "GET", 0},
+			{here, web, 5000, tcpSYN, "", 0}, {here, web, 5001, tcpACK, "PUT", 0},
+		}, []string{`data out 0 3 "GET" fresh`, `close out 0 fresh`, `data out 0 3 "PUT" fresh`}},
+		{"nothing to tell of", []step{
+			{here, web, 99, tcpSYN, "", 0}, {web, here, 7, tcpRST | tcpACK, "", 0}, {web, nobody, 7, tcpRST, "", 0}, {nobody, web, 1, tcpFIN | tcpACK, "", 0},
+		}, nil},
+		{"data in the first packet", []step{{here, web, 99, tcpSYN, "GET", 0}, {here, web, 103, tcpACK, " /", 0}}, []string{
+			`data out 0 3 "GET" fresh`, `data out 3 2 " /" fresh`,
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := newTracker(func(a netip.Addr) bool { return a == here.Addr() }, func(netip.AddrPort) bool { return false })
+			var got []string
+			born := map[event.Conn]bool{}
+			for i, s := range tt.steps {
+				length := s.length
+				if length == 0 {
+					length = len(s.text)
+				}
+				tr.add(&segment{s.from, s.to, s.seq, s.flags, length, []byte(s.text)}, uint64(i+1), func(e *event.Event) {
+					born[e.Conn] = true
+					got = append(got, told(e))
+					qt.Check(t, qt.Equals(e.LocalPort, here.Port()))
+					qt.Check(t, qt.Equals(e.RemotePort, web.Port()))
+				})
+			}
+			qt.Check(t, qt.DeepEquals(got, tt.want))
+			if tt.name == "the ports again" {
+				qt.Check(t, qt.HasLen(born, 2))
+			}
+		})
+	}
+}
+
+// Which end is the local one decides who is the server.
+func TestLocalEnd(t *testing.T) {
+	a, b := netip.MustParseAddrPort("127.0.0.1:50000"), netip.MustParseAddrPort("127.0.0.1:60000")
+	for _, tt := range []struct {
+		name    string
+		local   bool // both are
+		listens netip.AddrPort
+		first   segment
+		want    uint16
+	}{
+		{"who is called", true, netip.AddrPort{}, segment{from: a, to: b, flags: tcpSYN, length: 1}, 60000},
+		{"who answers", true, netip.AddrPort{}, segment{from: b, to: a, flags: tcpSYN | tcpACK, length: 1}, 60000},
+		{"who listens", true, b, segment{from: a, to: b, length: 1}, 60000},
+		{"who listens, from there", true, b, segment{from: b, to: a, length: 1}, 60000},
+		{"the lower port", true, netip.AddrPort{}, segment{from: b, to: a, length: 1}, 50000},
+		{"passed on", false, netip.AddrPort{}, segment{from: a, to: b, flags: tcpSYN, length: 1}, 60000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := newTracker(func(netip.Addr) bool { return tt.local }, func(p netip.AddrPort) bool { return p == tt.listens })
+			var got uint16
+			tr.add(&tt.first, 1, func(e *event.Event) { got = e.LocalPort })
+			qt.Check(t, qt.Equals(got, tt.want))
+		})
+	}
+}
+
+func TestTrackerBounds(t *testing.T) {
+	tr := newTracker(func(netip.Addr) bool { return false }, func(netip.AddrPort) bool { return false })
+	tr.max = 10
+	var muted event.Conn
+	events := 0
+	add := func(i int, now uint64) {
+		from := netip.AddrPortFrom(here.Addr(), uint16(1000+i))
+		tr.add(&segment{from: from, to: web, seq: 1, length: 1}, now, func(e *event.Event) { muted = e.Conn; events++ })
+	}
+	for i := range 20 {
+		add(i, uint64(i))
+	}
+	qt.Check(t, qt.Equals(len(tr.conns), 10))
+	qt.Check(t, qt.Equals(tr.mapFull, 10))
+	qt.Check(t, qt.Equals(events, 10))
+	add(20, idleFor+5*second)
+	qt.Check(t, qt.Equals(len(tr.conns), 1))
+	qt.Check(t, qt.Equals(len(tr.byID), 1))
+	qt.Check(t, qt.Equals(events, 11))
+	tr.mute(event.Conn{ID: muted.ID, Born: muted.Born + 1}) // another one's
+	add(20, idleFor+5*second)
+	qt.Check(t, qt.Equals(events, 12))
+	tr.mute(muted)
+	add(20, idleFor+5*second)
+	qt.Check(t, qt.Equals(events, 12))
+}
+
+func TestReadListeners(t *testing.T) {
+	got := map[netip.AddrPort]bool{}
+	readListeners([]byte(`  sl  local_address rem_address   st tx_queue
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000
+   1: 00000000:0050 00000000:0000 0A 00000000:00000000
+   2: 0100007F:1F91 0100007F:0050 01 00000000:00000000
+   3: 00000000000000000000000001000000:01BB 00000000000000000000000000000000:0000 0A 0
+   4: ZZ:ZZ 0 0A
+   5: 0100007F 0 0A
+`), got)
+	qt.Check(t, qt.DeepEquals(got, map[netip.AddrPort]bool{
+		netip.MustParseAddrPort("127.0.0.1:8080"): true, netip.MustParseAddrPort("0.0.0.0:80"): true, netip.MustParseAddrPort("[::1]:443"): true,
+	}))
+}
