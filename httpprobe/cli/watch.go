@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/bpfwhy/bpfwhy/explain"
 	"github.com/bpfwhy/bpfwhy/httpprobe/document"
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
@@ -47,12 +48,14 @@ type source interface {
 
 type opener func(name string, o sources.Options) (source, error)
 
-var sourceNames = []string{"syscalls", "packets"}
+var sourceNames = []string{"syscalls", "openssl", "packets"}
 
 func openSource(name string, o sources.Options) (source, error) {
 	switch name {
 	case "syscalls":
 		return opened(sources.Syscalls(o))
+	case "openssl":
+		return opened(sources.OpenSSL(o))
 	case "packets":
 		return opened(sources.Packets(o))
 	}
@@ -91,6 +94,7 @@ type probe struct {
 	json       *bufio.Writer // nil: no JSON
 	broken     error         // of json
 	containers containers
+	blind      []sources.Blind
 }
 
 // Memory: a garbage collector that starts early, and earlier near the limit.
@@ -139,7 +143,7 @@ func watch(o options, stdout, stderr *os.File, open opener) error {
 
 // needed is what the probe still needs when its programs are attached: to read and mute maps, to look at and attach to processes that start
 // later, and to read what belongs to others under /proc.
-var needed = []int{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
+var needed = []int{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_CHECKPOINT_RESTORE}
 
 // signals that end the probe, but those that we were started to ignore.
 func signals() (s []os.Signal) {
@@ -202,11 +206,14 @@ func (p *probe) openAll(open opener, names []string) {
 // explain says why a source cannot be.
 func (p *probe) explain(name string, err error) {
 	first, _, _ := strings.Cut(err.Error(), "\n")
-	say(p.stderr, "without %s: %s", name, first)
 	var e *loader.Error
-	if errors.As(err, &e) {
-		fmt.Fprintf(p.stderr, "%-20v", e)
+	if !errors.As(err, &e) || e.Diagnosis.Rule == explain.Unknown {
+		say(p.stderr, "without %s: %s", name, first)
+		return
 	}
+	first, _, _ = strings.Cut(first, " ["+e.Diagnosis.Rule) // it is told below
+	say(p.stderr, "without %s: %s", name, first)
+	_ = newText(p.stderr).Diagnosis(e.Diagnosis)
 }
 
 // announce is the line that says what is watched, and that we are ready.
@@ -261,6 +268,12 @@ func (p *probe) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan struct{})
+	census := make(chan struct{})
+	go func() {
+		defer close(census)
+		p.lookForBlind(ctx)
+	}()
+	defer func() { cancel(); <-census }()
 	var wg sync.WaitGroup
 	for _, s := range p.sources {
 		wg.Go(func() {
@@ -300,6 +313,24 @@ func (p *probe) run(ctx context.Context) error {
 		err = errors.Join(err, errors.New("every source has ended"))
 	}
 	return err
+}
+
+// lookForBlind looks for processes that cannot be seen, now and then.
+func (p *probe) lookForBlind(ctx context.Context) {
+	var c sources.Census
+	every := time.NewTicker(time.Minute)
+	defer every.Stop()
+	for {
+		list := slices.DeleteFunc(c.Take(), func(b sources.Blind) bool { return b.PID == os.Getpid() })
+		p.mu.Lock()
+		p.blind = list
+		p.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+	}
 }
 
 // close closes the sources.
@@ -352,6 +383,15 @@ func (p *probe) accounts() (a metrics.Accounts) {
 		loss, _ := s.Loss() // a source that cannot be asked has ended
 		a.Sources = append(a.Sources, metrics.Source{Name: s.Name(), Up: s.up.Load(), Stats: p.streams.Stats(s.id), Loss: loss})
 	}
+	a.Blind = map[string]int{}
+	for _, r := range sources.Reasons {
+		a.Blind[string(r)] = 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.blind {
+		a.Blind[string(b.Reason)]++
+	}
 	return a
 }
 
@@ -385,6 +425,46 @@ func (p *probe) end() {
 	for _, line := range account(p.accounts()) {
 		fmt.Fprintln(f, render.Clean(line))
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range named(p.blind) {
+		fmt.Fprintln(f, render.Clean(line))
+	}
+}
+
+// mostNamed is how many processes a line names.
+const mostNamed = 5
+
+// named lists the processes that cannot be seen, a line for each reason.
+func named(blind []sources.Blind) (lines []string) {
+	for _, r := range sources.Reasons {
+		var names []string
+		n := 0
+		for _, b := range blind {
+			if b.Reason != r {
+				continue
+			}
+			if n++; n <= mostNamed && b.PID != 0 {
+				names = append(names, fmt.Sprintf("%s %d", b.Comm, b.PID))
+			}
+		}
+		if n == 0 {
+			continue
+		}
+		line := fmt.Sprintf("not seen, or not all of it: %d of %s", n, r)
+		if r.TLS() {
+			line = fmt.Sprintf("not seen inside TLS, if they speak it: %d of %s", n, r)
+		}
+		if len(names) > 0 {
+			line += " (" + strings.Join(names, ", ")
+			if n > mostNamed {
+				line += ", ..."
+			}
+			line += ")"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // account explains every request: a line for each source.
