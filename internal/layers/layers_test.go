@@ -31,10 +31,17 @@ var pure = map[string][]string{
 	"internal/object":   {"insn", "blinding", "rewrite"},
 	"internal/check":    {"insn", "blinding", "internal/object"},
 	"internal/render":   {"insn", "load", "node", "explain", "internal/trace", "internal/check", "internal/object"},
+
+	"httpprobe/event":    {},
+	"httpprobe/http1":    {"httpprobe/event"},
+	"httpprobe/streams":  {"httpprobe/event", "httpprobe/http1"},
+	"httpprobe/metrics":  {"httpprobe/event", "httpprobe/http1", "httpprobe/streams"},
+	"httpprobe/document": {"httpprobe/streams", "httpprobe/metrics"},
+	"httpprobe/table":    {"httpprobe/http1", "httpprobe/streams", "internal/render"},
 }
 
 // edge are the packages that may touch the kernel's BPF through cilium/ebpf.
-var edge = []string{"loader", "internal/capture", "internal/patient", "internal/corpus", "internal/bench", "internal/probe"}
+var edge = []string{"loader", "internal/capture", "internal/patient", "internal/corpus", "internal/bench", "internal/probe", "httpprobe/sources"}
 
 type pkg struct {
 	ImportPath string

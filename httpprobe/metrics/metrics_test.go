@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
+	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
+	"github.com/go-quicktest/qt"
+)
+
+func scrape(m *Metrics) string {
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Body.String()
+}
+
+// has checks for whole lines.
+func has(t *testing.T, text string, lines ...string) {
+	t.Helper()
+	all := strings.Split(text, "\n")
+	for _, l := range lines {
+		qt.Check(t, qt.IsTrue(slices.Contains(all, l)), qt.Commentf("%s\nis not in\n%s", l, text))
+	}
+}
+
+func none() Accounts { return Accounts{} }
+
+func exchange(role http1.Role, method, path string, status int) *streams.Exchange {
+	return &streams.Exchange{Exchange: http1.Exchange{Role: role, Method: method, Path: path, Status: status, Start: 1e9, FirstByte: 1e9 + 20e6, End: 1e9 + 200e6},
+		Source: event.Syscalls, LocalPort: 80, RemotePort: 40000}
+}
+
+func quantised(t *testing.T) Routes {
+	r, err := ParseRoutes([]string{"quantised"})
+	qt.Assert(t, qt.IsNil(err))
+	return r
+}
+
+func TestNames(t *testing.T) {
+	m := New(quantised(t), 100, none)
+	m.Observe(exchange(http1.Server, "GET", "/users/42", 200), "docker://1")
+	m.Observe(exchange(http1.Server, "GET", "/users/43", 200), "docker://1")
+	m.Observe(exchange(http1.Client, "BREW", "*", 503), "")
+	unknown := exchange(http1.Server, "PUT", "/", 201)
+	unknown.Source, unknown.LocalPort = event.OpenSSL, 0
+	m.Observe(unknown, "")
+	server := `{container="docker://1",http_request_method="GET",http_response_status_code="200",http_route="/users/{}",server_port="80",source="syscalls"`
+	text := scrape(m)
+	has(t, text,
+		`http_server_request_duration_seconds_count`+server+`} 2`,
+		`http_server_request_duration_seconds_sum`+server+`} 0.4`,
+		`http_server_request_duration_seconds_bucket`+server+`,le="0.1"} 0`,
+		`http_server_request_duration_seconds_bucket`+server+`,le="0.25"} 2`,
+		`http_server_time_to_first_byte_seconds_sum`+server+`} 0.04`,
+		`http_client_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="503",http_route="",server_port="40000",source="syscalls"} 1`,
+		`http_server_request_duration_seconds_count{container="",http_request_method="PUT",http_response_status_code="201",http_route="/",server_port="",source="openssl"} 1`,
+		`httpprobe_series 3`,
+		`httpprobe_series_overflow_total 0`,
+	)
+	qt.Check(t, qt.IsFalse(strings.Contains(text, "BREW")))
+}
+
+func TestAccounts(t *testing.T) {
+	st := streams.Stats{Counted: 7, Connections: 9, Open: 3}
+	st.Unparsed[http1.Gap] = 4
+	st.Spoke[http1.TLS] = 5
+	m := New(Routes{}, 100, func() Accounts {
+		return Accounts{Sources: []Source{{Name: "syscalls", Up: true, Stats: st, Loss: event.Loss{RingFull: 11}}, {Name: "openssl"}}, Blind: map[string]int{"java": 2, "\xff": 1}}
+	})
+	has(t, scrape(m),
+		`httpprobe_source_up{source="syscalls"} 1`,
+		`httpprobe_source_up{source="openssl"} 0`,
+		`httpprobe_requests_counted_total{source="syscalls"} 7`,
+		`httpprobe_requests_unparsed_total{reason="gap",source="syscalls"} 4`,
+		`httpprobe_requests_unparsed_total{reason="joined",source="syscalls"} 0`,
+		`httpprobe_events_lost_total{reason="ring_full",source="syscalls"} 11`,
+		`httpprobe_connections_total{protocol="tls",source="syscalls"} 5`,
+		`httpprobe_connections_open{source="syscalls"} 3`,
+		`httpprobe_blind_processes{reason="java"} 2`,
+	)
+}
+
+// 100,000 paths, every status and hostile methods do not make more series than asked for, and every exchange is in one of them.
+func TestCap(t *testing.T) {
+	r, err := ParseRoutes([]string{"/{x}"})
+	qt.Assert(t, qt.IsNil(err))
+	for _, routes := range []Routes{quantised(t), r, {}} {
+		const most, n = 200, 100000
+		m := New(routes, most, none)
+		for i := range n {
+			e := exchange(http1.Role(1+i%2), fmt.Sprintf("M%d", i), "/"+strings.Repeat("a", 1+i%20)+string(rune('a'+i/20%26)), 100+i%900)
+			m.Observe(e, fmt.Sprintf("docker://%d", i%1000))
+		}
+		text := scrape(m)
+		series, requests := 0, 0
+		for l := range strings.Lines(text) {
+			if strings.Contains(l, "_request_duration_seconds_count{") {
+				series++
+				var c int
+				fmt.Sscan(l[strings.LastIndexByte(l, ' ')+1:], &c)
+				requests += c
+			}
+		}
+		qt.Check(t, qt.IsTrue(series <= most), qt.Commentf("%d series", series))
+		qt.Check(t, qt.IsTrue(series > most/2), qt.Commentf("%d series", series))
+		qt.Check(t, qt.Equals(requests, n))
+		has(t, text, fmt.Sprintf("httpprobe_series %d", series), fmt.Sprintf("httpprobe_series_overflow_total %d", m.overflowed))
+		qt.Check(t, qt.IsTrue(strings.Contains(text, `http_request_method="_OTHER",http_response_status_code="5xx",http_route="_overflow",server_port="",source=""`)))
+	}
+}
+
+// Bytes that are no UTF-8 would make the client library panic.
+func TestHostile(t *testing.T) {
+	m := New(quantised(t), 100, none)
+	m.Observe(exchange(http1.Server, "\xff\xfe", "/\xff/\x1b[2J\n\"", 200), "docker://\xff")
+	text := scrape(m)
+	qt.Check(t, qt.IsTrue(strings.Contains(text, `http_route="/{}/{}"`)), qt.Commentf("%s", text))
+	qt.Check(t, qt.IsFalse(strings.Contains(text, "\x1b")))
+}
+
+func TestRoutes(t *testing.T) {
+	tests := []struct {
+		routes []string
+		path   string
+		want   string
+	}{
+		{[]string{"off"}, "/a/b", ""},
+		{[]string{"quantised"}, "/", "/"},
+		{[]string{"quantised"}, "/api/v1/users/123/posts", "/api/v1/users/{}/posts"},
+		{[]string{"quantised"}, "/o/3f2b8c1e-0000-4000-8000-1234567890ab", "/o/{}"},
+		{[]string{"quantised"}, "/static/app.3f9a8c1b.js", "/static/{}"},
+		{[]string{"quantised"}, "/index.html", "/index.html"},
+		{[]string{"quantised"}, "/a%20b/a@b/é", "/{}/{}/{}"},
+		{[]string{"quantised"}, "/1/2/3/4/5/6/7/8/9/10", "/{}/{}/{}/{}/{}/{}/{}/{}/{...}"},
+		{[]string{"quantised"}, "/" + strings.Repeat("a", 33), "/{}"},
+		{[]string{"quantised"}, "host:443", ""},
+		{[]string{"quantised"}, "*", ""},
+		{[]string{"/users/{id}", "/static/{rest...}", "/{any}"}, "/users/7", "/users/{id}"},
+		{[]string{"/users/{id}", "/static/{rest...}", "/{any}"}, "/users/", ""},
+		{[]string{"/users/{id}", "/static/{rest...}", "/{any}"}, "/users/7/8", ""},
+		{[]string{"/users/{id}", "/static/{rest...}", "/{any}"}, "/static/a/b/c", "/static/{rest...}"},
+		{[]string{"/users/{id}", "/static/{rest...}", "/{any}"}, "/x", "/{any}"},
+		{[]string{"/a"}, "/a", "/a"},
+		{[]string{"/a"}, "/b", ""},
+	}
+	for _, tt := range tests {
+		r, err := ParseRoutes(tt.routes)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(r.Of(tt.path), tt.want), qt.Commentf("%v %s", tt.routes, tt.path))
+	}
+	for _, bad := range [][]string{{"on"}, {"off", "/a"}, {"quantised", "off"}, {"/a{b}"}, {"/{a"}, {"/{a...}/b"}, {"/{a{b}}"}, {""}} {
+		_, err := ParseRoutes(bad)
+		qt.Check(t, qt.IsNotNil(err), qt.Commentf("%v", bad))
+	}
+}
+
+func BenchmarkObserve(b *testing.B) {
+	r, _ := ParseRoutes([]string{"quantised"})
+	m := New(r, 2000, none)
+	e := exchange(http1.Server, "GET", "/users/42", 200)
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Observe(e, "docker://1")
+	}
+}
