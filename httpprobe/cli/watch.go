@@ -108,6 +108,8 @@ func watch(o options, stdout, stderr *os.File, open opener) error {
 	debug.SetMemoryLimit(memory)
 	ctx, stop := signal.NotifyContext(context.Background(), signals()...)
 	defer stop()
+	// One more signal ends us at once, but not the same one, which timeout(1) and terminals send to a process and to its group.
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	p := &probe{o: o, stdout: stdout, stderr: stderr, table: table.New(), began: time.Now()}
 	p.boot = p.began.Add(-time.Duration(monotonic()))
 	if o.json {

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
+	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/loader"
+)
+
+// fake plays events.
+type fake struct {
+	name  string
+	play  func(func(*event.Event))
+	loss  event.Loss
+	muted []event.Conn
+}
+
+func (f *fake) Name() string { return f.name }
+func (f *fake) Programs() []sources.Program {
+	return []sources.Program{{Name: "p", JITed: true, Repaired: true}}
+}
+func (f *fake) Loss() (event.Loss, error) { return f.loss, nil }
+func (f *fake) Mute(c event.Conn) error   { f.muted = append(f.muted, c); return nil }
+func (f *fake) Close() error              { return nil }
+func (f *fake) Run(ctx context.Context, take func(*event.Event)) error {
+	if f.play != nil {
+		f.play(take)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// only opens one fake, and no other source.
+func only(f *fake) opener {
+	return func(name string, _ sources.Options) (source, error) {
+		if name != f.name {
+			return nil, errors.New("not in this test")
+		}
+		return f, nil
+	}
+}
+
+// outcome is what a run left.
+type outcome struct {
+	status         int
+	stdout, stderr string
+}
+
+// probeRun runs the command with sources of its own. while, unless nil, is called as it runs; then, or at once, the run is interrupted.
+func probeRun(t *testing.T, open opener, while func(), args ...string) outcome {
+	t.Helper()
+	dir := t.TempDir()
+	stdout, err := os.Create(filepath.Join(dir, "stdout"))
+	qt.Assert(t, qt.IsNil(err))
+	defer stdout.Close()
+	stderr, err := os.Create(filepath.Join(dir, "stderr"))
+	qt.Assert(t, qt.IsNil(err))
+	defer stderr.Close()
+	status := make(chan int)
+	go func() { status <- run(args, stdout, stderr, open) }()
+	var got int
+	if while == nil {
+		got = <-status
+	} else {
+		while()
+		qt.Assert(t, qt.IsNil(syscall.Kill(os.Getpid(), syscall.SIGTERM)))
+		got = <-status
+	}
+	read := func(f *os.File) string {
+		b, err := os.ReadFile(f.Name())
+		qt.Assert(t, qt.IsNil(err))
+		return string(b)
+	}
+	return outcome{got, read(stdout), read(stderr)}
+}
+
+func TestBadInput(t *testing.T) {
+	tests := [][]string{
+		{"--sources", "kernel"}, {"--sources", ""}, {"--sources", "auto,packets"}, {"--nonsense"}, {"argument"},
+		{"--listen", "x:y:z"}, {"--listen", "0"}, {"--listen", ":http"}, {"--listen", "70000"}, {"--listen", "no.such.host.invalid:9464"},
+		{"--interval", "-1s"}, {"--interval", "1ms"}, {"--interval", "soon"},
+		{"--pid", "0"}, {"--pid", "-1"}, {"--pid", "4194304"}, {"--pid", "x"},
+		{"--port", "0"}, {"--port", "65536"}, {"--port", "-1"},
+		{"--cgroup", "/no/such/group"}, {"--cgroup", "/tmp"}, {"--cgroup", "../../tmp"}, {"--cgroup", "a\nb\x1b[2J"},
+		{"--route", "users"}, {"--route", "off,/a"}, {"--route", "/{a"},
+		{"--series", "1"}, {"--series", "many"}, {"--ring", "1"}, {"--ring", "9999999999"},
+	}
+	for _, args := range tests {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			o := probeRun(t, func(string, sources.Options) (source, error) {
+				t.Error("a source was opened")
+				return nil, errors.New("no")
+			}, nil, args...)
+			qt.Check(t, qt.Equals(o.status, 2))
+			qt.Check(t, qt.Equals(o.stdout, ""))
+			qt.Check(t, qt.Matches(o.stderr, `httpprobe: [^\n\x1b]+\n`))
+		})
+	}
+}
+
+func TestOptions(t *testing.T) {
+	group := "/sys/fs/cgroup"
+	if _, err := os.Stat(group + "/cgroup.procs"); err != nil {
+		t.Skip("no control groups of version 2")
+	}
+	f := flags{sources: []string{"packets", "openssl", "packets"}, listen: "9464", pids: []int{os.Getpid()}, ports: []uint{80, 8080}, cgroups: []string{"/"},
+		routes: []string{"off"}, series: 100, ring: 4096}
+	o, err := f.check()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(o.names, []string{"packets", "openssl"}))
+	qt.Check(t, qt.Equals(o.listen, "localhost:9464"))
+	qt.Check(t, qt.DeepEquals(o.source.PIDs, []int{os.Getpid()}))
+	qt.Check(t, qt.DeepEquals(o.source.Ports, []uint16{80, 8080}))
+	qt.Check(t, qt.DeepEquals(o.source.Cgroups, []string{group}))
+	qt.Check(t, qt.Equals(o.source.RingBytes, 4096))
+	for in, want := range map[string]string{":1": "localhost:1", "0.0.0.0:1": "0.0.0.0:1", "[::]:1": "[::]:1", "": ""} {
+		got, err := address(in)
+		qt.Check(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(got, want))
+	}
+}
+
+// conn plays one connection.
+type conn struct {
+	take func(*event.Event)
+	id   uint64
+	pos  [2]uint64
+	comm string
+	tgid uint32
+}
+
+func (c *conn) data(d event.Direction, s string) {
+	c.take(&event.Event{Kind: event.Data, Conn: event.Conn{Source: event.Syscalls, ID: c.id}, Dir: d, Fresh: true, Time: monotonic(), TGID: c.tgid, Comm: c.comm,
+		CgroupID: 1, LocalPort: 80, RemotePort: 4000, Pos: c.pos[d], Len: uint64(len(s)), Data: []byte(s)})
+	c.pos[d] += uint64(len(s))
+}
+
+func (c *conn) close() {
+	c.take(&event.Event{Kind: event.Close, Conn: event.Conn{Source: event.Syscalls, ID: c.id}, Time: monotonic()})
+}
+
+// secret is what must not get out. It is in every place where clients put such things, and in heads that are whole, cut, malformed and too long.
+const secret = "s3cr3t"
+
+func secrets(take func(*event.Event)) {
+	hide := "Host: h\r\nCookie: " + secret + "=" + secret + "\r\nAuthorization: Bearer " + secret + "\r\nProxy-Authorization: Basic " + secret + "\r\nX-Api-Key: " + secret + "\r\n"
+	ok := "HTTP/1.1 200 OK\r\nSet-Cookie: " + secret + "\r\nLocation: /?" + secret + "\r\nContent-Length: 6\r\n\r\n" + secret
+	id := uint64(0)
+	for _, target := range []string{"/shown?" + secret, "/shown?a=" + secret + "&b", "/shown#" + secret, "http://user:" + secret + "@h/shown?" + secret,
+		"http://" + secret + "@h?" + secret, "/shown;jsessionid=" + secret + "?x", "*", "/shown?" + secret + "\x1b[2J"} {
+		for _, requests := range []string{
+			"GET " + target + " HTTP/1.1\r\n" + hide + "\r\n",
+			"GET " + target + " HTTP/1.1\r\n" + hide,                                                     // cut short
+			"GET " + target + " HTTP/1.1\r\n" + hide + "Bad " + secret + "\r\n\r\n",                      // malformed
+			"GET " + target + secret,                                                                     // half a line
+			"GET " + target + " HTTP/1.1\r\n" + hide + "A: " + strings.Repeat(secret, 4000) + "\r\n\r\n", // too long
+			"POST " + target + " HTTP/1.1\r\n" + hide + "Content-Length: 6\r\n\r\n" + secret,
+			"CONNECT user:" + secret + "@shown:1 HTTP/1.1\r\n" + hide + "\r\n",
+			"MYSTERY " + secret + "\r\n",
+		} {
+			for _, pieces := range []int{1, 50} {
+				id++
+				c := conn{take: take, id: id, comm: "shown\x1b[2J\n", tgid: 4_000_000}
+				for n := max(len(requests)/pieces, 1); len(requests) > 0; {
+					k := min(n, len(requests))
+					c.data(event.In, requests[:k])
+					requests = requests[k:]
+				}
+				c.data(event.Out, ok)
+				c.close()
+			}
+		}
+	}
+}
+
+func freePort(t *testing.T) string {
+	l, err := net.Listen("tcp", "localhost:0")
+	qt.Assert(t, qt.IsNil(err))
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// fetch reads the figures, as soon as there are any.
+func fetch(t *testing.T, port string) string {
+	t.Helper()
+	tr := &http.Transport{DisableKeepAlives: true}
+	c := &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	for range 200 {
+		r, err := c.Get("http://localhost:" + port + "/metrics")
+		if err == nil {
+			b, err := io.ReadAll(r.Body)
+			r.Body.Close()
+			qt.Assert(t, qt.IsNil(err))
+			return string(b)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("no figures")
+	return ""
+}
+
+// Whatever clients and servers say in secret, nothing of it gets out, in any form of output; and nothing that a terminal would obey.
+func TestSecrets(t *testing.T) {
+	for _, args := range [][]string{{"--interval", "100ms"}, {"--json"}, {"--route", "off"}, {"--route", "/{any...}", "--json"}} {
+		port := freePort(t)
+		played := make(chan struct{})
+		f := &fake{name: "syscalls", play: func(take func(*event.Event)) { secrets(take); close(played) }, loss: event.Loss{RingFull: 3}}
+		var figures string
+		o := probeRun(t, only(f), func() {
+			<-played
+			figures = fetch(t, port)
+			time.Sleep(300 * time.Millisecond) // for a table
+		}, append(args, "--listen", port)...)
+		qt.Check(t, qt.Equals(o.status, 0), qt.Commentf("%s", o.stderr))
+		all := o.stdout + o.stderr + figures
+		for _, never := range []string{secret, "\x1b", "jsession", "user:"} {
+			if i := strings.Index(all, never); i >= 0 {
+				t.Errorf("%v: %q got out: %q", args, never, all[max(0, i-200):min(len(all), i+100)])
+			}
+		}
+		qt.Check(t, qt.IsTrue(strings.Contains(all, "shown")), qt.Commentf("nothing got out"))
+		qt.Check(t, qt.IsTrue(strings.Contains(figures, `httpprobe_requests_counted_total{source="syscalls"} `)))
+		qt.Check(t, qt.Matches(o.stdout+o.stderr, `(?s).*syscalls: [1-9][0-9]* requests counted, [1-9][0-9]* unparsed \(.*; 3 events lost \(ring_full 3\).*`))
+	}
+}
+
+func TestJSON(t *testing.T) {
+	s, err := jsonschema.NewCompiler().Compile("../../docs/schema/exchange-v1.schema.json")
+	qt.Assert(t, qt.IsNil(err))
+	played := make(chan struct{})
+	f := &fake{name: "syscalls", play: func(take func(*event.Event)) { secrets(take); close(played) }}
+	o := probeRun(t, only(f), func() { <-played }, "--json")
+	n := 0
+	for l := range strings.Lines(o.stdout) {
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(l))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.IsNil(s.Validate(v)), qt.Commentf("%s", l))
+		n++
+	}
+	want := regexp.MustCompile(`syscalls: (\d+) requests counted`).FindStringSubmatch(o.stderr)
+	qt.Assert(t, qt.HasLen(want, 2))
+	qt.Check(t, qt.Equals(fmt.Sprint(n), want[1]))
+	qt.Check(t, qt.IsTrue(n > 20))
+}
+
+func TestSources(t *testing.T) {
+	refused := &loader.Error{Err: errors.New("load program: invalid argument"), Program: "p",
+		Diagnosis: &load.Diagnosis{Rule: "BLIND001", Title: "A title", Cause: "The cause.", HowKnown: load.Observed, Evidence: []string{}}}
+	tests := map[string]struct {
+		args   []string
+		works  []string
+		status int
+		tried  []string
+		stderr string
+	}{
+		"auto":                {nil, []string{"syscalls", "openssl"}, 0, []string{"openssl", "syscalls"}, `httpprobe: watching by syscalls \(1 programs, 1 repaired\) and openssl \(1 programs, 1 repaired\), after \d+ms\n.*`},
+		"one is refused":      {nil, []string{"syscalls"}, 0, []string{"openssl", "syscalls"}, `httpprobe: without openssl: watch openssl: load program: invalid argument\nBLIND001  A title\n.*The cause\..*\nhttpprobe: watching by syscalls .*`},
+		"packets step in":     {nil, []string{"openssl", "packets"}, 0, []string{"openssl", "packets", "syscalls"}, `httpprobe: without syscalls: .*watching by openssl .* and packets .*`},
+		"none":                {nil, nil, 2, []string{"openssl", "packets", "syscalls"}, `(httpprobe: without .*)*httpprobe: nothing can be watched\n`},
+		"as asked":            {[]string{"--sources", "packets,openssl"}, []string{"openssl", "packets", "syscalls"}, 0, []string{"openssl", "packets"}, `httpprobe: watching by packets .* and openssl .*`},
+		"as asked, none else": {[]string{"--sources", "syscalls"}, []string{"packets"}, 2, []string{"syscalls"}, `httpprobe: without syscalls: .*nothing can be watched\n`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tried := make(chan string, 10)
+			ready := make(chan struct{}, 10)
+			open := func(name string, o sources.Options) (source, error) {
+				tried <- name
+				qt.Check(t, qt.IsNotNil(o.Loader))
+				for _, w := range tt.works {
+					if w == name {
+						return &fake{name: name, play: func(func(*event.Event)) { ready <- struct{}{} }}, nil
+					}
+				}
+				return nil, fmt.Errorf("watch %s: %w", name, refused)
+			}
+			var while func()
+			if tt.status == 0 {
+				while = func() { <-ready }
+			}
+			o := probeRun(t, open, while, tt.args...)
+			close(tried)
+			names := map[string]bool{}
+			for n := range tried {
+				names[n] = true
+			}
+			want := map[string]bool{}
+			for _, n := range tt.tried {
+				want[n] = true
+			}
+			qt.Check(t, qt.DeepEquals(names, want))
+			qt.Check(t, qt.Equals(o.status, tt.status))
+			qt.Check(t, qt.Matches(o.stderr, `(?s)`+tt.stderr))
+		})
+	}
+}
+
+// A source that ends on its own is told, and the others go on.
+func TestSourceEnds(t *testing.T) {
+	open := func(name string, _ sources.Options) (source, error) {
+		if name == "openssl" {
+			return &dying{fake{name: name}}, nil
+		}
+		return &fake{name: name}, nil
+	}
+	o := probeRun(t, open, func() { time.Sleep(200 * time.Millisecond) })
+	qt.Check(t, qt.Equals(o.status, 0))
+	qt.Check(t, qt.Matches(o.stderr, `(?s).*httpprobe: openssl has ended: ring gone\n.*`))
+	o = probeRun(t, open, nil, "--sources", "openssl")
+	qt.Check(t, qt.Equals(o.status, 2))
+	qt.Check(t, qt.Matches(o.stderr, `(?s).*httpprobe: every source has ended\n`))
+}
+
+type dying struct{ fake }
+
+func (*dying) Run(context.Context, func(*event.Event)) error { return errors.New("ring gone") }
+
+// 50,000 connections at once, 100,000 paths, 10,000 short processes: what the probe takes from the system stays under 64 MiB, series under their cap,
+// and nothing is left running.
+func TestLoad(t *testing.T) {
+	before := runtime.NumGoroutine()
+	port := freePort(t)
+	const connections, paths = 50000, 100000
+	played := make(chan struct{})
+	ok := "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	f := &fake{name: "syscalls", play: func(take func(*event.Event)) {
+		defer close(played)
+		for round := range paths / connections {
+			for i := range uint64(connections) {
+				n := uint64(round)*connections + i
+				c := conn{take: take, id: i, comm: fmt.Sprint("p", n%10000), tgid: uint32(4_000_000 + n%10000)}
+				request := fmt.Sprintf("GET /%x/x HTTP/1.1\r\nHost: h\r\n\r\n", n*2654435761%(1<<31))
+				c.pos = [2]uint64{uint64(round) * 1000, uint64(round) * 1000}
+				if round > 0 {
+					// Where the connection stood.
+					c.pos[event.In] = uint64(len(fmt.Sprintf("GET /%x/x HTTP/1.1\r\nHost: h\r\n\r\n", i*2654435761%(1<<31))))
+					c.pos[event.Out] = uint64(len(ok))
+				}
+				c.data(event.In, request)
+				c.data(event.Out, ok)
+			}
+		}
+	}}
+	var figures string
+	var mem runtime.MemStats
+	o := probeRun(t, only(f), func() {
+		<-played
+		figures = fetch(t, port)
+		runtime.ReadMemStats(&mem)
+	}, "--listen", port, "--interval", "1s", "--series", "500")
+	qt.Check(t, qt.Equals(o.status, 0))
+	qt.Check(t, qt.Matches(o.stdout, `(?s).*syscalls: 100000 requests counted, 0 unparsed; 0 events lost; 50000 connections.*`))
+	series := strings.Count(figures, "\nhttp_server_request_duration_seconds_count{")
+	qt.Check(t, qt.IsTrue(series <= 500 && series > 400), qt.Commentf("%d series", series))
+	taken := mem.Sys - mem.HeapReleased
+	t.Logf("%d series, %d MiB", series, taken>>20)
+	qt.Check(t, qt.IsTrue(taken < 64<<20), qt.Commentf("%d MiB", taken>>20))
+	var after int
+	for range 100 {
+		if after = runtime.NumGoroutine(); after <= before {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if after > before {
+		stacks := make([]byte, 1<<16)
+		t.Errorf("%d goroutines were left:\n%s", after-before, stacks[:runtime.Stack(stacks, true)])
+	}
+}
+
+func TestContainerOf(t *testing.T) {
+	id := strings.Repeat("0123456789abcdef", 4)
+	tests := []struct {
+		text, container string
+		own             bool
+	}{
+		{"0::/\n", "", false},
+		{"0::/system.slice/docker-" + id + ".scope\n", "docker://" + id, true},
+		{"5:cpu,memory:/docker/" + id + "\n0::/\n", "docker://" + id, false},
+		{"5:cpu:/docker/" + id + "\n0::/\n", "", false},
+		{"nonsense", "", false},
+	}
+	for _, tt := range tests {
+		c, own := containerOf(tt.text)
+		qt.Check(t, qt.Equals(c, tt.container), qt.Commentf("%s", tt.text))
+		qt.Check(t, qt.Equals(own, tt.own))
+	}
+}
