@@ -15,11 +15,12 @@ import (
 // TestKernels runs all on each kernel, hardened.
 func TestKernels(t *testing.T) {
 	vmtest.Need(t)
-	curl, err := vm.Binary("/usr/bin/curl")
+	files, err := vm.Binary("/usr/bin/curl")
 	qt.Assert(t, qt.IsNil(err))
+	files[patientCopy] = patientFile
 	vmtest.Run(t, "^TestGuest", vm.Machine{
 		Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"},
-		Files:   curl,
+		Files:   files,
 		Env:     []string{"PATH=/usr/bin"},
 	})
 }
@@ -46,4 +47,26 @@ func TestGuestPackets(t *testing.T) {
 func TestGuestOpenSSL(t *testing.T) {
 	guest(t)
 	testOpenSSL(t)
+}
+
+func TestGuestCalls(t *testing.T) {
+	guest(t)
+	testCalls(t)
+}
+
+func TestGuestLoss(t *testing.T) {
+	guest(t)
+	testLoss(t)
+}
+
+func TestGuestMute(t *testing.T) {
+	guest(t)
+	testMute(t)
+}
+
+func TestGuestFilters(t *testing.T) {
+	if k := guest(t); k != "5.10" && k != "6.12" {
+		t.Skip("the same on all: enough on two")
+	}
+	testFilters(t)
 }
