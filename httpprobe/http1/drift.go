@@ -23,7 +23,10 @@ func (p *Parser) startDrift(why Reason, answered bool) {
 		p.drift.step = 2
 	}
 	for i := range p.flows {
-		p.letGo(&p.flows[i])
+		// The first bytes of the next request may have come.
+		if f := &p.flows[i]; !answered || f != p.sender() {
+			p.letGo(f)
+		}
 	}
 	for _, h := range p.takeHeld() {
 		// What waits for a request that will not be seen.
@@ -38,9 +41,16 @@ func (p *Parser) startDrift(why Reason, answered bool) {
 // adrift looks at a segment for a way back. Each response counts as an unparsed request.
 func (p *Parser) adrift(d event.Direction, s Segment) {
 	dr := &p.drift
-	isRequest := !s.Mid && requestLine(s.Data) == yes
 	status, v := statusLine(s.Data)
 	isResponse := !s.Mid && v == yes
+	isRequest := false
+	if !isResponse && (d == p.requests() || p.protocol == Undecided) {
+		s, v = p.begins(&p.flows[d], s)
+		if v == undecided {
+			return
+		}
+		isRequest = v == yes
+	}
 	if p.protocol == Undecided {
 		// Who sends requests is concluded from what comes first, and again if it turns out otherwise.
 		switch sends := d; {
@@ -110,6 +120,8 @@ func (p *Parser) adrift(d event.Direction, s Segment) {
 func (p *Parser) resume(s Segment) {
 	p.drift = drift{}
 	p.protocol = HTTP1
+	p.letGo(&p.flows[0])
+	p.letGo(&p.flows[1])
 	p.flows = [2]flow{}
 	p.request(s)
 }

@@ -223,9 +223,13 @@ func (c *conversation) message(d event.Direction, first string, canChunk bool) {
 	if c.rng.IntN(2) == 0 {
 		calls = []string{strings.Join(calls, "")}
 	}
-	for _, s := range calls {
-		for len(s) > 0 {
+	for i, s := range calls {
+		for ahead := i == 0 && d == event.In && c.rng.IntN(3) == 0; len(s) > 0; ahead = false {
 			n := len(s)
+			if ahead { // as Go's server reads
+				c.steps = append(c.steps, said{d: d, data: []byte(s[:1])})
+				s, n = s[1:], n-1
+			}
 			if c.rng.IntN(4) == 0 {
 				n = 1 + c.rng.IntN(n)
 			}

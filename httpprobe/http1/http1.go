@@ -238,6 +238,7 @@ func (p *Parser) Gap(d event.Direction, n uint64) {
 	case !p.parses() || n == 0:
 	case p.drift.on:
 		p.drift.step = 0
+		p.letGo(&p.flows[d])
 	case p.role == UnknownRole:
 		p.startDrift(Gap, false)
 	case d == p.requests():
@@ -352,7 +353,7 @@ func (p *Parser) sniff(d event.Direction, s Segment) {
 	case requestLine(data) == no && status == no && preface(data) == no && handshake(data) == no:
 		v = no
 	}
-	if v == undecided && (s.Hidden > 0 || len(data) >= MaxHead) && wellKnown(data) {
+	if v == undecided && (s.Hidden > 0 || len(data) >= MaxHead) && len(data) > len("OPTIONS ") && wellKnown(data) {
 		v, p.role = yes, roleOf(d) // the line goes on beyond what can be had
 	}
 	switch {
@@ -444,18 +445,7 @@ func (p *Parser) request(s Segment) {
 				p.loseRequests(Malformed, false)
 			}
 		case lost:
-			if whole && requestLine(b) == yes {
-				// If the response to the only request has all come but for its end, this begins the next one.
-				if w := p.responder(); f.clean && w.state == lost && len(p.queue) == 1 && !p.pipelines {
-					p.finish(w.last, false)
-					w.state, f.state = atHead, atHead
-					continue
-				}
-				f.clean = false
-			}
-			if len(p.queue) > 0 && p.queue[0].status != 0 {
-				f.clean = false // the response has begun: this may be a part of the next request
-			}
+			p.whileLost(Segment{s.Time, b, s.Hidden, !whole})
 			return
 		}
 		whole = false
@@ -466,6 +456,55 @@ func (p *Parser) request(s Segment) {
 	if s.Hidden > 0 {
 		p.skipRequest(s.Hidden, true)
 	}
+}
+
+// whileLost looks at what goes the way of requests while it is not known where one begins.
+func (p *Parser) whileLost(s Segment) {
+	f, w := p.sender(), p.responder()
+	s, v := p.begins(f, s)
+	switch {
+	case v == undecided:
+		return
+	case v == yes && f.clean && w.state == lost && len(p.queue) == 1 && !p.pipelines:
+		// The response to the only request has all come but for its end, and this begins the next one.
+		p.finish(w.last, false)
+		w.state, f.state = atHead, atHead
+		p.request(s)
+		return
+	case v == yes, len(p.queue) > 0 && p.queue[0].status != 0:
+		f.clean = false // it may be one more request, or a part of the next
+	}
+	p.stuck()
+}
+
+// stuck gives up where neither direction can tell any more where a message begins.
+func (p *Parser) stuck() {
+	if f := p.sender(); f.state == lost && !f.clean && p.responder().state == lost {
+		p.failResponses(f.why)
+	}
+}
+
+// begins tells whether a segment begins a request. The first bytes of a common method are kept until more is known: Go's server reads one byte
+// ahead. Other methods are not recognised in pieces, lest the end of a body becomes a part of them.
+func (p *Parser) begins(f *flow, s Segment) (Segment, verdict) {
+	if len(f.buf) > 0 {
+		joined := Segment{Time: f.first, Data: append(slices.Clone(f.buf), s.Data...), Hidden: s.Hidden}
+		p.letGo(f)
+		if requestLine(joined.Data) == yes && wellKnown(joined.Data) {
+			return joined, yes
+		}
+	}
+	if s.Mid {
+		return s, no
+	}
+	v := requestLine(s.Data)
+	if v == undecided {
+		f.first = s.Time
+		if s.Hidden > 0 || len(s.Data) > maxMethod || !wellKnown(s.Data) || !p.keep(f, s.Data) {
+			v = no
+		}
+	}
+	return s, v
 }
 
 // requestHead takes a whole head.
@@ -595,6 +634,8 @@ func (p *Parser) skipRequest(n uint64, hidden bool) {
 		}
 	case lost:
 		f.clean = f.clean && hidden
+		p.letGo(f)
+		p.stuck()
 	}
 }
 
@@ -702,7 +743,9 @@ func (p *Parser) loseEnd() {
 	p.responder().state = lost
 	if len(p.queue) > 1 {
 		p.failResponses(Pipelined)
+		return
 	}
+	p.stuck()
 }
 
 // conclude ends a response whose end was not recognised, because a request begins.
@@ -938,10 +981,10 @@ func methodOf(b []byte) string {
 	return ""
 }
 
-// wellKnown reports a start with a method that everybody knows: enough to call something HTTP whose first line is not all there.
+// wellKnown reports a start with a method that everybody knows, or with a part of one.
 func wellKnown(b []byte) bool {
 	for _, m := range []string{"GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "CONNECT ", "TRACE "} {
-		if len(b) > len(m) && string(b[:len(m)]) == m && (b[len(m)] == '/' || requestLine(b) == undecided) {
+		if n := min(len(b), len(m)); string(b[:n]) == m[:n] {
 			return true
 		}
 	}
