@@ -25,7 +25,7 @@ const (
 	GnuTLS    Reason = "gnutls"     // a library with functions of other names
 	IOUring   Reason = "io_uring"   // reads and writes without system calls
 	Compat    Reason = "32-bit"     // whose system calls are others
-	KernelTLS Reason = "kernel-tls" // of the whole machine: what one source counts as plain text another may count as OpenSSL's
+	KernelTLS Reason = "kernel-tls" // of the whole machine: somebody lets the kernel encrypt, which no library needs to see (SSL_sendfile)
 )
 
 // Reasons are all of them.

@@ -171,7 +171,14 @@ func (s *sslStream) mute(c event.Conn) error {
 func (s *sslStream) close() error {
 	s.stop()
 	<-s.done
-	return errors.Join(closeAll(s.exec), closeAll(s.attached), s.ring.close())
+	// The kernel takes its time for each, and the same for many at once.
+	var wg sync.WaitGroup
+	errs := make([]error, len(s.attached))
+	for i, a := range s.attached {
+		wg.Go(func() { errs[i] = a.Close() })
+	}
+	wg.Wait()
+	return errors.Join(closeAll(s.exec), errors.Join(errs...), s.ring.close())
 }
 
 // pmu is the kernel's own way to uprobes (4.17): perf events of a type of their own, which need no tracefs.

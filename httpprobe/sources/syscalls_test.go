@@ -4,6 +4,7 @@ package sources
 
 import (
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -32,20 +33,34 @@ func testSyscalls(t *testing.T) {
 	}
 	get(t, cl, url+"/nothing", 404)
 	cl.CloseIdleConnections()
+	// Multipath, where the kernel has it: Go's servers take it by themselves.
+	multipath := &net.Dialer{}
+	multipath.SetMultipathTCP(true)
+	cl = clientOf(tapes, multipath)
+	get(t, cl, url+"/7", 200)
+	cl.CloseIdleConnections()
 	time.Sleep(100 * time.Millisecond)
 	c.stop()
 
 	got := flows(t, c.events)
-	qt.Check(t, qt.HasLen(got, 4))
+	qt.Check(t, qt.HasLen(got, 8))
 	for k, f := range got {
 		qt.Check(t, qt.IsTrue(f.fresh), qt.Commentf("%+v", k))
 		qt.Check(t, qt.Equals(f.gaps, 0))
 		p := tapes.ends[k.end]
-		qt.Assert(t, qt.IsNotNil(p))
+		qt.Assert(t, qt.IsNotNil(p), qt.Commentf("%+v\n%s", k, eventList(c.events)))
 		n := compare(t, p, k.dir, f)
 		t.Logf("%+v: %d bytes, %d captured", k.end, len(f.bytes), n)
 		qt.Check(t, qt.IsTrue(n >= min(len(f.bytes), 1024)))
 	}
+	var used bool
+	for _, p := range tapes.ends {
+		if c, ok := p.Conn.(*net.TCPConn); ok {
+			m, _ := c.MultipathTCP()
+			used = used || m
+		}
+	}
+	t.Log("multipath:", used)
 	ends := map[event.Kind]int{}
 	for _, e := range c.events {
 		if e.Kind != event.Data {
@@ -55,7 +70,7 @@ func testSyscalls(t *testing.T) {
 		qt.Check(t, qt.Not(qt.Equals(e.TID, 0)))
 		qt.Check(t, qt.Equals(e.Conn.Source, event.Syscalls))
 	}
-	qt.Check(t, qt.Equals(ends[event.Close], 2))
+	qt.Check(t, qt.Equals(ends[event.Close], 4))
 	qt.Check(t, qt.IsTrue(ends[event.Shut] >= 2))
 	loss, err := s.Loss()
 	qt.Assert(t, qt.IsNil(err))

@@ -96,10 +96,12 @@ func answer(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, strings.Repeat("x", n))
 }
 
-func client(tapes *tapes) *http.Client {
+func client(tapes *tapes) *http.Client { return clientOf(tapes, &net.Dialer{}) }
+
+func clientOf(tapes *tapes, dialer *net.Dialer) *http.Client {
 	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := (&net.Dialer{}).DialContext(ctx, "tcp4", addr)
+			c, err := dialer.DialContext(ctx, "tcp4", addr)
 			if err != nil {
 				return nil, err
 			}

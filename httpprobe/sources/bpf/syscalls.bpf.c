@@ -26,6 +26,7 @@ const volatile u8 cfg_twins = 0;
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
+#define IPPROTO_MPTCP 262
 
 enum {
 	TCP_ESTABLISHED = 1,
@@ -190,7 +191,8 @@ static __always_inline bool is_numbered(struct sock *sk)
 {
 	struct inet_connection_sock *icsk = (void *)sk;
 
-	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP && !BPF_CORE_READ(icsk, icsk_ulp_ops);
+	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP && BPF_CORE_READ(sk, __sk_common.skc_family) != AF_UNIX &&
+	       !BPF_CORE_READ(icsk, icsk_ulp_ops);
 }
 
 static __always_inline u32 next_of(struct sock *sk, u32 dir)
@@ -504,17 +506,9 @@ static __always_inline struct conn *carried(struct call *call)
 		c = 0;
 	}
 	if (!c) {
-		struct conn new = {};
-		u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+		struct conn new = { .born = bpf_ktime_get_ns() };
 
-		if (family == AF_INET || family == AF_INET6) {
-			new.local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
-			new.remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
-			new.numbered = is_numbered(sk);
-		}
-		new.born = bpf_ktime_get_ns();
-		new.muted = (family != AF_UNIX && family != AF_INET && family != AF_INET6) ||
-			    !is_wanted_port(new.local_port, new.remote_port);
+		new.numbered = is_numbered(sk);
 		if (bpf_map_update_elem(&conns, &call->sk, &new, BPF_ANY)) {
 			LOST(map);
 			return 0;
@@ -523,7 +517,19 @@ static __always_inline struct conn *carried(struct call *call)
 		if (!c)
 			return 0;
 	}
-	c->inode = call->inode;
+	if (!c->inode) {
+		u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+		c->inode = call->inode;
+		if (family == AF_INET || family == AF_INET6) { /* MPTCP knows them late */
+			c->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+			c->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+		} else if (family != AF_UNIX) {
+			c->muted = 1;
+		}
+		if (!is_wanted_port(c->local_port, c->remote_port))
+			c->muted = 1;
+	}
 	born = bpf_map_lookup_elem(&mutes, &call->sk);
 	if (born && *born == c->born)
 		c->muted = 1;
@@ -662,28 +668,30 @@ SEC("tracepoint/sock/inet_sock_set_state") int set_state(struct state_args *ctx)
 {
 	s32 from = FIELD(ctx, from, cfg_state_shift), to = FIELD(ctx, to, cfg_state_shift);
 	u64 key = FIELD(ctx, sk, cfg_state_shift);
+	u16 protocol = FIELD(ctx, protocol, cfg_state_shift);
 	struct sock *sk = (void *)key;
 	struct conn *c;
 
-	if (FIELD(ctx, protocol, cfg_state_shift) != IPPROTO_TCP)
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP)
 		return 0;
 	switch (to) {
 	case TCP_ESTABLISHED: {
-		struct conn new = { .fresh = 1, .numbered = 1, .based = { 1, 1 } };
+		struct conn new = { .fresh = 1, .numbered = protocol == IPPROTO_TCP, .based = { 1, 1 } };
 
-		if (from != TCP_SYN_SENT && from != TCP_SYN_RECV)
+		if (from != TCP_SYN_SENT && from != TCP_SYN_RECV && protocol == IPPROTO_TCP)
 			return 0;
 		c = bpf_map_lookup_elem(&conns, &key);
 		if (c)
 			tell(key, c, KIND_CLOSE, DIR_IN);
 		new.local_port = FIELD(ctx, local_port, cfg_state_shift);
 		new.remote_port = FIELD(ctx, remote_port, cfg_state_shift);
-		if (!is_wanted_port(new.local_port, new.remote_port)) {
+		if (protocol == IPPROTO_TCP && !is_wanted_port(new.local_port, new.remote_port)) {
 			if (c)
 				bpf_map_delete_elem(&conns, &key);
 			return 0;
 		}
 		new.born = bpf_ktime_get_ns();
+		/* of what is not numbered, nothing that is looked at */
 		new.next[DIR_IN] = next_of(sk, DIR_IN);
 		new.next[DIR_OUT] = next_of(sk, DIR_OUT);
 		if (bpf_map_update_elem(&conns, &key, &new, BPF_ANY))
