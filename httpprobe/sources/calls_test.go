@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -347,5 +348,49 @@ func testFilters(t *testing.T) {
 			c.stop()
 			qt.Check(t, qt.HasLen(c.events, tt.want), qt.Commentf("%s", eventList(c.events)))
 		})
+	}
+}
+
+// testLoad: many at once. Where bytes are missing, a loss says so.
+func testLoad(t *testing.T) {
+	s, err := Syscalls(Options{PIDs: own()})
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer s.Close()
+	c := collect(t, s)
+	tapes := &tapes{ends: map[end]*taped{}}
+	url := serve(t, tapes)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			cl := client(tapes)
+			for i := range 50 {
+				get(t, cl, fmt.Sprintf("%s/%d", url, i), 200)
+			}
+			cl.CloseIdleConnections()
+		})
+	}
+	wg.Wait()
+	time.Sleep(100 * time.Millisecond)
+	c.stop()
+	loss, err := s.Loss()
+	qt.Assert(t, qt.IsNil(err))
+	gaps := uint64(0)
+	got := flows(t, c.events)
+	qt.Check(t, qt.HasLen(got, 64))
+	for k, f := range got {
+		gaps += f.gaps
+		want := tapes.ends[k.end].sent[k.dir].Bytes()
+		qt.Check(t, qt.IsTrue(len(f.bytes) <= len(want)))
+		for i, known := range f.known {
+			if known && f.bytes[i] != want[i] {
+				t.Fatalf("byte %d is %q, and was %q", i, f.bytes[i], want[i])
+			}
+		}
+	}
+	t.Logf("%d events, %d bytes missing, %+v", len(c.events), gaps, loss)
+	if gaps > 0 {
+		qt.Check(t, qt.Not(qt.Equals(loss, event.Loss{})))
 	}
 }

@@ -70,3 +70,11 @@ func TestGuestFilters(t *testing.T) {
 	}
 	testFilters(t)
 }
+
+func TestGuestLoad(t *testing.T) {
+	guest(t)
+	if !vmtest.Long() {
+		t.Skip("long")
+	}
+	testLoad(t)
+}
