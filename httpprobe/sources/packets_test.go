@@ -4,7 +4,6 @@ package sources
 
 import (
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -64,11 +63,4 @@ func testPackets(t *testing.T) {
 	loss, err := s.Loss()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(loss, event.Loss{}))
-}
-
-func TestHostPackets(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
-	testPackets(t)
 }
