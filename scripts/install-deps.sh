@@ -23,6 +23,13 @@ curl curl
 xz xz-utils
 zstd zstd
 setpriv util-linux
+openssl openssl
+nginx nginx
+apache2 apache2-bin
+/usr/lib/apache2/modules/mod_mpm_event.so apache2-bin
+haproxy haproxy
+node nodejs
+wrk wrk
 /usr/include/bpf/libbpf.h libbpf-dev
 /usr/include/libelf.h libelf-dev
 /usr/include/zlib.h zlib1g-dev
@@ -64,8 +71,28 @@ if [ -n "$packages" ]; then
 			packages=$(echo " $packages " | sed 's/ bpftool / linux-tools-generic /')
 		;;
 	esac
+	# The web servers are started by tests, each with a configuration of its
+	# own: as services they stay off, now and after the next boot.
+	policy=/usr/sbin/policy-rc.d
+	restore() {
+		rm -f $policy
+		[ ! -e $policy.bpfwhy ] || mv $policy.bpfwhy $policy
+	}
+	[ ! -e $policy ] || [ -e $policy.bpfwhy ] || mv $policy $policy.bpfwhy
+	trap restore EXIT
+	trap 'exit 1' HUP INT TERM
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
 	# shellcheck disable=SC2086 # a list of names
 	apt-get install -qq --no-install-recommends $packages >/dev/null
+	restore
+	trap - EXIT HUP INT TERM
+	for service in nginx haproxy; do
+		case " $packages " in *" $service "*)
+			update-rc.d "$service" disable >/dev/null
+			;;
+		esac
+	done
 	left=$(missing | tr '\n' ' ')
 	[ -z "$left" ] || die "still missing after the installation, what these should bring: $left"
 fi
