@@ -96,7 +96,7 @@ func newText(f *os.File) *render.Text {
 
 // say writes one line for people on standard error.
 func say(format string, args ...any) {
-	fmt.Fprintln(os.Stderr, "bpfwhy: "+render.Clean(fmt.Sprintf(format, args...)))
+	fmt.Fprintln(os.Stderr, "bpfwhy: "+render.Clean(joinLines(fmt.Sprintf(format, args...))))
 }
 
 // one lets a command have one argument, and else says what it is for.

@@ -34,8 +34,9 @@ func TestMain(m *testing.M) {
 	patient.Main()
 	replay.Main()
 	testscript.Main(m, map[string]func(){
-		"bpfwhy": func() { os.Exit(Main(os.Args)) },
-		"load":   func() { os.Exit(loadPatient(os.Args[1:])) },
+		"bpfwhy":   func() { os.Exit(Main(os.Args)) },
+		"load":     func() { os.Exit(loadPatient(os.Args[1:])) },
+		"confined": func() { os.Exit(confined(os.Args[1:])) },
 	})
 }
 

@@ -4,17 +4,25 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/patient"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/sys/unix"
 )
 
 func TestGuestRunRepair(t *testing.T) {
@@ -111,4 +119,63 @@ func TestGuestRunRepairNested(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
 	qt.Check(t, qt.StringContains(string(out), "bpfwhy runs without repairs: somebody listens to the system calls here already"))
 	qt.Check(t, qt.StringContains(string(out), "\nbpfwhy "))
+}
+
+// confined becomes bpfwhy under the policy of a container, which forbids one system call.
+func confined(args []string) int {
+	runtime.LockOSThread()
+	nr, err := strconv.ParseUint(args[0], 10, 32)
+	if err == nil {
+		err = patient.Confine(uint32(nr))
+	}
+	if err == nil {
+		err = unix.Exec("/proc/self/exe", append([]string{"bpfwhy"}, args[1:]...), os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+func TestGuestConfined(t *testing.T) {
+	vmtest.Guest(t)
+	testConfined(t)
+}
+
+func TestHostConfined(t *testing.T) {
+	if os.Geteuid() != 0 || os.Getenv(wire.KernelEnv) != "" {
+		t.Skip("needs root; guests have TestGuestConfined")
+	}
+	testConfined(t)
+}
+
+// testConfined: what a container's policy forbids is said in a line, and the command runs as it would without us.
+func testConfined(t *testing.T) {
+	dir := t.TempDir()
+	self, err := os.Executable()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.Symlink(self, filepath.Join(dir, "load"))))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	const loaded = `(?m)^ok: loaded, jited, id \d+$`
+	type policy struct {
+		nr         uint32
+		said, does string // regular expressions
+	}
+	cases := map[string]policy{
+		"seccomp":          {unix.SYS_SECCOMP, "bpfwhy: load runs without repairs: .*operation not permitted", loaded},
+		"process_vm_readv": {unix.SYS_PROCESS_VM_READV, "bpfwhy: load runs without repairs: .*operation not permitted", loaded},
+		"pidfd_getfd":      {unix.SYS_PIDFD_GETFD, "bpfwhy: load runs without repairs: .*operation not permitted", loaded},
+		"bpf":              {unix.SYS_BPF, "bpfwhy: load runs unwatched: .*operation not permitted", `(?m)^ok: errno 1 \(EPERM\)$`},
+	}
+	if os.Getenv(wire.KernelEnv) != "" && !vmtest.Long() {
+		// Each takes ten seconds in an emulated machine.
+		maps.DeleteFunc(cases, func(name string, _ policy) bool { return name != "process_vm_readv" })
+	}
+	for name, tt := range cases {
+		cmd := exec.Command("/proc/self/exe", strconv.Itoa(int(tt.nr)), "run", "--repair", "--output", filepath.Join(dir, "out"), "--", "load", "ok")
+		cmd.Args[0] = "confined"
+		out, err := cmd.CombinedOutput()
+		qt.Check(t, qt.IsNil(err), qt.Commentf("%s: %s", name, out))
+		qt.Check(t, qt.Matches(string(out), "(?s).*"+tt.said+".*"), qt.Commentf("%s", name))
+		qt.Check(t, qt.IsTrue(regexp.MustCompile(tt.does).Match(out)), qt.Commentf("%s: %s", name, out))
+		qt.Check(t, qt.Equals(strings.Count(string(out), "bpfwhy: "), 1), qt.Commentf("%s: %s", name, out))
+	}
 }

@@ -89,14 +89,14 @@ const (
 	cLdImm  = 0x00
 )
 
-// denyBPF is the policy of a container runtime that leaves bpf(2) out.
-func denyBPF() []unix.SockFilter {
-	return []unix.SockFilter{
-		{Code: cLdAbsW, K: 0}, // seccomp_data.nr
-		{Code: cJEqK, K: unix.SYS_BPF, Jf: 1},
-		{Code: cRetK, K: retErrno | uint32(unix.EPERM)},
-		{Code: cRetK, K: retAllow},
+// Confine puts a policy on the calling thread, and on what it executes, under which some system calls fail with EPERM: that of a
+// container runtime.
+func Confine(syscalls ...uint32) error {
+	filter := []unix.SockFilter{{Code: cLdAbsW, K: 0}} // seccomp_data.nr
+	for _, nr := range syscalls {
+		filter = append(filter, unix.SockFilter{Code: cJEqK, K: nr, Jf: 1}, unix.SockFilter{Code: cRetK, K: retErrno | uint32(unix.EPERM)})
 	}
+	return install(append(filter, unix.SockFilter{Code: cRetK, K: retAllow}))
 }
 
 // install puts a seccomp filter on this thread.
@@ -114,7 +114,7 @@ func install(filter []unix.SockFilter) error {
 }
 
 func underSeccomp(name string) (Result, error) {
-	if err := install(denyBPF()); err != nil {
+	if err := Confine(unix.SYS_BPF); err != nil {
 		return Result{}, fmt.Errorf("install seccomp filter: %w", err)
 	}
 	return program{name: name, typ: typeSocketFilter, insns: small()}.load(), nil

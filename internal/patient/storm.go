@@ -81,7 +81,7 @@ func stormKinds() (singles, pairs []stormKind) {
 		{errno: 28, rule: "REQ004", make: func(name string, _ int) func() Result {
 			return program{name: name, typ: typeSocketFilter, insns: longFilter(100), logLevel: 2, logSize: 128}.load
 		}},
-		{errno: 1, rule: "PERM006", before: func() error { return install(denyBPF()) }, make: prog(0, fixed(small()...))},
+		{errno: 1, rule: "PERM006", before: func() error { return Confine(unix.SYS_BPF) }, make: prog(0, fixed(small()...))},
 	}
 	pairs = []stormKind{
 		{errno: 13, rule: "VER002", make: prog(1, long(uninit))},
