@@ -150,7 +150,7 @@ const preamble = `# The corpus
 Loads by loaders of different make, run on every kernel of the lab and observed with every backend. The fates are written by hand,
 from what the kernel does; each loader also says itself which errno it met. ` + "`go test ./internal/corpus -run TestLab -update`" + ` (with
 BPFWHY_LAB=1 and BPFWHY_LONG=1) writes this file, and the same test without -update, which is part of ` + "`make test-long`" + `, fails when it no
-longer holds. ` + "`make test`" + ` runs each case on two of the five kernels, in turn, with every backend.
+longer holds. ` + "`make test`" + ` runs each case on one of the five kernels, in turn, with every backend.
 
 A cell holds the rule, the errno and the stage that were concluded. They were told with all four backends (fentry, kprobe, classic tracepoints,
 tp_btf; under lockdown=confidentiality there is tp_btf alone) unless a letter says otherwise:
