@@ -61,6 +61,18 @@ func ForVersion(major, minor int) Kernel {
 	return k
 }
 
+// On returns how the kernel behaves on a machine, as uname(2) names it: "" is
+// x86_64. Machines that are not known to do without explicit zero extension are
+// taken to want it, which is the careful answer.
+func (k Kernel) On(machine string) Kernel {
+	switch machine {
+	case "", "x86_64", "aarch64":
+	default:
+		k.ZeroExtends = true
+	}
+	return k
+}
+
 // AnyKernel is the kernel that a program must survive to survive them all, from
 // 5.10 to 7.2 on x86-64 and arm64: all that some kernel blinds is blinded, and
 // jumps wrap.

@@ -241,7 +241,7 @@ func (f *Facts) blindingVerdict() (blinding.Verdict, bool) {
 	if f.blinding == nil {
 		k := blinding.Kernel{}
 		if f.kernelKnown {
-			k = blinding.ForVersion(f.kernel.Major, f.kernel.Minor)
+			k = blinding.ForVersion(f.kernel.Major, f.kernel.Minor).On(f.Node.Machine)
 		}
 		v, err := blinding.Check(f.ev.Insns, k)
 		f.blinding = &blindingVerdict{v, err == nil}

@@ -103,13 +103,7 @@ func thisKernel() blinding.Kernel {
 		return blinding.Kernel{}
 	}
 	v, _ := node.ParseKernel(unix.ByteSliceToString(u.Release[:]))
-	k := blinding.ForVersion(v.Major, v.Minor)
-	switch runtime.GOARCH {
-	case "amd64", "arm64", "riscv64", "loong64":
-	default:
-		k.ZeroExtends = true
-	}
-	return k
+	return blinding.ForVersion(v.Major, v.Minor).On(unix.ByteSliceToString(u.Machine[:]))
 }
 
 func profile() *node.Profile { return node.Host() }

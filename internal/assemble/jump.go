@@ -103,7 +103,7 @@ func (a *Assembler) kernel() blinding.Kernel {
 	if !ok {
 		return blinding.Kernel{}
 	}
-	return blinding.ForVersion(v.Major, v.Minor)
+	return blinding.ForVersion(v.Major, v.Minor).On(a.header.Node.Machine)
 }
 
 // stage decides between blinding and JIT for a program that was not compiled, where no hook saw why. It returns ""

@@ -80,11 +80,7 @@ func newKernel(p *node.Profile) kernel {
 	if b := p.Blinding; b != nil { // releases carry backports
 		k.blinding.WholeProgram, k.blinding.RangeCheck = b.WholeProgram, b.WholeProgram
 	}
-	switch p.Machine { // architectures whose compilers zero-extend by themselves, or whose instructions do
-	case "x86_64", "aarch64", "":
-	default:
-		k.blinding.ZeroExtends = true
-	}
+	k.blinding = k.blinding.On(p.Machine)
 	if on, known := p.JITAlwaysOn(); known {
 		k.alwaysOn = &on
 	}

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -153,11 +154,7 @@ func (o checkOptions) settings() (check.Settings, error) {
 	if b := profile.Blinding; b != nil {
 		s.Kernel.WholeProgram, s.Kernel.RangeCheck = b.WholeProgram, b.WholeProgram
 	}
-	switch profile.Machine {
-	case "x86_64", "aarch64":
-	default:
-		s.Kernel.ZeroExtends = true // some do not; then this is the careful answer
-	}
+	s.Kernel = s.Kernel.On(cmp.Or(profile.Machine, "unknown"))
 	return s, nil
 }
 

@@ -231,7 +231,7 @@ func kernel(here *node.Profile) blinding.Kernel {
 	if here.Blinding != nil {
 		k.WholeProgram, k.RangeCheck = here.Blinding.WholeProgram, here.Blinding.WholeProgram
 	}
-	return k
+	return k.On(here.Machine)
 }
 
 // credentials are the loader's rights and limits.
