@@ -373,9 +373,23 @@ var nearMisses = []fixture{
 
 	// Helpers.
 	{
-		name:    "bpf_probe_read_kernel refused, and lockdown is not known",
+		name:    "bpf_probe_read_kernel refused to a kprobe, and lockdown is not known: nothing else takes it away",
 		attempt: progLoad(22, progType("kprobe"), unhooked(), log(reject("unknown func bpf_probe_read_kernel#113"))),
 		node:    locked(hardenedHost(), ""),
+		rule:    "PERM003", how: load.Inferred, stage: load.Permission,
+		evidence: []string{"every kernel gives this helper to programs of type kprobe, but for lockdown"},
+	},
+	{
+		name:    "bpf_probe_read_kernel refused to a type that may not have it, and lockdown is not known",
+		attempt: progLoad(22, progType("sk_lookup"), unhooked(), log(reject("unknown func bpf_probe_read_kernel#113"))),
+		node:    locked(hardenedHost(), ""),
+		rule:    "FEAT002", how: load.Observed, stage: load.Verifier,
+		others: []string{"PERM003"},
+	},
+	{
+		name:    "bpf_probe_read refused to a kprobe of s390, which cannot tell kernel and user addresses apart",
+		attempt: progLoad(22, progType("kprobe"), unhooked(), log(reject("unknown func bpf_probe_read#4"))),
+		node:    machine(locked(hardenedHost(), ""), "s390x"),
 		rule:    "FEAT002", how: load.Observed, stage: load.Verifier,
 		others: []string{"PERM003"},
 	},

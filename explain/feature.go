@@ -274,7 +274,7 @@ func matchHelperForType(f *Facts) *Match {
 		who = "A program of type " + printable(t, 40)
 	}
 	m.Cause = fmt.Sprintf("%s may not call %s on this kernel.", who, printable(name, 60))
-	locked := slices.Contains(readHelpers, name) && f.Node.Lockdown == "confidentiality" ||
+	locked := slices.Contains(readHelpers, name) && (f.Node.Lockdown == "confidentiality" || f.onlyLockdownTakes()) ||
 		slices.Contains(writeHelpers, name) && (f.Node.Lockdown == "confidentiality" || f.Node.Lockdown == "integrity")
 	unsure := (slices.Contains(readHelpers, name) || slices.Contains(writeHelpers, name)) && f.Node.Lockdown == "" && !f.observed(load.Permission)
 	switch {

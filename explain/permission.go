@@ -529,6 +529,10 @@ func matchLockdown(f *Facts, write bool) *Match {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("security_locked_down returned %d (%s)", span.Ret, errnoName(-span.Ret)))
 	case mode:
 		m.Strength = Strong
+	case !write && f.onlyLockdownTakes():
+		m.Strength = Strong
+		t, _ := f.progType()
+		m.Evidence = append(m.Evidence, fmt.Sprintf("every kernel gives this helper to programs of type %s, but for lockdown", t))
 	case f.Node.Lockdown == "":
 		m.Strength = Possible
 		m.Why = "whether the kernel is locked down is not known"
@@ -545,6 +549,14 @@ func matchLockdown(f *Facts, write bool) *Match {
 	}
 	m.Cause = fmt.Sprintf("The kernel has %s, but lockdown hides it from every program.", name)
 	return m
+}
+
+// onlyLockdownTakes reports that nothing but lockdown, of which nothing is known, can keep the helpers that read memory from programs of
+// this type: bpf_tracing_func_proto (kernel/trace/bpf_trace.c) has them without a condition, on machines that tell kernel and user addresses apart.
+func (f *Facts) onlyLockdownTakes() bool {
+	t, _ := f.progType()
+	tracing := slices.Contains([]string{"kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable", "tracing"}, t)
+	return f.Node.Lockdown == "" && tracing && f.since(5, 5) && slices.Contains([]string{"x86_64", "aarch64"}, f.Node.Machine)
 }
 
 func matchLSM(f *Facts) *Match {
