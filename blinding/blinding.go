@@ -402,17 +402,20 @@ func (c *code) check() (Verdict, error) {
 	}
 	var tightest worst
 	// A wrap is a failure only when nothing else stops the load.
-	var stop, wrap *event
+	var stop, wrap event
 	err := c.jumps(func(j Jump) {
 		tightest.add(j)
 		if j.Margin() >= 0 {
 			return
 		}
 		v.TooFar++
+		if stop.failure != None && c.fitsUntil(j, stop.index) {
+			return
+		}
 		e := c.firstFailure(j)
 		if e.failure == Wrap {
-			if wrap == nil || e.before(*wrap) {
-				wrap = &e
+			if wrap.failure == None || e.before(wrap) {
+				wrap = e
 			}
 			// The wrapped jump now points far ahead, and the next
 			// replacement that it spans stretches it beyond the range.
@@ -426,21 +429,21 @@ func (c *code) check() (Verdict, error) {
 			}
 			e = event{index: next, failure: Patch, jump: j}
 		}
-		if stop == nil || e.before(*stop) {
-			stop = &e
+		if stop.failure == None || e.before(stop) {
+			stop = e
 		}
 	})
 	if err != nil {
 		return Verdict{}, err
 	}
-	if stop == nil {
+	if stop.failure == None {
 		stop = wrap
 	}
 	if v.Worst = tightest; len(v.Worst) > 0 {
 		v.Jump = v.Worst[0]
 		v.Margin = v.Jump.Margin()
 	}
-	if stop == nil {
+	if stop.failure == None {
 		v.Fits = true
 	} else {
 		v.Jump = stop.jump
@@ -458,6 +461,12 @@ func (c *code) check() (Verdict, error) {
 	}
 	v.Work = c.work(v)
 	return v, nil
+}
+
+// fitsUntil reports a forward jump that the replacements before a slot do not
+// take out of range: what fails there is met first.
+func (c *code) fitsUntil(j Jump, slot int) bool {
+	return j.Forward && (slot <= j.From+1 || slot <= j.To && j.To-j.From-1+c.growth[slot]-c.growth[j.From+1] <= j.Limit)
 }
 
 // firstFailure finds the first slot whose replacement takes the jump out of
