@@ -64,7 +64,7 @@ func (a *Assembler) freshness(c *call, log text) freshness {
 const maxCompared = 256 << 10
 
 // contradicts reports a log that walks through instructions that the program does not have. What the verifier prints, it
-// prints before it rewrites anything, but for the relocations of CO-RE that some loaders leave to the kernel.
+// prints before it rewrites anything, but for the relocations of CO-RE that some loaders leave to the kernel, and what decided knows.
 func (c *call) contradicts(log text) bool {
 	const coreReloCount = 116
 	if c.attr.u32(coreReloCount) != 0 {
@@ -103,6 +103,7 @@ func (c *call) contradicts(log text) bool {
 			if whole {
 				return true
 			}
+		case decided(prog[i], code):
 		case code != prog[i].Code, insn.IsSecondHalf(prog, i):
 			return true
 		case differs(prog[i], rest):
@@ -110,6 +111,11 @@ func (c *call) contradicts(log text) bool {
 		}
 	}
 	return false
+}
+
+// decided reports a conditional jump that the verifier prints as a plain one: 7.2 does so where it is always taken.
+func decided(in insn.Instruction, printed uint8) bool {
+	return in.IsJump16() && printed == insn.OpcodeJA
 }
 
 // walked reads the line of an instruction, "12: (bf) r6 = r1".

@@ -119,6 +119,7 @@ func TestContradicts(t *testing.T) {
 	for i := range prog {
 		prog[i] = insn.Instruction{Code: insn.ClassALU64 | insn.OpADD, Dst: 1, Imm: int32(i)}
 	}
+	prog[7] = insn.Instruction{Code: insn.ClassJMP | insn.OpJEQ, Off: -1}
 	for _, test := range []struct {
 		name, log string
 		size      uint32
@@ -132,6 +133,9 @@ func TestContradicts(t *testing.T) {
 		{"what is no instruction", "12: R1=ctx() R10=fp0\nfrom 3 to 5: R0=0\n; 12: (85) call x\n12: safe\n999999999999: (85) x\n1: (zz) y\n", 4096, false},
 		{"a hole", "[… 12 bytes of the log were not copied …]\n3: (85) call x\n124: (07) r1 += 124\n", 4096, false},
 		{"beyond the end", "130: (95) exit\n", 4096, true},
+		{"7.2, a jump that is always taken", "7: (05) goto pc-1\n", 4096, false},
+		{"another jump", "7: (25) if r1 > 0x3 goto pc-1\n", 4096, true},
+		{"a jump that was none", "8: (05) goto pc-1\n", 4096, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := loadCall(req{typ: 1, insns: prog, logLevel: 1, logSize: test.size}, -13)
