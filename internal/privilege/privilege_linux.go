@@ -4,6 +4,7 @@
 package privilege
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 	"unsafe"
@@ -21,9 +22,12 @@ func Effective() (uint64, error) {
 	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), nil
 }
 
+// ErrCgo is returned where system calls cannot be made in all threads.
+var ErrCgo = errors.New("this executable was built with cgo, and can give nothing up; CGO_ENABLED=0 builds one that can")
+
 // Drop gives up, in every thread and for good, each capability that is not in keep. What the process does not have is
 // not gained. The bounding set is emptied to keep too where CAP_SETPCAP allows it, so that no program started later
-// gets anything back by being root; do not start one that should. Binaries that use cgo cannot do it (ENOTSUP).
+// gets anything back by being root; do not start one that should. Binaries that use cgo cannot do it: ErrCgo.
 func Drop(keep ...int) error {
 	var mask uint64
 	for _, c := range keep {
@@ -40,6 +44,9 @@ func Drop(keep ...int) error {
 				continue
 			}
 			_, _, errno := syscall.AllThreadsSyscall6(syscall.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0, 0)
+			if errno == unix.ENOTSUP { // syscall.AllThreadsSyscall
+				return ErrCgo
+			}
 			if errno == unix.EINVAL { // beyond the kernel's last capability
 				break
 			}
@@ -56,6 +63,9 @@ func Drop(keep ...int) error {
 	}
 	// header.Pid 0 is the calling thread, whichever that is.
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	if errno == unix.ENOTSUP {
+		return ErrCgo
+	}
 	if errno != 0 {
 		return fmt.Errorf("drop capabilities: %w", errno)
 	}
