@@ -48,7 +48,7 @@ func dropped() {
 	}
 	ready.Wait()
 	if err := Drop(unix.CAP_SYS_PTRACE, unix.CAP_SYS_ADMIN); err != nil {
-		if errors.Is(err, unix.ENOTSUP) {
+		if errors.Is(err, ErrCgo) {
 			fmt.Println("cgo")
 			return
 		}
