@@ -131,6 +131,7 @@ func testScenes(t *testing.T) {
 			stages[i].play(t, line)
 		}
 		stages[i].close()
+		t.Logf("%d: %s", stages[i].port, s.name)
 		for _, w := range s.want {
 			want[fmt.Sprintf("%d %s", stages[i].port, w)]++
 		}
@@ -147,19 +148,30 @@ func testScenes(t *testing.T) {
 					got[fmt.Sprintf("%d %s %s %d", d.ServerPort, d.Method, d.Path, d.Status)]++
 				}
 			}
-			for i, s := range scenes {
-				t.Logf("%d: %s", stages[i].port, s.name)
+			if all[source].lost > 0 {
+				for r, n := range got {
+					qt.Check(t, qt.Equals(n, want[r]), qt.Commentf("%s as %s: %s", source, role, r))
+				}
+			} else {
+				qt.Check(t, qt.Equals(cmp.Diff(want, got), ""), qt.Commentf("%s as %s", source, role))
 			}
-			qt.Check(t, qt.Equals(cmp.Diff(want, got), ""), qt.Commentf("%s as %s", source, role))
-			qt.Check(t, qt.IsTrue(len(got) > 0))
+			qt.Check(t, qt.IsTrue(len(got) > len(want)/2))
 		}
-		reasons := map[string]int{}
-		for r, n := range unparsed {
-			reasons[r] = n * len(roles(source))
+		a := all[source]
+		t.Log(a.why)
+		if a.lost > 0 {
+			continue
 		}
-		qt.Check(t, qt.DeepEquals(all[source].reasons, reasons), qt.Commentf("%s", all[source].why))
-		qt.Check(t, qt.Equals(all[source].lost, 0))
-		t.Log(all[source].why)
+		if source == "packets" {
+			qt.Check(t, qt.DeepEquals(a.reasons, unparsed), qt.Commentf("%s", a.why))
+			continue
+		}
+		// Older kernels do not tell of every reset: what waits for its response is unfinished then.
+		n := 0
+		for _, k := range unparsed {
+			n += k * len(roles(source))
+		}
+		qt.Check(t, qt.Equals(a.unparsed, n), qt.Commentf("%s", a.why))
 	}
 }
 

@@ -53,10 +53,10 @@ func write(t testing.TB, path, text string) {
 	qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte(text), 0o644)))
 }
 
-// find finds a program; sbin is not in everyone's path.
+// find finds a program, the system's own first: elsewhere there may be scripts in its place. sbin is not in everyone's path.
 func find(t testing.TB, name string) string {
 	t.Helper()
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/bin", "/sbin", "/bin") {
+	for _, dir := range append([]string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"}, filepath.SplitList(os.Getenv("PATH"))...) {
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path

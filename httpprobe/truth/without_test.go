@@ -19,10 +19,10 @@ func without(source string) {
 	runtime.LockOSThread() // who becomes another program is this thread
 	var err error
 	switch source {
-	case "syscalls": // where tracepoints are
-		err = hide("/sys/kernel/tracing", "/sys/kernel/debug")
+	case "syscalls": // the kernel's types
+		err = hide("/sys/kernel/btf")
 	case "openssl": // how uprobes are asked for
-		err = hide("/sys/bus/event_source/devices/uprobe", "/sys/kernel/tracing", "/sys/kernel/debug")
+		err = hide("/sys/bus/event_source/devices/uprobe")
 	case "packets":
 		err = unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_RAW, 0, 0, 0)
 	default:
