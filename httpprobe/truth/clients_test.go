@@ -110,7 +110,7 @@ function response() done = (done or 0) + 1; if done == %d then wrk.thread:stop()
 	qt.Assert(t, qt.IsNil(c.Start()))
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
-	for began := time.Now(); time.Since(began) < 15*time.Second; time.Sleep(50 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < 45*time.Second; time.Sleep(50 * time.Millisecond) {
 		if readLog(t, s.log).sum() >= have+connections*each {
 			break
 		}

@@ -190,6 +190,7 @@ func haproxy(t testing.TB, behind server) server {
 	write(t, filepath.Join(dir, "haproxy.cfg"), `
 global
 	log stdout format raw local0
+	nbthread 1 # two at once, and HAProxy leaves out lines of its log
 defaults
 	mode http
 	log global
