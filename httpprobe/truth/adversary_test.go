@@ -124,7 +124,7 @@ func testScenes(t *testing.T) {
 		stages = append(stages, st)
 		args = append(args, "--port", fmt.Sprint(st.port))
 	}
-	p := watch(t, nil, append(args, "--sources", "syscalls,packets")...)
+	p := watch(t, nil, append(args, "--sources", hostSources())...)
 	for i, s := range scenes {
 		stages[i].connect(t)
 		for _, line := range s.script {
@@ -207,7 +207,7 @@ func TestJoined(t *testing.T) {
 		}
 	}
 	play(before)
-	p := watch(t, nil, append(args, "--sources", "syscalls,packets")...)
+	p := watch(t, nil, append(args, "--sources", hostSources())...)
 	play(after)
 	const n = 10
 	for i := range n {

@@ -31,7 +31,7 @@ func TestCounts(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			servers := c.start()
 			before := map[string]tally{}
-			args := []string{"--sources", "syscalls,packets"}
+			args := []string{"--sources", hostSources()}
 			for _, s := range servers {
 				before[s.name] = readLog(t, s.log)
 				args = append(args, "--port", fmt.Sprint(s.port))
@@ -66,7 +66,7 @@ func TestSaturated(t *testing.T) {
 	onHost(t)
 	for _, s := range []server{nginx(t, true, false), apache(t), node(t)} {
 		before := readLog(t, s.log)
-		p := watch(t, nil, "--sources", "syscalls,packets", "--port", fmt.Sprint(s.port))
+		p := watch(t, nil, "--sources", hostSources(), "--port", fmt.Sprint(s.port))
 		wrkFor(t, s, 50, 1)
 		all := p.stop(t)
 		time.Sleep(100 * time.Millisecond)
@@ -93,7 +93,7 @@ func TestUploads(t *testing.T) {
 	onHost(t)
 	for _, s := range []server{nginx(t, true, false), apache(t), node(t)} {
 		before := readLog(t, s.log)
-		p := watch(t, nil, "--sources", "syscalls,packets", "--port", fmt.Sprint(s.port))
+		p := watch(t, nil, "--sources", hostSources(), "--port", fmt.Sprint(s.port))
 		n := curl(t, s, uploads, 4, 3)
 		all := p.stop(t)
 		log := settled(t, s.log, n).minus(before)

@@ -24,7 +24,7 @@ const near = 2 * time.Millisecond
 func TestLatency(t *testing.T) {
 	onHost(t)
 	for try := 1; ; try++ {
-		off := testLatency(t, "--sources", "syscalls,packets")
+		off := testLatency(t, "--sources", hostSources())
 		if len(off) == 0 {
 			return
 		}

@@ -246,3 +246,12 @@ func roles(source string) []string {
 	}
 	return []string{"server", "client"}
 }
+
+// hostSources are what is tried on a host: packets, which every host allows, and in the long tests system calls too, where they are allowed. The lab's
+// kernels have the rest.
+func hostSources() string {
+	if vmtest.Long() {
+		return "syscalls,packets"
+	}
+	return "packets"
+}
