@@ -138,7 +138,7 @@ func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load source) error {
 		return err
 	}
 	for {
-		programs, drop, err := load(a.changed())
+		programs, drop, err := load(a.changed(all))
 		if err != nil && isBlinding(err) {
 			blamed := a.blamed(err)
 			if !l.Off && a.retry(blamed, true) {
@@ -187,11 +187,14 @@ func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load source) error {
 	}
 }
 
-// changed is what is loaded instead of what the specs have.
-func (a *attempt) changed() rewritten {
+func all(*candidate) bool { return true }
+
+// changed is what is loaded instead of what the specs have, of the candidates
+// that are to be.
+func (a *attempt) changed(which func(*candidate) bool) rewritten {
 	changed := make(rewritten)
 	for _, c := range a.candidates {
-		if c.result != nil {
+		if c.result != nil && which(c) {
 			changed[c.name] = c.code.apply(c.spec.Instructions, c.result)
 		}
 	}
@@ -215,12 +218,7 @@ func (a *attempt) uncompiled(programs map[string]*ebpf.Program) []*candidate {
 // wrongly should others write the sysctl. cause is the error without a window,
 // which it returns where there is none: a.closed says why.
 func (a *attempt) inWindow(load source, bad []*candidate, cause error) (programs map[string]*ebpf.Program, drop func(), err error) {
-	changed := make(rewritten)
-	for _, c := range a.candidates {
-		if c.wraps && c.result != nil {
-			changed[c.name] = c.code.apply(c.spec.Instructions, c.result)
-		}
-	}
+	changed := a.changed(func(c *candidate) bool { return c.wraps })
 	window, err := around(func() (map[string]*ebpf.Program, error) {
 		programs, drop, err = load(changed)
 		return programs, err
@@ -311,13 +309,13 @@ func (a *attempt) limits(c *candidate) []int {
 	if a.l.Limits != nil {
 		return slices.Clone(a.l.Limits)
 	}
-	all := rewrite.Limits()
-	for n, limit := range all {
+	limits := rewrite.Limits()
+	for n, limit := range limits {
 		if r, err := c.rewrite(a, limit); err == nil && r.Changed() && c.safe(a, r, blinding.Loads) {
-			return all[n:]
+			return limits[n:]
 		}
 	}
-	return all
+	return limits
 }
 
 func (c *candidate) rewrite(a *attempt, limit int) (*rewrite.Result, error) {
