@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 	"unsafe"
@@ -18,6 +17,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/internal/fdinfo"
 )
 
 // execKind is KIND_EXEC of bpf/wire.h.
@@ -158,15 +158,6 @@ func (r *ring) close() error {
 
 // recursionMisses is how often the kernel left a program out because another one was running on that CPU (counted from 5.12 on).
 func recursionMisses(fd int) uint64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "recursion_misses:"); ok {
-			n, _ := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
-			return n
-		}
-	}
-	return 0
+	n, _ := fdinfo.Number(fd, "recursion_misses")
+	return n
 }

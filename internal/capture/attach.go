@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/tracefs"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -172,7 +173,7 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 		return nil, err
 	}
 
-	tracefs, err := openTracefs()
+	tracefs, err := tracefs.Root()
 	if err == nil {
 		c.closers, c.tracefs = append(c.closers, tracefs), tracefs
 		removeDeadProbes(tracefs)

@@ -4,15 +4,13 @@ package capture
 
 import (
 	"encoding/binary"
-	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/fdinfo"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 )
@@ -85,17 +83,8 @@ func showsItsMisses(program string) bool {
 
 // recursionMisses is how often a program did not run because it was running on that CPU already.
 func recursionMisses(fd int) uint64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "recursion_misses:"); ok {
-			n, _ := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
-			return n
-		}
-	}
-	return 0
+	n, _ := fdinfo.Number(fd, "recursion_misses")
+	return n
 }
 
 // freeze reads the counters once more while everything is still attached.

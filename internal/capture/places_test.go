@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/tracefs"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/load"
 )
@@ -118,7 +119,7 @@ func checkPlain(t *testing.T, h trace.Header, s seen) {
 // What a process takes from the kernel it gives back, and what a killed one leaves the next one removes.
 func TestGuestNothingIsLeftBehind(t *testing.T) {
 	vmtest.Guest(t)
-	tracefs, err := openTracefs()
+	tracefs, err := tracefs.Root()
 	qt.Assert(t, qt.IsNil(err))
 	defer tracefs.Close()
 	probes := func() []string {

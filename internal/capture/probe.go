@@ -14,6 +14,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/tracefs"
 )
 
 var (
@@ -69,7 +71,7 @@ func probeKprobe() error {
 	if _, err := os.Stat("/sys/bus/event_source/devices/kprobe"); err == nil {
 		return nil
 	}
-	tracefs, err := openTracefs()
+	tracefs, err := tracefs.Root()
 	if err != nil {
 		return errKprobe
 	}

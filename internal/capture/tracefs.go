@@ -12,51 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openTracefs opens the tracing file system. Where it is not mounted a mount of our own is made that hangs nowhere (fsmount, 5.2):
-// nobody sees it, and it is gone when the folder is closed.
-func openTracefs() (*os.Root, error) {
-	for _, dir := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
-		root, err := os.OpenRoot(dir)
-		if err != nil {
-			continue
-		}
-		if _, err := root.Stat("events"); err == nil {
-			return root, nil
-		}
-		root.Close()
-	}
-	root, err := mountTracefs()
-	if err != nil {
-		return nil, fmt.Errorf("mount tracefs: %w", err)
-	}
-	return root, nil
-}
-
-func mountTracefs() (*os.Root, error) {
-	config, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(config)
-	if err := unix.FsconfigCreate(config); err != nil {
-		return nil, err
-	}
-	mount, err := unix.Fsmount(config, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(mount) // the open folder keeps what it needs
-	root, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(mount))
-	if err != nil {
-		return nil, err
-	}
-	if _, err := root.Stat("events"); err != nil {
-		root.Close()
-		return nil, err
-	}
-	return root, nil
-}
-
 // eventID reads the id of a trace event.
 func eventID(tracefs *os.Root, group, name string) (uint64, error) {
 	b, err := tracefs.ReadFile("events/" + group + "/" + name + "/id")

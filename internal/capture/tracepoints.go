@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/tracefs"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -30,7 +31,7 @@ var syscalls = []struct {
 
 // attachTracepoints watches the system calls from outside, with what the kernel says of the loaded program where it may be read.
 func attachTracepoints(opts Options, nonce uint64) (*collection, error) {
-	tracefs, err := openTracefs()
+	tracefs, err := tracefs.Root()
 	if err != nil {
 		return nil, err
 	}

@@ -23,14 +23,13 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/fdinfo"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
 )
 
@@ -348,15 +347,6 @@ func programID(fd int) (uint32, error) {
 	if fd < 0 {
 		return 0, nil
 	}
-	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "prog_id:"); ok {
-			id, err := strconv.ParseUint(strings.TrimSpace(v), 10, 32)
-			return uint32(id), err
-		}
-	}
-	return 0, errors.New("not a program")
+	id, err := fdinfo.Number(fd, "prog_id")
+	return uint32(id), err
 }

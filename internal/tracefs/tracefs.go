@@ -15,24 +15,30 @@ import (
 // Dir is the folder of the tracing file system. Close it.
 type Dir struct{ root *os.Root }
 
-// Open opens the tracing file system. Where it is not mounted a mount of our own is made that hangs nowhere (fsmount, 5.2, needs
-// CAP_SYS_ADMIN): nobody sees it, and it is gone when the folder is closed. Under lockdown=confidentiality it fails.
+// Open opens the tracing file system, as [Root] does.
 func Open() (Dir, error) {
+	root, err := Root()
+	return Dir{root}, err
+}
+
+// Root opens the folder of the tracing file system; the caller closes it. Where it is not mounted a mount of our own is made that hangs nowhere
+// (fsmount, 5.2, needs CAP_SYS_ADMIN): nobody sees it, and it is gone when the folder is closed. Under lockdown=confidentiality it fails.
+func Root() (*os.Root, error) {
 	for _, dir := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
 		root, err := os.OpenRoot(dir)
 		if err != nil {
 			continue
 		}
 		if _, err := root.Stat("events"); err == nil {
-			return Dir{root}, nil
+			return root, nil
 		}
 		root.Close()
 	}
 	root, err := mount()
 	if err != nil {
-		return Dir{}, fmt.Errorf("mount tracefs: %w", err)
+		return nil, fmt.Errorf("mount tracefs: %w", err)
 	}
-	return Dir{root}, nil
+	return root, nil
 }
 
 func mount() (*os.Root, error) {

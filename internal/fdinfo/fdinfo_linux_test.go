@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fdinfo
+
+import (
+	"os"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+)
+
+func TestNumber(t *testing.T) {
+	f, err := os.Open("fdinfo.go")
+	qt.Assert(t, qt.IsNil(err))
+	defer f.Close()
+	_, err = f.Seek(7, 0)
+	qt.Assert(t, qt.IsNil(err))
+	n, err := Number(int(f.Fd()), "pos")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(n, 7))
+	_, err = Number(int(f.Fd()), "po")
+	qt.Check(t, qt.ErrorMatches(err, "file descriptor .* has no po"))
+	_, err = Number(1<<20, "pos")
+	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
+}
