@@ -282,6 +282,9 @@ func (s *session) start(ctx context.Context, c *capture.Capture, run *pending, w
 	res, err := p.Go()
 	s.mu.Lock()
 	run.result, run.err = res, err
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		run.skipped = "interrupted"
+	}
 	s.mu.Unlock()
 }
 
