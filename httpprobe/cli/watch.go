@@ -241,11 +241,6 @@ func (p *probe) announce() {
 		}
 		parts = append(parts, part+")")
 	}
-	for _, s := range p.sources {
-		if d, ok := s.source.(interface{ Doubt() string }); ok && d.Doubt() != "" {
-			say(p.stderr, "%s: %s", s.Name(), d.Doubt())
-		}
-	}
 	say(p.stderr, "watching by %s, after %v", strings.Join(parts, " and "), time.Since(p.began).Round(time.Millisecond))
 }
 

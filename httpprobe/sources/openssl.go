@@ -14,7 +14,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
@@ -32,10 +31,6 @@ func OpenSSL(opts Options) (*Source, error) {
 	s, err := openOpenSSL(opts)
 	if err != nil {
 		return nil, fmt.Errorf("watch TLS libraries: %w", err)
-	}
-	// Seen on 7.2 alone: reads of memory that is there fail, and a response was taken for that of another request.
-	if kernel, err := btf.LoadKernelSpec(); err == nil && isPreempted(kernel) {
-		s.doubt = "this kernel preempts programs and leaves some out: what was said inside TLS may be counted wrong here"
 	}
 	return s, nil
 }

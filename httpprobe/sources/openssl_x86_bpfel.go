@@ -22,6 +22,7 @@ const (
 	opensslMapEvents       = "events"
 	opensslMapLost         = "lost"
 	opensslMapMutes        = "mutes"
+	opensslMapNobody       = "nobody"
 	opensslMapPids         = "pids"
 	opensslProgProcessExec = "process_exec"
 	opensslProgSslFree     = "ssl_free"
@@ -32,6 +33,7 @@ const (
 	opensslProgSslWrite    = "ssl_write"
 	opensslProgSslWriteEx  = "ssl_write_ex"
 	opensslVarCfgCgroups   = "cfg_cgroups"
+	opensslVarCfgNever     = "cfg_never"
 	opensslVarCfgNsDev     = "cfg_ns_dev"
 	opensslVarCfgNsIno     = "cfg_ns_ino"
 	opensslVarCfgPids      = "cfg_pids"
@@ -100,6 +102,7 @@ type opensslMapSpecs struct {
 	Events  *ebpf.MapSpec `ebpf:"events"`
 	Lost    *ebpf.MapSpec `ebpf:"lost"`
 	Mutes   *ebpf.MapSpec `ebpf:"mutes"`
+	Nobody  *ebpf.MapSpec `ebpf:"nobody"`
 	Pids    *ebpf.MapSpec `ebpf:"pids"`
 }
 
@@ -108,6 +111,7 @@ type opensslMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type opensslVariableSpecs struct {
 	CfgCgroups *ebpf.VariableSpec `ebpf:"cfg_cgroups"`
+	CfgNever   *ebpf.VariableSpec `ebpf:"cfg_never"`
 	CfgNsDev   *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
 	CfgNsIno   *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
 	CfgPids    *ebpf.VariableSpec `ebpf:"cfg_pids"`
@@ -140,6 +144,7 @@ type opensslMaps struct {
 	Events  *ebpf.Map `ebpf:"events"`
 	Lost    *ebpf.Map `ebpf:"lost"`
 	Mutes   *ebpf.Map `ebpf:"mutes"`
+	Nobody  *ebpf.Map `ebpf:"nobody"`
 	Pids    *ebpf.Map `ebpf:"pids"`
 }
 
@@ -151,6 +156,7 @@ func (m *opensslMaps) Close() error {
 		m.Events,
 		m.Lost,
 		m.Mutes,
+		m.Nobody,
 		m.Pids,
 	)
 }
@@ -160,6 +166,7 @@ func (m *opensslMaps) Close() error {
 // It can be passed to loadOpensslObjects or ebpf.CollectionSpec.LoadAndAssign.
 type opensslVariables struct {
 	CfgCgroups *ebpf.Variable `ebpf:"cfg_cgroups"`
+	CfgNever   *ebpf.Variable `ebpf:"cfg_never"`
 	CfgNsDev   *ebpf.Variable `ebpf:"cfg_ns_dev"`
 	CfgNsIno   *ebpf.Variable `ebpf:"cfg_ns_ino"`
 	CfgPids    *ebpf.Variable `ebpf:"cfg_pids"`

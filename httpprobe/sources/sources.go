@@ -47,7 +47,6 @@ type Program struct {
 type Source struct {
 	name     string
 	programs []Program
-	doubt    string
 	stream
 }
 
@@ -64,9 +63,6 @@ func (s *Source) Name() string { return s.name }
 
 // Programs are the source's programs, by name.
 func (s *Source) Programs() []Program { return slices.Clone(s.programs) }
-
-// Doubt says why the source's figures may be wrong on this kernel without a word of loss. It is "" where nothing is known to make them so.
-func (s *Source) Doubt() string { return s.doubt }
 
 // Run calls f for each event, from one goroutine, until the context ends; then it hands out what has come and returns nil. The event
 // and its Data are valid during the call only.

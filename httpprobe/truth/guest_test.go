@@ -88,9 +88,6 @@ func TestGuestCounts(t *testing.T) {
 		{"python", func() server { return python(t) }, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if kernel == "7" && strings.HasSuffix(c.name, "TLS") {
-				t.Skip("on 7.2 reads in OpenSSL fail now and then, of memory that is there: not understood yet")
-			}
 			s := c.start()
 			before := readLog(t, s.log)
 			p := watch(t, nil, "--sources", "syscalls,openssl")
@@ -120,8 +117,8 @@ func TestGuestCounts(t *testing.T) {
 			qt.Check(t, qt.Equals(all[blind].counted, 0), qt.Commentf("%s", all[blind].why))
 			a := all[sees]
 			if t.Log(a.why); a.lost > 0 {
-				// 7.2 can leave out a program because another one is running.
-				qt.Check(t, qt.Equals(kernel, "7"), qt.Commentf("%s", a.why))
+				// 7.2 can leave out a program on a system call because another one is running.
+				qt.Check(t, qt.Equals(sees+" on "+kernel, "syscalls on 7"), qt.Commentf("%s", a.why))
 				qt.Check(t, qt.IsTrue(a.counted+a.unparsed+a.lost >= 2*made), qt.Commentf("%s", a.why))
 				qt.Check(t, qt.IsTrue(a.counted >= made), qt.Commentf("%s", a.why))
 			} else {

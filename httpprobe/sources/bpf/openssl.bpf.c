@@ -3,7 +3,7 @@
  * The plain text that goes through OpenSSL and its kin, at the return of the functions that carry it: a write that has to be tried again is told
  * once. Connections are known by their SSL object and process; what is beneath, a socket or memory, does not matter.
  *
- * Programs on uprobes can be preempted, and the same one run meanwhile on that CPU: nothing here is kept by CPU.
+ * Programs on uprobes can be preempted, and the same one run meanwhile on that CPU: nothing here is kept by CPU, nor must the kernel do so (OWN_STACK).
  */
 #define NO_CORE
 #include "kernel.h"
@@ -56,6 +56,27 @@ struct {
 	__type(key, u32);
 	__type(value, struct call);
 } calls SEC(".maps");
+
+/* Empty. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} nobody SEC(".maps");
+
+const volatile u8 cfg_never = 0;
+
+/*
+ * From 6.13 on, the stack of such a program (64 bytes and more) is not the task's but the CPU's (bpf_enable_priv_stack). That is right on kprobes,
+ * which keep others out, and wrong on uprobes: a task that comes in between writes over it. A program with a tail call, be it dead code, is
+ * spared.
+ */
+#define OWN_STACK(ctx)                                                                                                          \
+	do {                                                                                                                    \
+		if (cfg_never)                                                                                                  \
+			bpf_tail_call(ctx, &nobody, 0);                                                                         \
+	} while (0)
 
 static __always_inline struct key key_of(u64 ssl)
 {
@@ -151,11 +172,24 @@ static __always_inline void carried(struct call *call, u64 len)
 	c->pos[dir] += len;
 }
 
+/* How much was carried is not known: what comes is another connection, seen from the middle. */
+static __always_inline void leave(struct call *call)
+{
+	struct key key = key_of(call->ssl);
+	struct conn *c = bpf_map_lookup_elem(&conns, &key);
+
+	if (!c)
+		return;
+	tell(&key, c, KIND_CLOSE, DIR_IN);
+	bpf_map_delete_elem(&conns, &key);
+}
+
 static __always_inline int begin(struct pt_regs *ctx, u32 dir, bool counts)
 {
 	struct call call = { .ssl = ctx->di, .buffer = ctx->si, .count = counts ? ctx->cx : 0, .dir = dir };
 	u32 tid = (u32)bpf_get_current_pid_tgid();
 
+	OWN_STACK(ctx);
 	if (!is_wanted())
 		return 0;
 	if (bpf_map_update_elem(&calls, &tid, &call, BPF_ANY))
@@ -194,13 +228,17 @@ SEC("uretprobe/SSL_read") int ssl_return(struct pt_regs *ctx)
 	s32 ret = (s32)ctx->ax;
 	u64 len = 0;
 
+	OWN_STACK(ctx);
 	if (!call)
 		return 0;
 	done = *call;
 	bpf_map_delete_elem(&calls, &tid);
 	if (done.count) {
-		if (ret == 1 && bpf_probe_read_user(&len, sizeof(len), (void *)(unsigned long)done.count))
+		if (ret == 1 && bpf_probe_read_user(&len, sizeof(len), (void *)(unsigned long)done.count)) {
 			LOST(fault);
+			leave(&done);
+			return 0;
+		}
 	} else if (ret > 0) {
 		len = ret;
 	} else if (ret == 0 && done.dir == DIR_IN) { /* the other end has closed; what is to be tried again is -1 */
@@ -220,6 +258,7 @@ SEC("uretprobe/SSL_new") int ssl_new(struct pt_regs *ctx)
 	struct conn new = { .born = bpf_ktime_get_ns(), .fresh = 1 };
 	struct key key = key_of(ctx->ax);
 
+	OWN_STACK(ctx);
 	if (!key.ssl || !is_wanted())
 		return 0;
 	if (bpf_map_update_elem(&conns, &key, &new, BPF_ANY))
@@ -229,13 +268,10 @@ SEC("uretprobe/SSL_new") int ssl_new(struct pt_regs *ctx)
 
 SEC("uprobe/SSL_free") int ssl_free(struct pt_regs *ctx)
 {
-	struct key key = key_of(ctx->di);
-	struct conn *c = bpf_map_lookup_elem(&conns, &key);
+	struct call call = { .ssl = ctx->di };
 
-	if (!c)
-		return 0;
-	tell(&key, c, KIND_CLOSE, DIR_IN);
-	bpf_map_delete_elem(&conns, &key);
+	OWN_STACK(ctx);
+	leave(&call);
 	return 0;
 }
 
