@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/internal/verbatim"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -30,8 +32,8 @@ var ErrNotJITed = errors.New("the kernel does not compile the program after cons
 // much they grow: nothing is asked about them.
 const shortest = 3000
 
-// rewritten are the instructions of the programs that are not loaded as they
-// are, by name.
+// rewritten are the instructions of the programs that are not given to
+// cilium/ebpf as they are, by name.
 type rewritten map[string]asm.Instructions
 
 func (r rewritten) collection(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
@@ -60,6 +62,7 @@ type memory struct {
 	mu     sync.Mutex
 	broken map[content]int // the limit with which the kernel took them
 	gotol  *bool
+	closed *bool // the kernel's memory is, and that of processes is not
 }
 
 func (m *memory) limit(c content) (int, bool) {
@@ -90,13 +93,41 @@ func (m *memory) hasGotol() bool {
 		}, ebpf.ProgramOptions{LogDisabled: true})
 		if err == nil {
 			p.Close()
-		} else if errors.Is(err, errPermission) || errors.Is(err, errMemory) {
-			return false // says nothing of the kernel
+		} else if saysNothing(err) {
+			return false
 		}
 		ok := err == nil
 		m.gotol = &ok
 	}
 	return *m.gotol
+}
+
+// saysNothing reports an error that says nothing of what the kernel knows.
+func saysNothing(err error) bool {
+	return errors.Is(err, errPermission) || errors.Is(err, errMemory)
+}
+
+// isClosed reports whether the kernel lets programs read memory of processes and
+// not its own, found out by loading two: lockdown=confidentiality.
+func (m *memory) isClosed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed == nil {
+		kernel, user := verbatim.Try(asm.FnProbeReadKernel), verbatim.Try(asm.FnProbeReadUser)
+		if saysNothing(kernel) || saysNothing(user) {
+			return false
+		}
+		ok := errors.Is(kernel, syscall.EINVAL) && user == nil
+		m.closed = &ok
+	}
+	return *m.closed
+}
+
+// knowsClosed is isClosed without asking the kernel.
+func (m *memory) knowsClosed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closed != nil && *m.closed
 }
 
 // only is the name of a program that was not loaded in a collection.
@@ -122,6 +153,8 @@ type attempt struct {
 	specs      map[string]*ebpf.ProgramSpec
 	candidates []*candidate
 	kernel     blinding.Kernel
+	verbatim   map[string]bool // programs that cilium/ebpf must not change, nil before there is a reason
+	early      bool            // it was known that there is one
 	loads      int
 	closed     error // why no harden window opened
 }
@@ -139,6 +172,11 @@ func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load source) error {
 	}
 	for {
 		programs, drop, err := load(a.changed(all))
+		if err != nil && a.refusesSubstitute(err) {
+			a.keepVerbatim()
+			a.loads++
+			continue
+		}
 		if err != nil && isBlinding(err) {
 			blamed := a.blamed(err)
 			if !l.Off && a.retry(blamed, true) {
@@ -198,7 +236,33 @@ func (a *attempt) changed(which func(*candidate) bool) rewritten {
 			changed[c.name] = c.code.apply(c.spec.Instructions, c.result)
 		}
 	}
+	for name := range a.verbatim {
+		program, ok := changed[name]
+		if !ok {
+			program = a.specs[name].Instructions
+		}
+		changed[name] = verbatim.Calls(program)
+	}
 	return changed
+}
+
+// refusesSubstitute reports an error that may be about what cilium/ebpf makes of
+// reads of processes' memory where the kernel's is closed.
+func (a *attempt) refusesSubstitute(err error) bool {
+	name, ok := a.named(err)
+	return ok && !a.l.Off && a.verbatim == nil && verbatim.ReadsUser(a.specs[name].Instructions) &&
+		(errors.Is(err, syscall.EINVAL) || errors.Is(err, errPermission)) && a.l.memory.isClosed()
+}
+
+// keepVerbatim has programs that read processes' memory loaded as they are. Should
+// one read the kernel's too, on a path that is not dead, the kernel says so.
+func (a *attempt) keepVerbatim() {
+	a.verbatim = make(map[string]bool)
+	for name, spec := range a.specs {
+		if spec != nil && verbatim.ReadsUser(spec.Instructions) {
+			a.verbatim[name] = true
+		}
+	}
 }
 
 // uncompiled are the candidates that were loaded and not compiled, but for those
@@ -263,8 +327,12 @@ func (a *attempt) interpreted(programs map[string]*ebpf.Program, bad []*candidat
 }
 
 // prepare finds the programs that blinding may break, when it may be on, and
-// rewrites those that must not be loaded as they are or are known to fail.
+// rewrites those that must not be loaded as they are or are known to fail. Those
+// that cilium/ebpf is known to change for nothing it keeps as they are.
 func (a *attempt) prepare() error {
+	if a.early = !a.l.Off && a.l.memory.knowsClosed(); a.early {
+		a.keepVerbatim()
+	}
 	if !mayBeBlinded() {
 		return nil
 	}
@@ -411,6 +479,10 @@ func (a *attempt) named(err error) (string, bool) {
 
 // done remembers and reports.
 func (a *attempt) done(programs map[string]*ebpf.Program) {
+	repairs := make(map[string]Repair)
+	for name := range a.verbatim {
+		repairs[name] = Repair{Program: cmp.Or(name, a.specs[name].Name), Early: a.early}
+	}
 	for _, c := range a.candidates {
 		if c.result == nil && c.repair.Window == nil || programs[c.name] == nil {
 			continue
@@ -418,9 +490,17 @@ func (a *attempt) done(programs map[string]*ebpf.Program) {
 		if c.repair.Window == nil && !c.hopeless {
 			a.l.memory.learn(c.content, c.repair.Limit)
 		}
-		if a.l.Report != nil {
-			c.repair.Loads = a.loads
-			a.l.Report(c.repair)
+		repairs[c.name] = c.repair
+	}
+	if a.l.Report == nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(repairs)) {
+		if programs[name] == nil {
+			continue
 		}
+		r := repairs[name]
+		r.Verbatim, r.Loads = a.verbatim[name], a.loads
+		a.l.Report(r)
 	}
 }

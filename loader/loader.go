@@ -12,11 +12,17 @@
 // hops over an island or two (package rewrite), and load it again. A program
 // that the kernel takes as it is, is left as it is.
 //
+// Under lockdown=confidentiality cilium/ebpf takes the missing
+// bpf_probe_read_kernel for a kernel before 5.5, and makes bpf_probe_read of
+// bpf_probe_read_user, which the kernel would take, but not this. Programs that
+// read memory of processes, such as those on uprobes, are loaded as they are
+// written there.
+//
 // Errors wrap those of cilium/ebpf and carry a diagnosis: see [Error].
 // [Explain] gives the same to those who keep their own loading.
 //
-// A program that was rewritten does not have the instructions of its spec any
-// more: its tag is another, and ebpf.ProgramSpec.Compatible says so. Lines of
+// A program that was rewritten for blinding does not have the instructions of its
+// spec any more: its tag is another, and ebpf.ProgramSpec.Compatible says so. Lines of
 // source, functions and relocations are those of the spec.
 //
 // Nothing here needs more privileges than the load itself. Without CAP_BPF the
@@ -32,10 +38,10 @@ import (
 )
 
 // Loader loads programs and remembers which of them blinding breaks on this
-// node, so that it need not fail to load them again. The zero value is ready. It
+// node, and that it is locked down, so that it need not fail to load them again. The zero value is ready. It
 // can be used by several goroutines and must not be copied.
 type Loader struct {
-	// Off never rewrites a program. Errors are explained all the same, and a
+	// Off never repairs a program. Errors are explained all the same, and a
 	// program that a hardened kernel would compile wrongly is still refused:
 	// see [ErrMiscompiled].
 	Off bool
@@ -62,18 +68,23 @@ type Loader struct {
 	// nothing is written that is not 2. Needs CAP_SYS_ADMIN in the first
 	// namespaces. Windows take turns on the whole machine.
 	HardenWindow bool
-	// Report, unless nil, is told of each program that was rewritten, or needed
-	// a window, and then loaded, before the call that loads it returns.
+	// Report, unless nil, is told of each program that was repaired and then
+	// loaded, before the call that loads it returns.
 	Report func(Repair)
 
 	memory memory
 }
 
-// Repair is what was done to a program.
+// Repair is what was done to a program: it was rewritten, or needed a window, or
+// was kept as it is, of which more than one may be so.
 type Repair struct {
 	Program string // the name in its spec
+	// Verbatim is a program that cilium/ebpf was kept from changing, on a node
+	// that is locked down: its calls of bpf_probe_read_user are in it. Unless
+	// Islands or Window says otherwise, nothing else was done to it.
+	Verbatim bool
 	// Early says that the kernel was not asked first: the program is known to
-	// fail on this node, or would be compiled wrongly.
+	// fail on this node otherwise, or would be compiled wrongly.
 	Early bool
 	Loads int // of this program or its collection that failed before
 	Limit int // largest distance in slots after blinding
@@ -129,7 +140,7 @@ func (l *Loader) NewCollection(spec *ebpf.CollectionSpec) (*ebpf.Collection, err
 
 // NewCollectionWithOptions loads a collection. The caller closes it. The error
 // is an [*Error] around that of cilium/ebpf. The spec is not changed. Where a
-// program has to be rewritten the collection is loaded once more from the
+// program has to be repaired the collection is loaded once more from the
 // start: maps that are pinned by name stay, others are made anew.
 func (l *Loader) NewCollectionWithOptions(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collection, error) {
 	var coll *ebpf.Collection
