@@ -104,7 +104,7 @@ const (
 )
 
 func watch(o options, stdout, stderr *os.File, open opener) error {
-	debug.SetGCPercent(gcPercent)
+	debug.SetGCPercent(400) // until the programs are loaded: what that leaves behind is collected once
 	debug.SetMemoryLimit(memory)
 	ctx, stop := signal.NotifyContext(context.Background(), signals()...)
 	defer stop()
@@ -129,6 +129,7 @@ func watch(o options, stdout, stderr *os.File, open opener) error {
 	if err := p.open(open); err != nil {
 		return err
 	}
+	debug.SetGCPercent(gcPercent)
 	if ctx.Err() != nil {
 		return p.close()
 	}

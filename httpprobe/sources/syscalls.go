@@ -18,15 +18,26 @@ import (
 	"github.com/bpfwhy/bpfwhy/loader"
 )
 
-// calls are the system calls that are watched, with one of their fields: all fields lie as far from where they are expected as it does.
-var calls = []struct{ name, first string }{
-	{"read", "fd"}, {"readv", "fd"}, {"recvfrom", "fd"}, {"recvmsg", "fd"}, {"recvmmsg", "fd"},
-	{"write", "fd"}, {"writev", "fd"}, {"sendto", "fd"}, {"sendmsg", "fd"}, {"sendmmsg", "fd"},
-	{"sendfile64", "out_fd"}, {"splice", "fd_in"},
+// calls are the system calls that are watched, with one of their fields, and the programs for their beginnings and their ends. All fields lie as
+// far from where they are expected as that one does.
+var calls = []struct{ name, first, enter, exit string }{
+	{"read", "fd", "enter_read", "exit_in"},
+	{"readv", "fd", "enter_in", "exit_in"},
+	{"recvfrom", "fd", "enter_in", "exit_in"},
+	{"recvmsg", "fd", "enter_in", "exit_in"},
+	{"recvmmsg", "fd", "enter_in", "exit_messages"},
+	{"write", "fd", "enter_out", "exit_out"},
+	{"writev", "fd", "enter_out", "exit_out"},
+	{"sendto", "fd", "enter_out", "exit_out"},
+	{"sendmsg", "fd", "enter_out", "exit_out"},
+	{"sendmmsg", "fd", "enter_out", "exit_messages"},
+	{"sendfile64", "out_fd", "enter_out", "exit_out"},
+	{"splice", "fd_in", "enter_out", "exit_out"},
 }
 
 // Where the kernel has the fields, but for real-time kernels that have more in front.
 const (
+	number      = 8
 	firstArg    = 16
 	returnValue = 16
 )
@@ -53,6 +64,8 @@ func openSyscalls(opts Options) (*Source, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
+	types := make(chan kernelTypes, 1)
+	go func() { types <- loadKernelTypes() }() // takes as long as all the rest
 	spec, err := loadSyscalls()
 	if err != nil {
 		return nil, err
@@ -69,11 +82,11 @@ func openSyscalls(opts Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := btf.LoadKernelSpec() // once: it takes longer than all the rest
-	if err != nil {
-		return nil, loader.Explain(fmt.Errorf("read the kernel's types: %w", err))
+	kernel := <-types
+	if kernel.error != nil {
+		return nil, loader.Explain(fmt.Errorf("read the kernel's types: %w", kernel.error))
 	}
-	twins := isPreempted(kernel)
+	twins := isPreempted(kernel.Spec)
 	if !twins {
 		maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return strings.HasSuffix(name, twin) })
 	}
@@ -81,12 +94,12 @@ func openSyscalls(opts Options) (*Source, error) {
 		spec.Maps["ports"].Contents = append(spec.Maps["ports"].Contents, ebpf.MapKV{Key: port, Value: uint8(1)})
 	}
 	if err := setVariables(spec, map[string]any{
-		"cfg_shift": hooks.shift, "cfg_state_shift": hooks.stateShift, "cfg_ports": flag(len(opts.Ports) > 0),
+		"cfg_shift": hooks.shift, "cfg_late": flag(hooks.late), "cfg_state_shift": hooks.stateShift, "cfg_ports": flag(len(opts.Ports) > 0),
 		"cfg_twins": flag(twins),
 	}); err != nil {
 		return nil, err
 	}
-	coll, programs, err := opts.load(spec, kernel)
+	coll, programs, err := opts.load(spec, kernel.Spec)
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +142,16 @@ func (s *syscallStream) mute(c event.Conn) error {
 	return nil
 }
 
+type kernelTypes struct {
+	*btf.Spec
+	error
+}
+
+func loadKernelTypes() kernelTypes {
+	spec, err := btf.LoadKernelSpec()
+	return kernelTypes{spec, err}
+}
+
 // isPreempted reports a kernel that runs programs on system calls' tracepoints like any task (7.2): what is one there is left out for
 // others meanwhile, and has a twin.
 func isPreempted(kernel *btf.Spec) bool {
@@ -146,6 +169,7 @@ type hook struct {
 type hooks struct {
 	list              []hook
 	shift, stateShift uint32
+	late              bool
 }
 
 func findHooks(dir tracefs.Dir) (hooks, error) {
@@ -181,18 +205,29 @@ func findHooks(dir tracefs.Dir) (hooks, error) {
 		if shift != h.shift || exitShift != h.shift {
 			return h, fmt.Errorf("read events: the fields of %s lie elsewhere than those of %s", c.name, calls[0].name)
 		}
-		program := "exit_out"
-		switch {
-		case c.name == "recvmmsg" || c.name == "sendmmsg":
-			program = "exit_messages"
-		case strings.HasPrefix(c.name, "re"):
-			program = "exit_in"
+		at, err := enter.Offset("__syscall_nr")
+		if err != nil {
+			return h, err
 		}
-		exits = append(exits, hook{exit, program})
-		enters = append(enters, hook{enter, "enter_" + c.name})
+		if h.late, err = isLate(at, h.shift); err != nil {
+			return h, err
+		}
+		exits = append(exits, hook{exit, c.exit})
+		enters = append(enters, hook{enter, c.enter})
 	}
 	h.list = slices.Concat([]hook{{state, "set_state"}}, exits, enters)
 	return h, nil
+}
+
+// isLate reports that a call's number, at some offset, is behind a field that only some kernels have: what programs are given may lack that field.
+func isLate(at, shift uint32) (bool, error) {
+	switch at {
+	case number + shift:
+		return false, nil
+	case number + 4 + shift:
+		return true, nil
+	}
+	return false, fmt.Errorf("read events: the number of a system call lies at %d, which no known kernel has", at)
 }
 
 func explainMissing(err error) error {

@@ -76,3 +76,20 @@ func testSyscalls(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(loss, event.Loss{}))
 }
+
+func TestIsLate(t *testing.T) {
+	for _, c := range []struct {
+		at, shift uint32
+		late, ok  bool
+	}{
+		{8, 0, false, true},
+		{12, 0, true, true}, // common_preempt_lazy_count
+		{16, 8, false, true},
+		{16, 0, false, false},
+		{0, 0, false, false},
+	} {
+		late, err := isLate(c.at, c.shift)
+		qt.Check(t, qt.Equals(late, c.late), qt.Commentf("%+v", c))
+		qt.Check(t, qt.Equals(err == nil, c.ok), qt.Commentf("%+v: %v", c, err))
+	}
+}

@@ -44,56 +44,39 @@ type syscallsLosses struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	syscallsMapCalls                = "calls"
-	syscallsMapCgroups              = "cgroups"
-	syscallsMapConns                = "conns"
-	syscallsMapEvents               = "events"
-	syscallsMapLast                 = "last"
-	syscallsMapLost                 = "lost"
-	syscallsMapMutes                = "mutes"
-	syscallsMapPids                 = "pids"
-	syscallsMapPorts                = "ports"
-	syscallsMapScratches            = "scratches"
-	syscallsProgEnterRead           = "enter_read"
-	syscallsProgEnterReadTwin       = "enter_read_twin"
-	syscallsProgEnterReadv          = "enter_readv"
-	syscallsProgEnterReadvTwin      = "enter_readv_twin"
-	syscallsProgEnterRecvfrom       = "enter_recvfrom"
-	syscallsProgEnterRecvfromTwin   = "enter_recvfrom_twin"
-	syscallsProgEnterRecvmmsg       = "enter_recvmmsg"
-	syscallsProgEnterRecvmmsgTwin   = "enter_recvmmsg_twin"
-	syscallsProgEnterRecvmsg        = "enter_recvmsg"
-	syscallsProgEnterRecvmsgTwin    = "enter_recvmsg_twin"
-	syscallsProgEnterSendfile64     = "enter_sendfile64"
-	syscallsProgEnterSendfile64Twin = "enter_sendfile64_twin"
-	syscallsProgEnterSendmmsg       = "enter_sendmmsg"
-	syscallsProgEnterSendmmsgTwin   = "enter_sendmmsg_twin"
-	syscallsProgEnterSendmsg        = "enter_sendmsg"
-	syscallsProgEnterSendmsgTwin    = "enter_sendmsg_twin"
-	syscallsProgEnterSendto         = "enter_sendto"
-	syscallsProgEnterSendtoTwin     = "enter_sendto_twin"
-	syscallsProgEnterSplice         = "enter_splice"
-	syscallsProgEnterSpliceTwin     = "enter_splice_twin"
-	syscallsProgEnterWrite          = "enter_write"
-	syscallsProgEnterWriteTwin      = "enter_write_twin"
-	syscallsProgEnterWritev         = "enter_writev"
-	syscallsProgEnterWritevTwin     = "enter_writev_twin"
-	syscallsProgExitIn              = "exit_in"
-	syscallsProgExitInTwin          = "exit_in_twin"
-	syscallsProgExitMessages        = "exit_messages"
-	syscallsProgExitMessagesTwin    = "exit_messages_twin"
-	syscallsProgExitOut             = "exit_out"
-	syscallsProgExitOutTwin         = "exit_out_twin"
-	syscallsProgSetState            = "set_state"
-	syscallsVarCfgCgroups           = "cfg_cgroups"
-	syscallsVarCfgNsDev             = "cfg_ns_dev"
-	syscallsVarCfgNsIno             = "cfg_ns_ino"
-	syscallsVarCfgPids              = "cfg_pids"
-	syscallsVarCfgPorts             = "cfg_ports"
-	syscallsVarCfgShift             = "cfg_shift"
-	syscallsVarCfgStateShift        = "cfg_state_shift"
-	syscallsVarCfgTwins             = "cfg_twins"
-	syscallsVarCfgWake              = "cfg_wake"
+	syscallsMapCalls             = "calls"
+	syscallsMapCgroups           = "cgroups"
+	syscallsMapConns             = "conns"
+	syscallsMapEvents            = "events"
+	syscallsMapLast              = "last"
+	syscallsMapLost              = "lost"
+	syscallsMapMutes             = "mutes"
+	syscallsMapPids              = "pids"
+	syscallsMapPorts             = "ports"
+	syscallsMapScratches         = "scratches"
+	syscallsProgEnterIn          = "enter_in"
+	syscallsProgEnterInTwin      = "enter_in_twin"
+	syscallsProgEnterOut         = "enter_out"
+	syscallsProgEnterOutTwin     = "enter_out_twin"
+	syscallsProgEnterRead        = "enter_read"
+	syscallsProgEnterReadTwin    = "enter_read_twin"
+	syscallsProgExitIn           = "exit_in"
+	syscallsProgExitInTwin       = "exit_in_twin"
+	syscallsProgExitMessages     = "exit_messages"
+	syscallsProgExitMessagesTwin = "exit_messages_twin"
+	syscallsProgExitOut          = "exit_out"
+	syscallsProgExitOutTwin      = "exit_out_twin"
+	syscallsProgSetState         = "set_state"
+	syscallsVarCfgCgroups        = "cfg_cgroups"
+	syscallsVarCfgLate           = "cfg_late"
+	syscallsVarCfgNsDev          = "cfg_ns_dev"
+	syscallsVarCfgNsIno          = "cfg_ns_ino"
+	syscallsVarCfgPids           = "cfg_pids"
+	syscallsVarCfgPorts          = "cfg_ports"
+	syscallsVarCfgShift          = "cfg_shift"
+	syscallsVarCfgStateShift     = "cfg_state_shift"
+	syscallsVarCfgTwins          = "cfg_twins"
+	syscallsVarCfgWake           = "cfg_wake"
 )
 
 // loadSyscalls returns the embedded CollectionSpec for syscalls.
@@ -138,37 +121,19 @@ type syscallsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallsProgramSpecs struct {
-	EnterRead           *ebpf.ProgramSpec `ebpf:"enter_read"`
-	EnterReadTwin       *ebpf.ProgramSpec `ebpf:"enter_read_twin"`
-	EnterReadv          *ebpf.ProgramSpec `ebpf:"enter_readv"`
-	EnterReadvTwin      *ebpf.ProgramSpec `ebpf:"enter_readv_twin"`
-	EnterRecvfrom       *ebpf.ProgramSpec `ebpf:"enter_recvfrom"`
-	EnterRecvfromTwin   *ebpf.ProgramSpec `ebpf:"enter_recvfrom_twin"`
-	EnterRecvmmsg       *ebpf.ProgramSpec `ebpf:"enter_recvmmsg"`
-	EnterRecvmmsgTwin   *ebpf.ProgramSpec `ebpf:"enter_recvmmsg_twin"`
-	EnterRecvmsg        *ebpf.ProgramSpec `ebpf:"enter_recvmsg"`
-	EnterRecvmsgTwin    *ebpf.ProgramSpec `ebpf:"enter_recvmsg_twin"`
-	EnterSendfile64     *ebpf.ProgramSpec `ebpf:"enter_sendfile64"`
-	EnterSendfile64Twin *ebpf.ProgramSpec `ebpf:"enter_sendfile64_twin"`
-	EnterSendmmsg       *ebpf.ProgramSpec `ebpf:"enter_sendmmsg"`
-	EnterSendmmsgTwin   *ebpf.ProgramSpec `ebpf:"enter_sendmmsg_twin"`
-	EnterSendmsg        *ebpf.ProgramSpec `ebpf:"enter_sendmsg"`
-	EnterSendmsgTwin    *ebpf.ProgramSpec `ebpf:"enter_sendmsg_twin"`
-	EnterSendto         *ebpf.ProgramSpec `ebpf:"enter_sendto"`
-	EnterSendtoTwin     *ebpf.ProgramSpec `ebpf:"enter_sendto_twin"`
-	EnterSplice         *ebpf.ProgramSpec `ebpf:"enter_splice"`
-	EnterSpliceTwin     *ebpf.ProgramSpec `ebpf:"enter_splice_twin"`
-	EnterWrite          *ebpf.ProgramSpec `ebpf:"enter_write"`
-	EnterWriteTwin      *ebpf.ProgramSpec `ebpf:"enter_write_twin"`
-	EnterWritev         *ebpf.ProgramSpec `ebpf:"enter_writev"`
-	EnterWritevTwin     *ebpf.ProgramSpec `ebpf:"enter_writev_twin"`
-	ExitIn              *ebpf.ProgramSpec `ebpf:"exit_in"`
-	ExitInTwin          *ebpf.ProgramSpec `ebpf:"exit_in_twin"`
-	ExitMessages        *ebpf.ProgramSpec `ebpf:"exit_messages"`
-	ExitMessagesTwin    *ebpf.ProgramSpec `ebpf:"exit_messages_twin"`
-	ExitOut             *ebpf.ProgramSpec `ebpf:"exit_out"`
-	ExitOutTwin         *ebpf.ProgramSpec `ebpf:"exit_out_twin"`
-	SetState            *ebpf.ProgramSpec `ebpf:"set_state"`
+	EnterIn          *ebpf.ProgramSpec `ebpf:"enter_in"`
+	EnterInTwin      *ebpf.ProgramSpec `ebpf:"enter_in_twin"`
+	EnterOut         *ebpf.ProgramSpec `ebpf:"enter_out"`
+	EnterOutTwin     *ebpf.ProgramSpec `ebpf:"enter_out_twin"`
+	EnterRead        *ebpf.ProgramSpec `ebpf:"enter_read"`
+	EnterReadTwin    *ebpf.ProgramSpec `ebpf:"enter_read_twin"`
+	ExitIn           *ebpf.ProgramSpec `ebpf:"exit_in"`
+	ExitInTwin       *ebpf.ProgramSpec `ebpf:"exit_in_twin"`
+	ExitMessages     *ebpf.ProgramSpec `ebpf:"exit_messages"`
+	ExitMessagesTwin *ebpf.ProgramSpec `ebpf:"exit_messages_twin"`
+	ExitOut          *ebpf.ProgramSpec `ebpf:"exit_out"`
+	ExitOutTwin      *ebpf.ProgramSpec `ebpf:"exit_out_twin"`
+	SetState         *ebpf.ProgramSpec `ebpf:"set_state"`
 }
 
 // syscallsMapSpecs contains maps before they are loaded into the kernel.
@@ -192,6 +157,7 @@ type syscallsMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallsVariableSpecs struct {
 	CfgCgroups    *ebpf.VariableSpec `ebpf:"cfg_cgroups"`
+	CfgLate       *ebpf.VariableSpec `ebpf:"cfg_late"`
 	CfgNsDev      *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
 	CfgNsIno      *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
 	CfgPids       *ebpf.VariableSpec `ebpf:"cfg_pids"`
@@ -254,6 +220,7 @@ func (m *syscallsMaps) Close() error {
 // It can be passed to loadSyscallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallsVariables struct {
 	CfgCgroups    *ebpf.Variable `ebpf:"cfg_cgroups"`
+	CfgLate       *ebpf.Variable `ebpf:"cfg_late"`
 	CfgNsDev      *ebpf.Variable `ebpf:"cfg_ns_dev"`
 	CfgNsIno      *ebpf.Variable `ebpf:"cfg_ns_ino"`
 	CfgPids       *ebpf.Variable `ebpf:"cfg_pids"`
@@ -268,65 +235,29 @@ type syscallsVariables struct {
 //
 // It can be passed to loadSyscallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallsPrograms struct {
-	EnterRead           *ebpf.Program `ebpf:"enter_read"`
-	EnterReadTwin       *ebpf.Program `ebpf:"enter_read_twin"`
-	EnterReadv          *ebpf.Program `ebpf:"enter_readv"`
-	EnterReadvTwin      *ebpf.Program `ebpf:"enter_readv_twin"`
-	EnterRecvfrom       *ebpf.Program `ebpf:"enter_recvfrom"`
-	EnterRecvfromTwin   *ebpf.Program `ebpf:"enter_recvfrom_twin"`
-	EnterRecvmmsg       *ebpf.Program `ebpf:"enter_recvmmsg"`
-	EnterRecvmmsgTwin   *ebpf.Program `ebpf:"enter_recvmmsg_twin"`
-	EnterRecvmsg        *ebpf.Program `ebpf:"enter_recvmsg"`
-	EnterRecvmsgTwin    *ebpf.Program `ebpf:"enter_recvmsg_twin"`
-	EnterSendfile64     *ebpf.Program `ebpf:"enter_sendfile64"`
-	EnterSendfile64Twin *ebpf.Program `ebpf:"enter_sendfile64_twin"`
-	EnterSendmmsg       *ebpf.Program `ebpf:"enter_sendmmsg"`
-	EnterSendmmsgTwin   *ebpf.Program `ebpf:"enter_sendmmsg_twin"`
-	EnterSendmsg        *ebpf.Program `ebpf:"enter_sendmsg"`
-	EnterSendmsgTwin    *ebpf.Program `ebpf:"enter_sendmsg_twin"`
-	EnterSendto         *ebpf.Program `ebpf:"enter_sendto"`
-	EnterSendtoTwin     *ebpf.Program `ebpf:"enter_sendto_twin"`
-	EnterSplice         *ebpf.Program `ebpf:"enter_splice"`
-	EnterSpliceTwin     *ebpf.Program `ebpf:"enter_splice_twin"`
-	EnterWrite          *ebpf.Program `ebpf:"enter_write"`
-	EnterWriteTwin      *ebpf.Program `ebpf:"enter_write_twin"`
-	EnterWritev         *ebpf.Program `ebpf:"enter_writev"`
-	EnterWritevTwin     *ebpf.Program `ebpf:"enter_writev_twin"`
-	ExitIn              *ebpf.Program `ebpf:"exit_in"`
-	ExitInTwin          *ebpf.Program `ebpf:"exit_in_twin"`
-	ExitMessages        *ebpf.Program `ebpf:"exit_messages"`
-	ExitMessagesTwin    *ebpf.Program `ebpf:"exit_messages_twin"`
-	ExitOut             *ebpf.Program `ebpf:"exit_out"`
-	ExitOutTwin         *ebpf.Program `ebpf:"exit_out_twin"`
-	SetState            *ebpf.Program `ebpf:"set_state"`
+	EnterIn          *ebpf.Program `ebpf:"enter_in"`
+	EnterInTwin      *ebpf.Program `ebpf:"enter_in_twin"`
+	EnterOut         *ebpf.Program `ebpf:"enter_out"`
+	EnterOutTwin     *ebpf.Program `ebpf:"enter_out_twin"`
+	EnterRead        *ebpf.Program `ebpf:"enter_read"`
+	EnterReadTwin    *ebpf.Program `ebpf:"enter_read_twin"`
+	ExitIn           *ebpf.Program `ebpf:"exit_in"`
+	ExitInTwin       *ebpf.Program `ebpf:"exit_in_twin"`
+	ExitMessages     *ebpf.Program `ebpf:"exit_messages"`
+	ExitMessagesTwin *ebpf.Program `ebpf:"exit_messages_twin"`
+	ExitOut          *ebpf.Program `ebpf:"exit_out"`
+	ExitOutTwin      *ebpf.Program `ebpf:"exit_out_twin"`
+	SetState         *ebpf.Program `ebpf:"set_state"`
 }
 
 func (p *syscallsPrograms) Close() error {
 	return _SyscallsClose(
+		p.EnterIn,
+		p.EnterInTwin,
+		p.EnterOut,
+		p.EnterOutTwin,
 		p.EnterRead,
 		p.EnterReadTwin,
-		p.EnterReadv,
-		p.EnterReadvTwin,
-		p.EnterRecvfrom,
-		p.EnterRecvfromTwin,
-		p.EnterRecvmmsg,
-		p.EnterRecvmmsgTwin,
-		p.EnterRecvmsg,
-		p.EnterRecvmsgTwin,
-		p.EnterSendfile64,
-		p.EnterSendfile64Twin,
-		p.EnterSendmmsg,
-		p.EnterSendmmsgTwin,
-		p.EnterSendmsg,
-		p.EnterSendmsgTwin,
-		p.EnterSendto,
-		p.EnterSendtoTwin,
-		p.EnterSplice,
-		p.EnterSpliceTwin,
-		p.EnterWrite,
-		p.EnterWriteTwin,
-		p.EnterWritev,
-		p.EnterWritevTwin,
 		p.ExitIn,
 		p.ExitInTwin,
 		p.ExitMessages,

@@ -15,6 +15,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile u32 cfg_shift = 0;       /* by which system calls' fields lie behind where they usually are (real-time kernels) */
+const volatile u8 cfg_late = 0;         /* the call's number lies four bytes behind where it usually is, or not (the same kernels, before 6.7) */
 const volatile u32 cfg_state_shift = 0; /* the same for inet_sock_set_state */
 const volatile u8 cfg_ports = 0;
 const volatile u8 cfg_twins = 0;
@@ -82,20 +83,19 @@ struct {
 	__type(value, u8);
 } ports SEC(".maps");
 
+/* x86-64 */
 enum {
-	CALL_read,
-	CALL_readv,
-	CALL_recvfrom,
-	CALL_recvmsg,
-	CALL_recvmmsg,
-	CALL_write,
-	CALL_writev,
-	CALL_sendto,
-	CALL_sendmsg,
-	CALL_sendmmsg,
-	CALL_sendfile64,
-	CALL_splice,
-	CALL_MAX,
+	NR_write = 1,
+	NR_readv = 19,
+	NR_writev = 20,
+	NR_sendfile64 = 40,
+	NR_sendto = 44,
+	NR_recvfrom = 45,
+	NR_sendmsg = 46,
+	NR_recvmsg = 47,
+	NR_splice = 275,
+	NR_recvmmsg = 299,
+	NR_sendmmsg = 307,
 };
 
 enum shape {
@@ -127,7 +127,8 @@ struct {
 
 struct enter_args {
 	u64 common;
-	s64 nr;
+	u32 nr;
+	u32 late_nr;
 	u64 args[6];
 };
 
@@ -156,6 +157,25 @@ struct exit_args {
 	})
 
 #define ARG(n) FIELD(ctx, args[n], cfg_shift)
+
+/* The same for arguments that only some calls have: the kernel attaches no program to a call that loads more than it has (perf_event_set_bpf_prog). */
+#define LATER_ARG(n)                                                                                                            \
+	({                                                                                                                      \
+		void *from = ctx;                                                                                               \
+		u64 value;                                                                                                      \
+                                                                                                                                \
+		asm volatile("" : "+r"(from));                                                                                  \
+		bpf_probe_read_kernel(&value, sizeof(value), from + __builtin_offsetof(struct enter_args, args[n]) + cfg_shift); \
+		value;                                                                                                          \
+	})
+
+/* Which call it is; not for read, whose number is 0. */
+static __always_inline u32 number_of(struct enter_args *ctx)
+{
+	u32 late = cfg_late ? FIELD(ctx, late_nr, cfg_shift) : 0;
+
+	return late ? late : FIELD(ctx, nr, cfg_shift);
+}
 
 /* The socket behind a descriptor of the current task, and the inode that is its own as long as it is open. */
 static __always_inline struct socket *socket_of(u32 fd, u64 *ino)
@@ -266,13 +286,24 @@ static __always_inline u8 shape_of(u32 flags, u8 shape)
 	return flags & MSG_TRUNC ? NOTHING : shape;
 }
 
-static __always_inline void begin_message(u32 fd, u32 dir, u8 shape, u64 at)
+/* The segments of a message. */
+static __always_inline bool read_message(u64 *at, u64 *count)
 {
 	struct user_msghdr hdr = {};
 
-	if (!bpf_probe_read_user(&hdr, sizeof(hdr), (void *)(unsigned long)at))
-		begin_fd(fd, dir, shape, hdr.iov, hdr.iovlen);
+	if (bpf_probe_read_user(&hdr, sizeof(hdr), (void *)(unsigned long)*at))
+		return false;
+	*at = hdr.iov;
+	*count = hdr.iovlen;
+	return true;
 }
+
+enum enter {
+	ENTER_READ,
+	ENTER_IN,
+	ENTER_OUT,
+	ENTER_MAX,
+};
 
 /*
  * From 7.2 on these programs are preempted like any task, and one that is does not run for the tasks that come in between on its CPU
@@ -281,7 +312,7 @@ static __always_inline void begin_message(u32 fd, u32 dir, u8 shape, u64 at)
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, CALL_MAX);
+	__uint(max_entries, ENTER_MAX);
 	__type(key, u32);
 	__type(value, u32);
 } last SEC(".maps");
@@ -301,106 +332,104 @@ static __always_inline bool is_done(u32 which)
 	return tid && *(volatile u32 *)tid == (u32)bpf_get_current_pid_tgid();
 }
 
-#define ENTER(name)                                                                                                             \
+/* Few programs for many calls: each takes its time to load. The section names one of the calls. */
+#define ENTER(name, which, call)                                                                                                \
 	static __always_inline int begin_##name(struct enter_args *ctx);                                                        \
-	SEC("tracepoint/syscalls/sys_enter_" #name) int enter_##name(struct enter_args *ctx)                                    \
+	SEC("tracepoint/syscalls/sys_enter_" #call) int enter_##name(struct enter_args *ctx)                                    \
 	{                                                                                                                       \
-		mark(CALL_##name);                                                                                              \
+		mark(which);                                                                                                    \
 		return begin_##name(ctx);                                                                                       \
 	}                                                                                                                       \
-	SEC("tracepoint/syscalls/sys_enter_" #name) int enter_##name##_twin(struct enter_args *ctx)                             \
+	SEC("tracepoint/syscalls/sys_enter_" #call) int enter_##name##_twin(struct enter_args *ctx)                             \
 	{                                                                                                                       \
-		return is_done(CALL_##name) ? 0 : begin_##name(ctx);                                                            \
+		return is_done(which) ? 0 : begin_##name(ctx);                                                                  \
 	}                                                                                                                       \
 	static __always_inline int begin_##name(struct enter_args *ctx)
 
-ENTER(read)
+ENTER(read, ENTER_READ, read)
 {
 	begin_fd(ARG(0), DIR_IN, BUFFER, ARG(1), ARG(2));
 	return 0;
 }
 
-ENTER(readv)
+ENTER(in, ENTER_IN, recvfrom)
 {
-	begin_fd(ARG(0), DIR_IN, SEGMENTS, ARG(1), ARG(2));
+	u64 at = ARG(1), count = ARG(2);
+	u8 shape = BUFFER;
+	u32 flags = 0;
+
+	switch (number_of(ctx)) {
+	case NR_readv:
+		shape = SEGMENTS;
+		break;
+	case NR_recvfrom:
+		flags = LATER_ARG(3);
+		break;
+	case NR_recvmsg:
+		flags = count;
+		shape = SEGMENTS;
+		if (!read_message(&at, &count))
+			return 0;
+		break;
+	case NR_recvmmsg:
+		flags = LATER_ARG(3);
+		shape = MESSAGES;
+		break;
+	default:
+		return 0;
+	}
+	if (moves(flags))
+		begin_fd(ARG(0), DIR_IN, shape_of(flags, shape), at, count);
 	return 0;
 }
 
-ENTER(recvfrom)
+ENTER(out, ENTER_OUT, sendto)
 {
-	if (moves(ARG(3)))
-		begin_fd(ARG(0), DIR_IN, shape_of(ARG(3), BUFFER), ARG(1), ARG(2));
-	return 0;
-}
-
-ENTER(recvmsg)
-{
-	if (moves(ARG(2)))
-		begin_message(ARG(0), DIR_IN, shape_of(ARG(2), SEGMENTS), ARG(1));
-	return 0;
-}
-
-ENTER(recvmmsg)
-{
-	if (moves(ARG(3)))
-		begin_fd(ARG(0), DIR_IN, MESSAGES, ARG(1), ARG(2));
-	return 0;
-}
-
-ENTER(write)
-{
-	begin_fd(ARG(0), DIR_OUT, BUFFER, ARG(1), ARG(2));
-	return 0;
-}
-
-ENTER(writev)
-{
-	begin_fd(ARG(0), DIR_OUT, SEGMENTS, ARG(1), ARG(2));
-	return 0;
-}
-
-ENTER(sendto)
-{
-	if (!(ARG(3) & MSG_OOB))
-		begin_fd(ARG(0), DIR_OUT, BUFFER, ARG(1), ARG(2));
-	return 0;
-}
-
-ENTER(sendmsg)
-{
-	if (!(ARG(2) & MSG_OOB))
-		begin_message(ARG(0), DIR_OUT, SEGMENTS, ARG(1));
-	return 0;
-}
-
-ENTER(sendmmsg)
-{
-	begin_fd(ARG(0), DIR_OUT, MESSAGES, ARG(1), ARG(2));
-	return 0;
-}
-
-ENTER(sendfile64)
-{
-	begin_fd(ARG(0), DIR_OUT, NOTHING, 0, ARG(3));
-	return 0;
-}
-
-/* One of the two is a pipe. */
-ENTER(splice)
-{
+	u64 at = ARG(1), count = ARG(2);
 	struct socket *socket;
-	u32 dir = DIR_OUT;
+	u32 fd = ARG(0), dir = DIR_OUT;
+	u8 shape = BUFFER;
 	u64 ino = 0;
 
+	switch (number_of(ctx)) {
+	case NR_write:
+		break;
+	case NR_sendto:
+		if (LATER_ARG(3) & MSG_OOB)
+			return 0;
+		break;
+	case NR_writev:
+		shape = SEGMENTS;
+		break;
+	case NR_sendmsg:
+		if (count & MSG_OOB || !read_message(&at, &count))
+			return 0;
+		shape = SEGMENTS;
+		break;
+	case NR_sendmmsg:
+		shape = MESSAGES;
+		break;
+	case NR_sendfile64:
+		shape = NOTHING;
+		count = LATER_ARG(3);
+		break;
+	case NR_splice: /* one of the two is a pipe */
+		fd = ARG(2);
+		shape = NOTHING;
+		count = LATER_ARG(4);
+		break;
+	default:
+		return 0;
+	}
 	if (!is_wanted())
 		return 0;
-	socket = socket_of(ARG(2), &ino);
-	if (!socket) {
+	socket = socket_of(fd, &ino);
+	if (!socket && number_of(ctx) == NR_splice) {
 		dir = DIR_IN;
 		socket = socket_of(ARG(0), &ino);
 	}
 	if (socket)
-		begin(socket, ino, dir, NOTHING, 0, ARG(4));
+		begin(socket, ino, dir, shape, at, count);
 	return 0;
 }
 
