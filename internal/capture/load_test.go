@@ -36,6 +36,30 @@ func bpf(cmd int, attr unsafe.Pointer, size uintptr) int {
 	return int(r)
 }
 
+// rawAttr is the part of union bpf_attr that a load of the tests needs (include/uapi/linux/bpf.h).
+type rawAttr struct {
+	progType, insnCnt  uint32
+	insns, license     uint64
+	logLevel, logSize  uint32
+	logBuf             uint64
+	kernVersion, flags uint32
+	name               [16]byte
+	ifindex            uint32
+	expectedAttachType uint32
+	btfFD              uint32
+	funcInfoRecSize    uint32
+	funcInfo           uint64
+	funcInfoCnt        uint32
+	lineInfoRecSize    uint32
+	lineInfo           uint64
+	lineInfoCnt        uint32
+	attachBTFID        uint32
+	attachProgFD       uint32
+	pad                uint32
+}
+
+func addr(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
+
 // socketFilter is an attr without a licence: the caller keeps one in memory.
 func socketFilter(name string, code []byte) *rawAttr {
 	a := &rawAttr{progType: 1, insnCnt: uint32(len(code) / 8), insns: addr(code)}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/tracefs"
+	"github.com/bpfwhy/bpfwhy/internal/verbatim"
 )
 
 var (
@@ -25,17 +26,10 @@ var (
 )
 
 // probeKernelReads reports whether lockdown keeps BPF from reading the kernel's memory: everything but tp_btf needs that. The verifier then takes
-// the helper for unknown. The same instructions as in the probes of libbpf and cilium/ebpf, so that another watcher knows them for one.
+// the helper for unknown.
 func probeKernelReads() error {
-	p, err := loadRaw(&ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "GPL"}, asm.Instructions{
-		asm.Mov.Reg(asm.R1, asm.R10), asm.Add.Imm(asm.R1, -8), asm.Mov.Imm(asm.R2, 8), asm.Mov.Imm(asm.R3, 0),
-		asm.FnProbeReadKernel.Call(), asm.Return(),
-	}, 0)
-	if errors.Is(err, unix.EINVAL) {
+	if errors.Is(verbatim.Try(asm.FnProbeReadKernel), unix.EINVAL) {
 		return errLocked
-	}
-	if err == nil {
-		p.Close()
 	}
 	return nil // what else is wrong, the loads themselves say
 }

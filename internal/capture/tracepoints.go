@@ -15,6 +15,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/internal/tracefs"
+	"github.com/bpfwhy/bpfwhy/internal/verbatim"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -139,31 +140,24 @@ func attachBTFTracepoints(opts Options, nonce uint64) (*collection, error) {
 			return nil, err
 		}
 	}
-	programs := map[string]*ebpf.ProgramSpec{}
 	names := append(lifePrograms(opts, "btf_task_fork"), "btf_sys_exit", "btf_sys_exit_twin", "btf_sys_enter", "btf_sys_enter_twin")
 	if !preempts() {
 		names = append(lifePrograms(opts, "btf_task_fork"), "btf_sys_exit", "btf_sys_enter")
 	}
 	for _, name := range names {
-		programs[name] = spec.Programs[name]
+		spec.Programs[name].Instructions = verbatim.Calls(spec.Programs[name].Instructions) // lockdown is no old kernel
 	}
 	c := &collection{backend: tpBTF, objects: true}
-	if err := c.load(spec, nil); err != nil {
+	if err := c.load(spec, names); err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		p, err := c.loadVerbatim(kernel, programs[name])
-		if err != nil {
-			c.Close()
-			return nil, fmt.Errorf("load program %s: %w", name, err)
-		}
-		c.closers = append(c.closers, p)
-		c.programs[name] = p
+		p := c.programs[name]
 		var l link.Link
 		if p.Type() == ebpf.Tracing {
 			l, err = link.AttachTracing(link.TracingOptions{Program: p})
 		} else {
-			l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: programs[name].AttachTo, Program: p})
+			l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: spec.Programs[name].AttachTo, Program: p})
 		}
 		if err != nil {
 			c.Close()
@@ -186,34 +180,4 @@ func (c *collection) fromOutside(b backend) {
 			c.hooks = append(c.hooks, trace.Hook{Function: h.function})
 		}
 	}
-}
-
-// loadVerbatim loads a program as it is. cilium/ebpf would rewrite bpf_probe_read_user to bpf_probe_read, because it takes lockdown
-// for a kernel before 5.5, and lockdown refuses that one.
-func (c *collection) loadVerbatim(kernel *btf.Spec, spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
-	insns := slices.Clone(spec.Instructions)
-	for i := range insns {
-		if insns[i].IsLoadFromMap() && insns[i].Reference() != "" {
-			m := c.maps[insns[i].Reference()]
-			if m == nil {
-				return nil, fmt.Errorf("no map %q", insns[i].Reference())
-			}
-			if err := insns[i].AssociateMap(m); err != nil {
-				return nil, err
-			}
-		}
-	}
-	attachBTF := uint32(0)
-	if spec.Type == ebpf.Tracing {
-		var t *btf.Typedef
-		if err := kernel.TypeByName("btf_trace_"+spec.AttachTo, &t); err != nil {
-			return nil, fmt.Errorf("find tracepoint in BTF: %w", err)
-		}
-		id, err := kernel.TypeID(t)
-		if err != nil {
-			return nil, err
-		}
-		attachBTF = uint32(id)
-	}
-	return loadRaw(spec, insns, attachBTF)
 }
