@@ -23,7 +23,8 @@ import (
 // OpenSSL watches the plain text that 64-bit processes exchange with OpenSSL, LibreSSL or BoringSSL: in every library, and in every
 // executable, that has SSL_write among its symbols. Files are found by the processes that map them, in all containers, now and
 // later; and what is probed in a file is seen in every process that maps it. Needs CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON, with CAP_SYS_PTRACE to find
-// the libraries of others; and CONFIG_UPROBE_EVENTS.
+// the libraries of others; and CONFIG_UPROBE_EVENTS. lockdown=confidentiality allows it; processes that change their program are then found a little
+// later, tracefs being closed.
 //
 // A probe stops processes at an instruction of a file, and reads. A process that has made its own file with a symbol that points into the middle of an
 // instruction can break itself so, and nobody else.

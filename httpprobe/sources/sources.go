@@ -40,7 +40,7 @@ type Options struct {
 type Program struct {
 	Name     string
 	JITed    bool // compiled; false also where this process may not know (no CAP_BPF)
-	Repaired bool // rewritten by the loader
+	Repaired bool // by the loader, as loader.Repair says
 }
 
 // Source is a running source. Its methods but Run can be called from any goroutine; Close it.
