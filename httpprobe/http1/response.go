@@ -234,7 +234,12 @@ func (p *Parser) pop() request {
 	r := p.queue[0]
 	p.c.Budget.Give(r.cost())
 	p.queue[0] = request{}
-	if p.queue = p.queue[1:]; len(p.queue) == 0 {
+	switch {
+	case len(p.queue) > 1:
+		p.queue = p.queue[1:]
+	case cap(p.queue) <= 4: // most connections never have more
+		p.queue = p.queue[:0]
+	default:
 		p.queue = nil
 	}
 	return r

@@ -50,6 +50,9 @@ func (r Routes) Of(path string) string {
 	if !r.quantise && len(r.patterns) == 0 {
 		return ""
 	}
+	if r.quantise && isPlain(path) {
+		return path
+	}
 	segments := strings.Split(path[1:], "/")
 	if !r.quantise {
 		for _, p := range r.patterns {
@@ -100,4 +103,15 @@ func varies(s string) bool {
 		}
 	}
 	return len(s) > 32 || digits > 0 && (digits == len(s) || len(s) >= 8)
+}
+
+// isPlain reports a path that is its own route: most are.
+func isPlain(path string) bool {
+	depth := 0
+	for s := range strings.SplitSeq(path[1:], "/") {
+		if depth++; depth > maxDepth || varies(s) {
+			return false
+		}
+	}
+	return true
 }

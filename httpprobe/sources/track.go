@@ -21,6 +21,7 @@ type tracker struct {
 	listens func(netip.AddrPort) bool
 	swept   uint64
 	mapFull uint64
+	out     event.Event
 }
 
 // pair is a connection, its ends in order of address.
@@ -107,7 +108,7 @@ func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
 		if !c.muted {
 			e := t.event(c, p, from, now)
 			e.Kind, e.Pos, e.Len, e.Data = event.Data, uint64(at), uint64(s.length), s.data
-			f(&e)
+			f(e)
 		}
 	}
 	if end := uint64(at) + uint64(s.length); end > w.pos {
@@ -121,7 +122,7 @@ func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
 		if c.seen && !c.muted {
 			e := t.event(c, p, from, now)
 			e.Kind, e.Pos = event.Shut, w.pos
-			f(&e)
+			f(e)
 		}
 		if c.ways[1-from].shut {
 			t.end(c, p, now, f)
@@ -177,15 +178,17 @@ func (t *tracker) localEnd(p pair, from int, s *segment) int {
 	return 1
 }
 
-func (t *tracker) event(c *tracked, p pair, from int, now uint64) event.Event {
+// event is one that is valid until the next.
+func (t *tracker) event(c *tracked, p pair, from int, now uint64) *event.Event {
 	dir := event.In
 	if from == c.local {
 		dir = event.Out
 	}
-	return event.Event{
+	t.out = event.Event{
 		Conn: event.Conn{Source: event.Packets, ID: c.id, Born: c.born}, Dir: dir, Fresh: c.ways[from].fresh, Time: now,
 		LocalPort: p[c.local].Port(), RemotePort: p[1-c.local].Port(),
 	}
+	return &t.out
 }
 
 // end tells the end of a connection. It is remembered for a while, so that late segments do not begin another one.
@@ -197,7 +200,7 @@ func (t *tracker) end(c *tracked, p pair, now uint64, f func(*event.Event)) {
 	if c.seen && !c.muted {
 		e := t.event(c, p, c.local, now)
 		e.Kind = event.Close
-		f(&e)
+		f(e)
 	}
 }
 

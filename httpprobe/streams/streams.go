@@ -19,7 +19,7 @@ type Options struct {
 	Bytes       int           // kept of unfinished heads, waiting requests and late packets, of all connections. 12 MiB
 	Idle        time.Duration // after which a quiet connection is forgotten. 10 minutes
 
-	// Emit takes each exchange. It is called while the table is locked: it must not call it.
+	// Emit takes each exchange, which is valid during the call. It is called while the table is locked: it must not call it.
 	Emit func(*Exchange)
 	// Mute, unless nil, is told of connections that do not speak HTTP/1.x (any more). It must not call the table either.
 	Mute func(event.Conn)
@@ -117,6 +117,7 @@ type Table struct {
 	waiting map[*conn]struct{} // those that wait for something that may never come
 	stats   [event.OpenSSL + 1]Stats
 	current *conn // whose event is being looked at
+	out     Exchange
 }
 
 // New returns an empty table.
@@ -402,7 +403,8 @@ func (t *Table) exchange(e http1.Exchange) {
 	c := t.current
 	t.stats[c.key.Source].Counted++
 	if t.o.Emit != nil {
-		t.o.Emit(&Exchange{Exchange: e, Source: c.key.Source, TGID: c.tgid, Comm: c.comm, CgroupID: c.cgroup,
-			LocalPort: c.local, RemotePort: c.remote})
+		t.out = Exchange{Exchange: e, Source: c.key.Source, TGID: c.tgid, Comm: c.comm, CgroupID: c.cgroup,
+			LocalPort: c.local, RemotePort: c.remote}
+		t.o.Emit(&t.out)
 	}
 }
