@@ -84,6 +84,12 @@ func exchanges(seen []string) (e []string) {
 	return e
 }
 
+// longLine is a request with a line of n bytes.
+func longLine(n int) string {
+	const around = "GET / HTTP/1.1\r\n"
+	return "GET /" + strings.Repeat("x", n-len(around)) + around[5:] + "Host: h\r\n\r\n"
+}
+
 func whole(left int) int { return left }
 
 // FuzzParser: the same bytes give the same exchanges, however they are split, and those that net/http finds; or, with a reason, fewer.
@@ -102,6 +108,8 @@ func FuzzParser(f *testing.F) {
 		{"GET http://u:p@h/a;b?c#d HTTP/1.1\r\nA: b\r\n c\r\n\r\n", ok[:30]},
 		{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ok},
 		{"GET /" + strings.Repeat("x", MaxHead), ok},
+		{longLine(MaxHead - 2), ok}, {longLine(MaxHead - 1), ok}, {longLine(MaxHead), ok}, {longLine(MaxHead + 1), ok},
+		{get, "HTTP/1.1 200 " + strings.Repeat("x", MaxHead-14) + "\n\n"},
 		{get + "\x00", ok + "\x00"},
 	} {
 		f.Add([]byte(s.requests), []byte(s.responses), uint64(1))

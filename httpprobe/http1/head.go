@@ -241,7 +241,7 @@ func (h *heads) response(head []byte, method string) (status int, b body, ok boo
 func (h *heads) load(b []byte) *bufio.Reader {
 	h.bytes.Reset(b)
 	if h.reader == nil {
-		h.reader = bufio.NewReaderSize(&h.bytes, MaxHead+16)
+		h.reader = bufio.NewReaderSize(&h.bytes, len(blank))
 	} else {
 		h.reader.Reset(&h.bytes)
 	}
@@ -250,12 +250,13 @@ func (h *heads) load(b []byte) *bufio.Reader {
 
 // clear overwrites what the reader's buffer keeps of a head: cookies and the like.
 func (h *heads) clear(n int) {
-	h.bytes.Reset(blank[:n])
+	h.bytes.Reset(blank[:min(n, len(blank))])
 	h.reader.Reset(&h.bytes)
-	h.reader.Peek(n)
+	h.reader.Peek(min(n, len(blank)))
 }
 
-var blank [MaxHead]byte
+// blank is as long as the longest head that net/http is given: a request line, and the empty line in place of what was cut.
+var blank [MaxHead + len("\r\n")]byte
 
 // leftover reports that net/http saw the head's end elsewhere than we did.
 func (h *heads) leftover() bool { return h.reader.Buffered()+h.bytes.Len() > 0 }

@@ -265,6 +265,20 @@ func TestPath(t *testing.T) {
 	}
 }
 
+// A request line that fills what is kept of a head is still a request, however it comes.
+func TestLongLine(t *testing.T) {
+	for n := MaxHead - 40; n <= MaxHead+2; n++ {
+		for _, pieces := range []int{1000, MaxHead - 1, 1 << 20} {
+			seen := parse([]byte(longLine(n)), []byte(ok), func(int) int { return pieces })
+			want := "GET /" + strings.Repeat("x", maxPath-1) + " 200"
+			if n > MaxHead {
+				want = "-head_too_big"
+			}
+			qt.Check(t, qt.DeepEquals(seen, []string{want}), qt.Commentf("%d bytes, %d at once", n, pieces))
+		}
+	}
+}
+
 // Many connections with pieces of heads share one budget; who finds it used up is unparsed, and nobody is wrong.
 func TestBudget(t *testing.T) {
 	var seen []string
