@@ -35,6 +35,7 @@ const (
 	opensslVarCfgCgroups   = "cfg_cgroups"
 	opensslVarCfgNever     = "cfg_never"
 	opensslVarCfgNsDev     = "cfg_ns_dev"
+	opensslVarCfgNsInitial = "cfg_ns_initial"
 	opensslVarCfgNsIno     = "cfg_ns_ino"
 	opensslVarCfgPids      = "cfg_pids"
 	opensslVarCfgWake      = "cfg_wake"
@@ -110,12 +111,13 @@ type opensslMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type opensslVariableSpecs struct {
-	CfgCgroups *ebpf.VariableSpec `ebpf:"cfg_cgroups"`
-	CfgNever   *ebpf.VariableSpec `ebpf:"cfg_never"`
-	CfgNsDev   *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
-	CfgNsIno   *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
-	CfgPids    *ebpf.VariableSpec `ebpf:"cfg_pids"`
-	CfgWake    *ebpf.VariableSpec `ebpf:"cfg_wake"`
+	CfgCgroups   *ebpf.VariableSpec `ebpf:"cfg_cgroups"`
+	CfgNever     *ebpf.VariableSpec `ebpf:"cfg_never"`
+	CfgNsDev     *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
+	CfgNsInitial *ebpf.VariableSpec `ebpf:"cfg_ns_initial"`
+	CfgNsIno     *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
+	CfgPids      *ebpf.VariableSpec `ebpf:"cfg_pids"`
+	CfgWake      *ebpf.VariableSpec `ebpf:"cfg_wake"`
 }
 
 // opensslObjects contains all objects after they have been loaded into the kernel.
@@ -165,12 +167,13 @@ func (m *opensslMaps) Close() error {
 //
 // It can be passed to loadOpensslObjects or ebpf.CollectionSpec.LoadAndAssign.
 type opensslVariables struct {
-	CfgCgroups *ebpf.Variable `ebpf:"cfg_cgroups"`
-	CfgNever   *ebpf.Variable `ebpf:"cfg_never"`
-	CfgNsDev   *ebpf.Variable `ebpf:"cfg_ns_dev"`
-	CfgNsIno   *ebpf.Variable `ebpf:"cfg_ns_ino"`
-	CfgPids    *ebpf.Variable `ebpf:"cfg_pids"`
-	CfgWake    *ebpf.Variable `ebpf:"cfg_wake"`
+	CfgCgroups   *ebpf.Variable `ebpf:"cfg_cgroups"`
+	CfgNever     *ebpf.Variable `ebpf:"cfg_never"`
+	CfgNsDev     *ebpf.Variable `ebpf:"cfg_ns_dev"`
+	CfgNsInitial *ebpf.Variable `ebpf:"cfg_ns_initial"`
+	CfgNsIno     *ebpf.Variable `ebpf:"cfg_ns_ino"`
+	CfgPids      *ebpf.Variable `ebpf:"cfg_pids"`
+	CfgWake      *ebpf.Variable `ebpf:"cfg_wake"`
 }
 
 // opensslPrograms contains all programs after they have been loaded into the kernel.

@@ -49,6 +49,8 @@ func TestMain(m *testing.M) {
 	interpose.Main()
 	replay.Main()
 	switch filepath.Base(os.Args[0]) {
+	case "contained":
+		contained()
 	case "bpfwhy":
 		os.Exit(cli.Main(os.Args))
 	case "agent":

@@ -24,7 +24,8 @@ import (
 
 // Options say what to watch; the zero value watches all. Filters are applied in the kernel.
 type Options struct {
-	// PIDs are processes, with all their threads but without their children, as the caller's pid namespace numbers them. At most 4096.
+	// PIDs are processes, with all their threads but without their children, as the caller's pid namespace numbers them. At most 4096. A caller in
+	// a pid namespace of its own, such as a container's, can give processes of just that one.
 	PIDs []int
 	// Ports are those of either end, at most 64. OpenSSL does not know ports and ignores them.
 	Ports []uint16
@@ -152,26 +153,34 @@ func (o Options) load(spec *ebpf.CollectionSpec, kernel *btf.Spec) (*ebpf.Collec
 	return coll, programs, nil
 }
 
+// initialPIDs is the inode of the first pid namespace (PROC_PID_INIT_INO).
+const initialPIDs = 0xeffffffc
+
 // configure sets the variables and maps that all sources with bpf/common.h share.
 func (o Options) configure(spec *ebpf.CollectionSpec) error {
 	size := o.ringBytes()
 	spec.Maps["events"].MaxEntries = size
-	var st syscall.Stat_t
-	if err := syscall.Stat("/proc/self/ns/pid", &st); err != nil {
+	var own syscall.Stat_t
+	if err := syscall.Stat("/proc/self/ns/pid", &own); err != nil {
 		return fmt.Errorf("find own pid namespace: %w", err)
 	}
 	for _, pid := range o.PIDs {
 		if pid <= 0 || pid > 1<<22 {
 			return fmt.Errorf("process %d: no such number", pid)
 		}
+		var st syscall.Stat_t // of a process that is not there, it is left to the programs
+		if own.Ino != initialPIDs && syscall.Stat(fmt.Sprintf("/proc/%d/ns/pid", pid), &st) == nil && st.Ino != own.Ino {
+			return fmt.Errorf("process %d: in a pid namespace below ours: only a probe outside of all containers can pick it", pid)
+		}
 		spec.Maps["pids"].Contents = append(spec.Maps["pids"].Contents, ebpf.MapKV{Key: uint32(pid), Value: uint8(1)})
 	}
 	return setVariables(spec, map[string]any{
-		"cfg_wake":    uint64(size / 8),
-		"cfg_cgroups": uint32(len(o.Cgroups)),
-		"cfg_pids":    flag(len(o.PIDs) > 0),
-		"cfg_ns_dev":  st.Dev,
-		"cfg_ns_ino":  st.Ino,
+		"cfg_wake":       uint64(size / 8),
+		"cfg_cgroups":    uint32(len(o.Cgroups)),
+		"cfg_pids":       flag(len(o.PIDs) > 0),
+		"cfg_ns_dev":     own.Dev,
+		"cfg_ns_ino":     own.Ino,
+		"cfg_ns_initial": flag(own.Ino == initialPIDs),
 	})
 }
 

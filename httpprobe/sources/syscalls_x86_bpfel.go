@@ -70,6 +70,7 @@ const (
 	syscallsVarCfgCgroups        = "cfg_cgroups"
 	syscallsVarCfgLate           = "cfg_late"
 	syscallsVarCfgNsDev          = "cfg_ns_dev"
+	syscallsVarCfgNsInitial      = "cfg_ns_initial"
 	syscallsVarCfgNsIno          = "cfg_ns_ino"
 	syscallsVarCfgPids           = "cfg_pids"
 	syscallsVarCfgPorts          = "cfg_ports"
@@ -159,6 +160,7 @@ type syscallsVariableSpecs struct {
 	CfgCgroups    *ebpf.VariableSpec `ebpf:"cfg_cgroups"`
 	CfgLate       *ebpf.VariableSpec `ebpf:"cfg_late"`
 	CfgNsDev      *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
+	CfgNsInitial  *ebpf.VariableSpec `ebpf:"cfg_ns_initial"`
 	CfgNsIno      *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
 	CfgPids       *ebpf.VariableSpec `ebpf:"cfg_pids"`
 	CfgPorts      *ebpf.VariableSpec `ebpf:"cfg_ports"`
@@ -222,6 +224,7 @@ type syscallsVariables struct {
 	CfgCgroups    *ebpf.Variable `ebpf:"cfg_cgroups"`
 	CfgLate       *ebpf.Variable `ebpf:"cfg_late"`
 	CfgNsDev      *ebpf.Variable `ebpf:"cfg_ns_dev"`
+	CfgNsInitial  *ebpf.Variable `ebpf:"cfg_ns_initial"`
 	CfgNsIno      *ebpf.Variable `ebpf:"cfg_ns_ino"`
 	CfgPids       *ebpf.Variable `ebpf:"cfg_pids"`
 	CfgPorts      *ebpf.Variable `ebpf:"cfg_ports"`

@@ -5,6 +5,7 @@
 
 const volatile u64 cfg_ns_dev = 0; /* our own pid namespace, in which pids are given */
 const volatile u64 cfg_ns_ino = 0;
+const volatile u8 cfg_ns_initial = 0; /* it is the first one */
 const volatile u32 cfg_cgroups = 0;
 const volatile u8 cfg_pids = 0;
 const volatile u64 cfg_wake = 0; /* bytes in the ring that are worth waking the reader for; it looks by itself now and then */
@@ -47,12 +48,27 @@ struct {
 			__sync_fetch_and_add(&l->what, 1);                                                                      \
 	})
 
+/*
+ * The process as our own pid namespace numbers it, 0 where that is not known: the helper knows tasks of the very namespace, and none of those
+ * below. The numbers of the first namespace, in which all have one, are the kernel's own.
+ */
+static __always_inline u32 numbered(void)
+{
+	struct bpf_pidns_info ns = {};
+
+	if (cfg_ns_initial)
+		return bpf_get_current_pid_tgid() >> 32;
+	if (bpf_get_ns_current_pid_tgid(cfg_ns_dev, cfg_ns_ino, &ns, sizeof(ns)))
+		return 0;
+	return ns.tgid;
+}
+
 static __always_inline bool is_wanted(void)
 {
 	if (cfg_pids) {
-		struct bpf_pidns_info ns = {};
+		u32 tgid = numbered();
 
-		if (bpf_get_ns_current_pid_tgid(cfg_ns_dev, cfg_ns_ino, &ns, sizeof(ns)) || !bpf_map_lookup_elem(&pids, &ns.tgid))
+		if (!bpf_map_lookup_elem(&pids, &tgid))
 			return false;
 	}
 	if (cfg_cgroups) {

@@ -278,12 +278,9 @@ SEC("uprobe/SSL_free") int ssl_free(struct pt_regs *ctx)
 /* A process has another program now, and soon other libraries. */
 SEC("tracepoint/sched/sched_process_exec") int process_exec(void *ctx)
 {
-	struct bpf_pidns_info ns = {};
-	struct event e = { .kind = KIND_EXEC };
+	struct event e = { .kind = KIND_EXEC, .tgid = numbered() };
 
-	if (bpf_get_ns_current_pid_tgid(cfg_ns_dev, cfg_ns_ino, &ns, sizeof(ns)))
-		return 0;
-	e.tgid = ns.tgid;
-	bpf_ringbuf_output(&events, &e, sizeof(e), BPF_RB_FORCE_WAKEUP);
+	if (e.tgid)
+		bpf_ringbuf_output(&events, &e, sizeof(e), BPF_RB_FORCE_WAKEUP);
 	return 0;
 }
