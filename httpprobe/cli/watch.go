@@ -115,7 +115,7 @@ func watch(o options, stdout, stderr *os.File, open opener) error {
 	if o.json {
 		p.json = bufio.NewWriterSize(stdout, 64<<10)
 	}
-	p.streams = streams.New(streams.Options{Emit: p.emit, Mute: p.mute})
+	p.streams = streams.New(streams.Options{Emit: p.emit, Mute: p.mute, Panicked: p.panicked})
 	p.metrics = metrics.New(o.routes, o.series, p.accounts)
 
 	var listener net.Listener
@@ -357,6 +357,10 @@ func (p *probe) emit(e *streams.Exchange) {
 	if p.json != nil && p.broken == nil {
 		p.broken = render.JSON(p.json, document.Of(e, p.boot, p.metrics.Route(e), container))
 	}
+}
+
+func (p *probe) panicked(cause any, at string) {
+	say(p.stderr, "a connection is given up by a defect of httpprobe, please report it: %v (%s). Others like it are counted, not told", cause, at)
 }
 
 func (p *probe) mute(c event.Conn) {

@@ -59,12 +59,13 @@ const (
 	Memory                   // no room to keep what came in pieces
 	Expired                  // nothing happened for too long, or the connection made room for others
 	Unfinished               // still going on when the probe ended
+	Defect                   // the parser itself went wrong
 	Reasons                  // their number
 )
 
 func (r Reason) String() string {
 	return [...]string{"joined", "gap", "uncopied", "malformed", "head_too_big", "pipelined", "no_request", "unanswered", "truncated", "memory",
-		"expired", "unfinished"}[r]
+		"expired", "unfinished", "defect"}[r]
 }
 
 // Exchange is a request and its response. Times are those of the segments, in ns.
@@ -284,6 +285,13 @@ func (p *Parser) Abandon(why Reason) {
 			p.c.Unparsed(why)
 		}
 	}
+	p.release()
+}
+
+// Discard ends a parser that panicked: what waits is unparsed, and one more, which it was busy with.
+func (p *Parser) Discard() {
+	p.drop(Defect)
+	p.c.Unparsed(Defect)
 	p.release()
 }
 

@@ -5,7 +5,11 @@
 package streams
 
 import (
+	"fmt"
+	"path"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +27,8 @@ type Options struct {
 	Emit func(*Exchange)
 	// Mute, unless nil, is told of connections that do not speak HTTP/1.x (any more). It must not call the table either.
 	Mute func(event.Conn)
+	// Panicked, unless nil, is told of the first connection whose parsing panicked, and where. It must not call the table either.
+	Panicked func(cause any, at string)
 }
 
 // Exchange is a request with its response, and where it was seen.
@@ -117,6 +123,7 @@ type Table struct {
 	waiting map[*conn]struct{} // those that wait for something that may never come
 	stats   [event.OpenSSL + 1]Stats
 	current *conn // whose event is being looked at
+	wrong   bool  // something has panicked
 	out     Exchange
 }
 
@@ -156,6 +163,7 @@ func (t *Table) Event(e *event.Event) {
 	}
 	t.touch(c, e)
 	t.current = c
+	defer t.rescue()
 	switch e.Kind {
 	case event.Data:
 		t.data(c, e)
@@ -353,6 +361,7 @@ func (t *Table) forget(c *conn) {
 
 func (t *Table) abandon(c *conn, why http1.Reason) {
 	t.current = c
+	defer t.rescue()
 	t.settle(c)
 	c.parser.Abandon(why)
 	t.after(c)
@@ -364,20 +373,62 @@ func (t *Table) Tick(now uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.waiting {
-		t.current = c
-		since, waits := c.parser.Waiting()
-		for d := range c.late {
-			if len(c.late[d]) > 0 && now > c.late[d][0].seg.Time+patience {
-				t.give(c, event.Direction(d))
-			}
-		}
-		if waits && now > since+patience {
-			c.parser.Resolve()
-		}
-		t.after(c)
+		t.resolve(c, now)
 	}
 	for c := t.ends.after; c != &t.ends && now > c.last+uint64(t.o.Idle); c = t.ends.after {
 		t.abandon(c, http1.Expired)
+	}
+}
+
+// resolve gives up what a connection has waited for too long.
+func (t *Table) resolve(c *conn, now uint64) {
+	t.current = c
+	defer t.rescue()
+	since, waits := c.parser.Waiting()
+	for d := range c.late {
+		if len(c.late[d]) > 0 && now > c.late[d][0].seg.Time+patience {
+			t.give(c, event.Direction(d))
+		}
+	}
+	if waits && now > since+patience {
+		c.parser.Resolve()
+	}
+	t.after(c)
+}
+
+// rescue, deferred, gives up the current connection where it makes the parser panic: whoever can speak to a server on this machine chooses what
+// is parsed, and is not to choose whether others are watched. If more comes of it, it was joined in its midst.
+func (t *Table) rescue() {
+	c := t.current
+	if c == nil {
+		return // it is forgotten: nothing of the parser's is on the stack
+	}
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if !t.wrong && t.o.Panicked != nil {
+		t.o.Panicked(cause, panickedAt())
+	}
+	t.wrong = true
+	for d := range c.late {
+		for _, l := range c.late[d] {
+			t.c.Budget.Give(len(l.seg.Data))
+		}
+	}
+	c.parser.Discard()
+	t.forget(c)
+}
+
+// panickedAt is the line of ours that panicked, for the function that recovers.
+func panickedAt() string {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	for {
+		f, more := frames.Next()
+		if !strings.HasPrefix(f.Function, "runtime.") || !more {
+			return fmt.Sprintf("%s, line %d", path.Base(f.Function), f.Line)
+		}
 	}
 }
 
@@ -401,10 +452,10 @@ func (t *Table) unparsed(why http1.Reason) { t.stats[t.current.key.Source].Unpar
 
 func (t *Table) exchange(e http1.Exchange) {
 	c := t.current
-	t.stats[c.key.Source].Counted++
 	if t.o.Emit != nil {
 		t.out = Exchange{Exchange: e, Source: c.key.Source, TGID: c.tgid, Comm: c.comm, CgroupID: c.cgroup,
 			LocalPort: c.local, RemotePort: c.remote}
 		t.o.Emit(&t.out)
 	}
+	t.stats[c.key.Source].Counted++
 }

@@ -190,6 +190,50 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// A connection that makes the parser panic is given up and counted, told once, and harms no other.
+func TestPanic(t *testing.T) {
+	var got, told []string
+	tb := New(Options{
+		Emit: func(e *Exchange) {
+			if e.Status == 404 {
+				panic("no such page")
+			}
+			got = append(got, e.Path)
+		},
+		Panicked: func(cause any, at string) { told = append(told, fmt.Sprint(cause, " ", at)) },
+	})
+	good := &tape{t: tb, conn: event.Conn{Source: event.Packets, ID: 1}, fresh: true}
+	good.in(get)
+	for i := range 3 {
+		bad := &tape{t: tb, conn: event.Conn{Source: event.Packets, ID: uint64(2 + i)}, fresh: true}
+		bad.in(getB + getB)
+		bad.event(event.Data, event.In, 1000, "late")
+		switch i {
+		case 0:
+			bad.out(gone)
+		case 1: // as it ends
+			bad.out("HTTP/1.0 404 Not Found\r\n\r\n")
+			bad.close()
+		case 2: // as it is looked at now and then
+			bad.event(event.Data, event.Out, 10, gone[10:])
+			bad.event(event.Data, event.Out, 0, gone[:10])
+			tb.Tick(bad.now + 2*patience)
+		}
+		bad.out(ok) // and goes on
+	}
+	good.out(ok)
+	tb.Flush()
+	qt.Check(t, qt.DeepEquals(got, []string{"/a"}))
+	qt.Assert(t, qt.HasLen(told, 1))
+	qt.Check(t, qt.Matches(told[0], `no such page streams\.TestPanic.*, line \d+`))
+	st := tb.Stats(event.Packets)
+	qt.Check(t, qt.Equals(st.Counted, 1))
+	qt.Check(t, qt.Equals(st.Unparsed[http1.Defect], 3*2), qt.Commentf("%v", st.Unparsed))
+	qt.Check(t, qt.Equals(st.Open, 0))
+	qt.Check(t, qt.Equals(tb.c.Budget.Used, 0))
+	qt.Check(t, qt.HasLen(tb.waiting, 0))
+}
+
 func TestMute(t *testing.T) {
 	var muted []event.Conn
 	hour := uint64(time.Hour)
