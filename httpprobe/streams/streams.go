@@ -98,8 +98,7 @@ type late struct {
 type conn struct {
 	key    event.Conn
 	parser *http1.Parser
-	// The longest quiet connection is first.
-	before, after *conn
+	before, after *conn // in one of the table's lists
 	last          uint64    // time of the last event
 	next          [2]uint64 // position of the next byte, by event.Direction
 	known         [2]bool   // whether next is
@@ -119,7 +118,8 @@ type Table struct {
 	o       Options
 	c       http1.Config
 	conns   map[event.Conn]*conn
-	ends    conn               // of the ring of connections: ends.after was quiet the longest
+	quiet   conn               // ends of a ring: quiet.after was quiet the longest
+	muted   conn               // the same for those that are muted: muted.after was muted first
 	waiting map[*conn]struct{} // those that wait for something that may never come
 	stats   [event.OpenSSL + 1]Stats
 	current *conn // whose event is being looked at
@@ -139,7 +139,8 @@ func New(o Options) *Table {
 		o.Idle = 10 * time.Minute
 	}
 	t := &Table{o: o, conns: map[event.Conn]*conn{}, waiting: map[*conn]struct{}{}}
-	t.ends.before, t.ends.after = &t.ends, &t.ends
+	t.quiet.before, t.quiet.after = &t.quiet, &t.quiet
+	t.muted.before, t.muted.after = &t.muted, &t.muted
 	t.c = http1.Config{Exchange: t.exchange, Unparsed: t.unparsed, Budget: http1.Budget{Max: o.Bytes}}
 	return t
 }
@@ -182,7 +183,10 @@ func (t *Table) Event(e *event.Event) {
 // open begins to follow a connection.
 func (t *Table) open(e *event.Event) *conn {
 	if len(t.conns) >= t.o.Connections {
-		oldest := t.ends.after
+		oldest := t.muted.after
+		if oldest == &t.muted {
+			oldest = t.quiet.after
+		}
 		t.stats[oldest.key.Source].PushedOut++
 		t.abandon(oldest, http1.Expired)
 	}
@@ -199,9 +203,7 @@ func (t *Table) open(e *event.Event) *conn {
 
 // touch notes when and to whom something happened.
 func (t *Table) touch(c *conn, e *event.Event) {
-	c.before.after, c.after.before = c.after, c.before
-	c.before, c.after = t.ends.before, &t.ends
-	c.before.after, c.after.before = c, c
+	c.moveTo(&t.quiet)
 	c.last = max(c.last, e.Time)
 	if e.TGID != 0 {
 		c.tgid, c.comm = e.TGID, e.Comm
@@ -215,6 +217,13 @@ func (t *Table) touch(c *conn, e *event.Event) {
 	if e.RemotePort != 0 {
 		c.remote = e.RemotePort
 	}
+}
+
+// moveTo makes a connection the last of a ring.
+func (c *conn) moveTo(ends *conn) {
+	c.before.after, c.after.before = c.after, c.before
+	c.before, c.after = ends.before, ends
+	c.before.after, c.after.before = c, c
 }
 
 // data takes bytes.
@@ -331,14 +340,11 @@ func (t *Table) after(c *conn) {
 	}
 }
 
-// mute stops the events of a connection. What is on its way still comes: the connection is remembered for a moment, and then the first to go.
+// mute stops the events of a connection. What is on its way still comes: the connection is remembered for a moment, and the first to make room.
 func (t *Table) mute(c *conn) {
 	c.muted = true
 	t.settle(c)
-	c.last -= min(c.last, uint64(max(t.o.Idle-moment, 0)))
-	c.before.after, c.after.before = c.after, c.before
-	c.before, c.after = &t.ends, t.ends.after
-	c.before.after, c.after.before = c, c
+	c.moveTo(&t.muted)
 	if t.o.Mute != nil {
 		t.o.Mute(c.key)
 	}
@@ -375,7 +381,10 @@ func (t *Table) Tick(now uint64) {
 	for c := range t.waiting {
 		t.resolve(c, now)
 	}
-	for c := t.ends.after; c != &t.ends && now > c.last+uint64(t.o.Idle); c = t.ends.after {
+	for c := t.quiet.after; c != &t.quiet && now > c.last+uint64(t.o.Idle); c = t.quiet.after {
+		t.abandon(c, http1.Expired)
+	}
+	for c := t.muted.after; c != &t.muted && now > c.last+uint64(moment); c = t.muted.after {
 		t.abandon(c, http1.Expired)
 	}
 }
@@ -436,8 +445,10 @@ func panickedAt() string {
 func (t *Table) Flush() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.ends.after != &t.ends {
-		t.abandon(t.ends.after, http1.Unfinished)
+	for _, ends := range []*conn{&t.quiet, &t.muted} {
+		for ends.after != ends {
+			t.abandon(ends.after, http1.Unfinished)
+		}
 	}
 }
 

@@ -255,6 +255,41 @@ func TestMute(t *testing.T) {
 	qt.Check(t, qt.Equals(tb.Stats(event.Syscalls).Open, 1))
 }
 
+// However often connections are muted, each is forgotten after its moment, and quiet ones after their time.
+func TestManyMuted(t *testing.T) {
+	tb := New(Options{Connections: 100, Idle: time.Minute})
+	now := uint64(time.Hour)
+	quiet := &tape{t: tb, conn: event.Conn{Source: event.Packets, ID: 1}, now: now, fresh: true}
+	quiet.in(get)
+	for i := range 5 * 120 {
+		now += uint64(200 * time.Millisecond)
+		tls := &tape{t: tb, conn: event.Conn{Source: event.Packets, ID: uint64(2 + i)}, now: now, fresh: true}
+		tls.in("\x16\x03\x01\x00\x00")
+		tb.Tick(now)
+		st := tb.Stats(event.Packets)
+		after := time.Duration(now - uint64(time.Hour))
+		most := 5*int(moment/time.Second) + 1
+		if after <= time.Minute {
+			most++ // the quiet one
+		}
+		if st.Open > most || st.Unparsed[http1.Expired] > 0 != (after > time.Minute) {
+			t.Fatalf("after %v: %d open, %d expired", after, st.Open, st.Unparsed[http1.Expired])
+		}
+	}
+}
+
+// Where there is no room the muted ones go first.
+func TestMutedMakeRoom(t *testing.T) {
+	tb := New(Options{Connections: 3})
+	for i, s := range []string{get, "SSH-2.0-x\r\n", "\x16\x03\x01\x00\x00", get, get} {
+		p := &tape{t: tb, conn: event.Conn{Source: event.Packets, ID: uint64(i)}, now: uint64(i) * 1e9, fresh: true}
+		p.in(s)
+	}
+	st := tb.Stats(event.Packets)
+	qt.Check(t, qt.Equals(st.PushedOut, 2))
+	qt.Check(t, qt.Equals(st.Unseen(), 0))
+}
+
 func TestCap(t *testing.T) {
 	var got int
 	tb := New(Options{Connections: 10, Emit: func(*Exchange) { got++ }})
