@@ -167,7 +167,8 @@ func secrets(take func(*event.Event)) {
 	ok := "HTTP/1.1 200 OK\r\nSet-Cookie: " + secret + "\r\nLocation: /?" + secret + "\r\nContent-Length: 6\r\n\r\n" + secret
 	id := uint64(0)
 	for _, target := range []string{"/shown?" + secret, "/shown?a=" + secret + "&b", "/shown#" + secret, "http://user:" + secret + "@h/shown?" + secret,
-		"http://" + secret + "@h?" + secret, "/shown;jsessionid=" + secret + "?x", "*", "/shown?" + secret + "\x1b[2J"} {
+		"http://" + secret + "@h?" + secret, "/shown;jsessionid=" + secret + "?x", "*", "user:" + secret + "@h:80",
+		"http:user:" + secret + "@h/p", "https:/user:" + secret + "@h/p", "/shown?" + secret + "\x1b[2J"} {
 		for _, requests := range []string{
 			"GET " + target + " HTTP/1.1\r\n" + hide + "\r\n",
 			"GET " + target + " HTTP/1.1\r\n" + hide,                                                     // cut short
@@ -176,6 +177,7 @@ func secrets(take func(*event.Event)) {
 			"GET " + target + " HTTP/1.1\r\n" + hide + "A: " + strings.Repeat(secret, 4000) + "\r\n\r\n", // too long
 			"POST " + target + " HTTP/1.1\r\n" + hide + "Content-Length: 6\r\n\r\n" + secret,
 			"CONNECT user:" + secret + "@shown:1 HTTP/1.1\r\n" + hide + "\r\n",
+			"connect user:" + secret + "@shown:1 HTTP/1.1\r\n" + hide + "\r\n",
 			"MYSTERY " + secret + "\r\n",
 		} {
 			for _, pieces := range []int{1, 50} {

@@ -316,20 +316,24 @@ func protocol(minor int) string {
 	return "HTTP/1.1"
 }
 
-// cleanPath keeps what may be kept of a request's target: no query, fragment or user information, no parameters of path segments (among
-// them the session identifiers of servlets). CONNECT keeps host and port.
+// cleanPath keeps what may be kept of a request's target (RFC 9112, section 3.2): the path, "*", and host and port of CONNECT. No query, fragment
+// or user information, no parameters of path segments (among them the session identifiers of servlets). Of other forms it keeps nothing:
+// where user information is in them is anybody's guess.
 func cleanPath(method, target string) string {
 	if i := strings.IndexAny(target, "?#"); i >= 0 {
 		target = target[:i]
 	}
-	if i := strings.Index(target, "://"); i > 0 && target[0] != '/' {
-		if _, path, ok := strings.Cut(target[i+3:], "/"); ok {
+	if !strings.HasPrefix(target, "/") && target != "*" {
+		_, rest, _ := strings.Cut(target, ":")
+		switch authority, absolute := strings.CutPrefix(rest, "//"); {
+		case absolute:
+			_, path, _ := strings.Cut(authority, "/")
 			target = "/" + path
-		} else {
-			target = "/"
+		case method == http.MethodConnect:
+			target = hostPort(target[strings.LastIndexByte(target, '@')+1:])
+		default:
+			target = ""
 		}
-	} else if method == http.MethodConnect && !strings.HasPrefix(target, "/") {
-		target = target[strings.LastIndexByte(target, '@')+1:]
 	}
 	if strings.IndexByte(target, ';') >= 0 {
 		segments := strings.Split(target, "/")
@@ -340,4 +344,13 @@ func cleanPath(method, target string) string {
 	}
 	// A copy: what was cut off would stay in memory with the rest.
 	return strings.Clone(target[:min(len(target), maxPath)])
+}
+
+// hostPort returns s if it is a host and a port, or else nothing.
+func hostPort(s string) string {
+	i := strings.LastIndexByte(s, ':')
+	if i <= 0 || i == len(s)-1 || strings.Trim(s[i+1:], "0123456789") != "" || strings.IndexByte(s, '/') >= 0 {
+		return ""
+	}
+	return s
 }

@@ -72,7 +72,7 @@ func (r Reason) String() string {
 type Exchange struct {
 	Role   Role
 	Method string // as sent, at most 32 bytes
-	// Path has no query string, fragment or user information and no parameters; at most 1024 bytes. It is as sent: still escaped, and
+	// Path has no query string, fragment or user information and no parameters; at most 1024 bytes, "" where the target has none. It is as sent: still escaped, and
 	// possibly hostile.
 	Path      string
 	Protocol  string // HTTP/1.0 or HTTP/1.1, of the request
