@@ -96,9 +96,9 @@ type late struct {
 
 // conn is one connection.
 type conn struct {
-	key    event.Conn
-	parser *http1.Parser
-	before, after *conn // in one of the table's lists
+	key           event.Conn
+	parser        *http1.Parser
+	before, after *conn     // in one of the table's lists
 	last          uint64    // time of the last event
 	next          [2]uint64 // position of the next byte, by event.Direction
 	known         [2]bool   // whether next is
