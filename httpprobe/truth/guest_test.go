@@ -24,22 +24,8 @@ import (
 // TestKernels: the servers, inside kernels that are hardened.
 func TestKernels(t *testing.T) {
 	vmtest.Need(t)
-	dir := t.TempDir()
-	files := map[string]string{}
-	for _, name := range []string{"nginx", "python3", "curl", "wrk"} {
-		path := find(t, name)
-		target, err := filepath.EvalSymlinks(path)
-		qt.Assert(t, qt.IsNil(err))
-		needed, err := vm.Binary(target)
-		qt.Assert(t, qt.IsNil(err))
-		maps.Copy(files, needed)
-		files["/usr/bin/"+name] = target
-	}
+	files := guestPrograms(t, "nginx", "python3", "curl", "wrk")
 	maps.Copy(files, pythonModules(t))
-	for name, text := range map[string]string{"passwd": "root:x:0:0::/:/bin/sh\n", "group": "root:x:0:\n"} {
-		write(t, filepath.Join(dir, name), text)
-		files["/etc/"+name] = filepath.Join(dir, name)
-	}
 	vmtest.RunIn(t, vmtest.Sample(), "^TestGuest", vm.Machine{
 		Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"},
 		Files:   files,
@@ -47,6 +33,26 @@ func TestKernels(t *testing.T) {
 		CPUs:    2,
 		Timeout: 8 * time.Minute,
 	})
+}
+
+// guestPrograms are the host's programs, for a machine that has nothing.
+func guestPrograms(t *testing.T, names ...string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, name := range names {
+		target, err := filepath.EvalSymlinks(find(t, name))
+		qt.Assert(t, qt.IsNil(err))
+		needed, err := vm.Binary(target)
+		qt.Assert(t, qt.IsNil(err))
+		maps.Copy(files, needed)
+		files["/usr/bin/"+name] = target
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"passwd": "root:x:0:0::/:/bin/sh\n", "group": "root:x:0:\n"} {
+		write(t, filepath.Join(dir, name), text)
+		files["/etc/"+name] = filepath.Join(dir, name)
+	}
+	return files
 }
 
 // pythonModules are the files of those modules that our server uses.
