@@ -4,6 +4,7 @@ package truth
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,36 @@ func TestCounts(t *testing.T) {
 			}
 			noSecrets(t, p)
 		})
+	}
+}
+
+// TestCountsTLS: the same inside OpenSSL, where the host lets programs into processes.
+func TestCountsTLS(t *testing.T) {
+	onHost(t)
+	for _, sendfile := range []bool{true, false} {
+		s := nginx(t, sendfile, true)
+		before := readLog(t, s.log)
+		p := watch(t, nil, "--sources", "openssl,packets")
+		if !slices.Contains(p.sources, "openssl") {
+			p.stop(t)
+			t.Skipf("this host has no uprobes; the lab's kernels have them\n%s", p.stderr.String())
+		}
+		made := curl(t, s, transfers, 4, 3) + wrkExactly(t, s, 8, 400)
+		all := p.stop(t)
+		log := readLog(t, s.log).minus(before)
+		qt.Check(t, qt.Equals(log.sum(), made))
+		for role, comms := range map[string][]string{"server": {"nginx"}, "client": {"curl", "wrk"}} {
+			got := p.tally(func(d document.Exchange) bool {
+				return d.Source == "openssl" && d.Role == role && slices.Contains(comms, d.Comm)
+			})
+			qt.Check(t, qt.DeepEquals(got, log), qt.Commentf("as %s: %s", role, all["openssl"].why))
+			t.Logf("as %s: %d counted, %d logged", role, got.sum(), log.sum())
+		}
+		a := all["openssl"]
+		t.Log(a.why)
+		qt.Check(t, qt.Equals(a.lost, 0), qt.Commentf("%s", a.why))
+		qt.Check(t, qt.Equals(p.tally(func(d document.Exchange) bool { return d.Source == "packets" && int(d.ServerPort) == s.port }).sum(), 0))
+		noSecrets(t, p)
 	}
 }
 
