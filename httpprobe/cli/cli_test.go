@@ -69,11 +69,20 @@ type outcome struct {
 // probeRun runs the command with sources of its own. while, unless nil, is called as it runs; then, or at once, the run is interrupted.
 func probeRun(t *testing.T, open opener, while func(), args ...string) outcome {
 	t.Helper()
-	dir := t.TempDir()
-	stdout, err := os.Create(filepath.Join(dir, "stdout"))
+	stdout, err := os.Create(filepath.Join(t.TempDir(), "stdout"))
 	qt.Assert(t, qt.IsNil(err))
 	defer stdout.Close()
-	stderr, err := os.Create(filepath.Join(dir, "stderr"))
+	o := probeRunTo(t, stdout, open, while, args...)
+	b, err := os.ReadFile(stdout.Name())
+	qt.Assert(t, qt.IsNil(err))
+	o.stdout = string(b)
+	return o
+}
+
+// probeRunTo is probeRun with a standard output of the caller's.
+func probeRunTo(t *testing.T, stdout *os.File, open opener, while func(), args ...string) outcome {
+	t.Helper()
+	stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 	qt.Assert(t, qt.IsNil(err))
 	defer stderr.Close()
 	status := make(chan int)
@@ -86,12 +95,9 @@ func probeRun(t *testing.T, open opener, while func(), args ...string) outcome {
 		qt.Assert(t, qt.IsNil(syscall.Kill(os.Getpid(), syscall.SIGTERM)))
 		got = <-status
 	}
-	read := func(f *os.File) string {
-		b, err := os.ReadFile(f.Name())
-		qt.Assert(t, qt.IsNil(err))
-		return string(b)
-	}
-	return outcome{got, read(stdout), read(stderr)}
+	b, err := os.ReadFile(stderr.Name())
+	qt.Assert(t, qt.IsNil(err))
+	return outcome{status: got, stderr: string(b)}
 }
 
 func TestBadInput(t *testing.T) {
@@ -264,6 +270,87 @@ func TestJSON(t *testing.T) {
 	qt.Assert(t, qt.HasLen(want, 2))
 	qt.Check(t, qt.Equals(fmt.Sprint(n), want[1]))
 	qt.Check(t, qt.IsTrue(n > 20))
+}
+
+// A reader that has stopped reading stops nothing: what it does not read is counted, and the end comes when it is asked for.
+func TestReaderStops(t *testing.T) {
+	for _, args := range [][]string{{"--json"}, {"--interval", "100ms"}} {
+		r, w, err := os.Pipe()
+		qt.Assert(t, qt.IsNil(err))
+		defer r.Close()
+		defer w.Close()
+		const exchanges = 100000
+		played := make(chan struct{})
+		f := &fake{name: "syscalls", play: func(take func(*event.Event)) {
+			defer close(played)
+			c := conn{take: take, id: 1, comm: "c"}
+			for i := range exchanges {
+				c.comm = fmt.Sprint("c", i%200) // for long tables
+				c.tgid = uint32(4_000_000 + i%200)
+				c.data(event.In, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+				c.data(event.Out, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			}
+		}}
+		port := freePort(t)
+		var asked time.Time
+		o := probeRunTo(t, w, only(f), func() {
+			<-played
+			time.Sleep(500 * time.Millisecond)
+			dropped := regexp.MustCompile(`\nhttpprobe_output_lines_dropped_total (\S+)\n`).FindStringSubmatch(fetch(t, port))
+			qt.Check(t, qt.HasLen(dropped, 2))
+			qt.Check(t, qt.Equals(args[0] == "--json", len(dropped) == 2 && dropped[1] != "0"), qt.Commentf("%v", dropped))
+			asked = time.Now()
+		}, append(args, "--listen", port)...)
+		took := time.Since(asked)
+		qt.Check(t, qt.IsTrue(took < 2*time.Second), qt.Commentf("%v", took))
+		qt.Check(t, qt.Equals(o.status, 0))
+		if args[0] == "--json" {
+			qt.Check(t, qt.Matches(o.stderr, `(?s).*syscalls: 100000 requests counted, 0 unparsed; .*output: [1-9]\d* lines were dropped, .*`))
+		}
+	}
+}
+
+// Lines arrive whole, in order, and all of them, up to the bound.
+func TestOutput(t *testing.T) {
+	r, w, err := os.Pipe()
+	qt.Assert(t, qt.IsNil(err))
+	o := newOutput(w)
+	line := strings.Repeat("x", 99) + "\n"
+	const n = maxKept/100 + 1000
+	for range n {
+		o.Write([]byte(line))
+	}
+	dropped, err := o.state()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsTrue(dropped > 0 && dropped <= 1000), qt.Commentf("%d", dropped))
+	read := make(chan int)
+	go func() {
+		b, _ := io.ReadAll(r)
+		qt.Check(t, qt.Equals(strings.Count(string(b), line), len(b)/100))
+		read <- len(b) / 100
+	}()
+	o.close()
+	w.Close()
+	qt.Check(t, qt.Equals(uint64(<-read)+dropped, n))
+	_, err = o.state()
+	qt.Check(t, qt.IsNil(err))
+}
+
+// What cannot be written is an error, of JSON, of tables and of the last one.
+func TestFullDisk(t *testing.T) {
+	for _, args := range [][]string{{"--json"}, {"--interval", "100ms"}, {"--interval", "0"}} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		qt.Assert(t, qt.IsNil(err))
+		defer full.Close()
+		f := &fake{name: "syscalls", play: secrets}
+		var while func()
+		if args[len(args)-1] == "0" {
+			while = func() { time.Sleep(300 * time.Millisecond) }
+		}
+		o := probeRunTo(t, full, only(f), while, args...)
+		qt.Check(t, qt.Equals(o.status, 2), qt.Commentf("%v", args))
+		qt.Check(t, qt.Matches(o.stderr, `(?s).*httpprobe: write output: no space left on device\n`))
+	}
 }
 
 func TestSources(t *testing.T) {

@@ -3,10 +3,11 @@
 package cli
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -82,6 +83,7 @@ type probe struct {
 	o       options
 	stdout  *os.File
 	stderr  *os.File
+	out     *output // to stdout
 	sources []*running
 	streams *streams.Table
 	metrics *metrics.Metrics
@@ -91,8 +93,6 @@ type probe struct {
 	// What takes exchanges, one at a time: the table of streams is locked meanwhile.
 	mu         sync.Mutex
 	table      *table.Table
-	json       *bufio.Writer // nil: no JSON
-	broken     error         // of json
 	containers containers
 	blind      []sources.Blind
 }
@@ -112,9 +112,6 @@ func watch(o options, stdout, stderr *os.File, open opener) error {
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	p := &probe{o: o, stdout: stdout, stderr: stderr, table: table.New(), began: time.Now()}
 	p.boot = p.began.Add(-time.Duration(monotonic()))
-	if o.json {
-		p.json = bufio.NewWriterSize(stdout, 64<<10)
-	}
 	p.streams = streams.New(streams.Options{Emit: p.emit, Mute: p.mute, Panicked: p.panicked})
 	p.metrics = metrics.New(o.routes, o.series, p.accounts)
 
@@ -133,6 +130,7 @@ func watch(o options, stdout, stderr *os.File, open opener) error {
 	if ctx.Err() != nil {
 		return p.close()
 	}
+	p.out = newOutput(stdout)
 	if err := privilege.Drop(needed...); err != nil {
 		say(stderr, "keeps its capabilities: %v", err)
 	}
@@ -216,7 +214,8 @@ func (p *probe) explain(name string, err error) {
 	}
 	first, _, _ = strings.Cut(first, " ["+e.Diagnosis.Rule) // it is told below
 	say(p.stderr, "without %s: %s", name, first)
-	_ = newText(p.stderr).Diagnosis(e.Diagnosis)
+	width, colour := terminal(p.stderr)
+	_ = render.NewText(p.stderr, width, colour).Diagnosis(e.Diagnosis)
 }
 
 // announce is the line that says what is watched, and that we are ready.
@@ -298,20 +297,21 @@ func (p *probe) run(ctx context.Context) error {
 			over = true
 		case <-ticks.C:
 			p.streams.Tick(monotonic())
-			if err := p.flush(); err != nil {
+			p.out.flush()
+			if _, err := p.out.state(); err != nil {
 				cancel()
 			}
 			if since := time.Since(shown); !p.o.json && p.o.interval > 0 && since >= p.o.interval {
 				shown = time.Now()
-				p.show("last "+since.Round(tick).String(), func() []render.Row { return p.table.Recent(since) })
+				p.show(p.out, "last "+since.Round(tick).String(), func() []render.Row { return p.table.Recent(since) })
 			}
 		}
 	}
 	early := ctx.Err() == nil
 	p.streams.Tick(monotonic())
 	p.streams.Flush()
-	err := p.flush()
 	p.end()
+	_, err := p.out.state()
 	if early {
 		err = errors.Join(err, errors.New("every source has ended"))
 	}
@@ -354,8 +354,8 @@ func (p *probe) emit(e *streams.Exchange) {
 	container := p.containers.of(e.TGID, e.CgroupID)
 	p.metrics.Observe(e, container)
 	p.table.Add(e, container)
-	if p.json != nil && p.broken == nil {
-		p.broken = render.JSON(p.json, document.Of(e, p.boot, p.metrics.Route(e), container))
+	if p.o.json {
+		_ = render.JSON(p.out, document.Of(e, p.boot, p.metrics.Route(e), container)) // out says later what went wrong
 	}
 }
 
@@ -371,19 +371,6 @@ func (p *probe) mute(c event.Conn) {
 	}
 }
 
-// flush writes the lines that wait.
-func (p *probe) flush() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.json != nil && p.broken == nil {
-		p.broken = p.json.Flush()
-	}
-	if p.broken != nil {
-		return fmt.Errorf("write: %w", p.broken)
-	}
-	return nil
-}
-
 // accounts adds up what the sources say.
 func (p *probe) accounts() (a metrics.Accounts) {
 	for _, s := range p.sources {
@@ -394,6 +381,7 @@ func (p *probe) accounts() (a metrics.Accounts) {
 	for _, r := range sources.Reasons {
 		a.Blind[string(r)] = 0
 	}
+	a.Dropped, _ = p.out.state()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range p.blind {
@@ -403,39 +391,44 @@ func (p *probe) accounts() (a metrics.Accounts) {
 }
 
 // show writes a table.
-func (p *probe) show(title string, rows func() []render.Row) {
+func (p *probe) show(to io.Writer, title string, rows func() []render.Row) {
 	p.mu.Lock()
 	r := rows()
 	p.mu.Unlock()
+	if len(r) == 0 {
+		fmt.Fprintf(to, "%s: no requests\n\n", title)
+		return
+	}
 	f := p.stdout
 	if p.o.json {
 		f = p.stderr
 	}
-	if len(r) == 0 {
-		fmt.Fprintf(f, "%s: no requests\n\n", title)
-		return
-	}
-	fmt.Fprintln(f, title+":")
-	if err := newText(f).Table(table.Columns(), r); err == nil {
-		fmt.Fprintln(f)
-	}
+	width, colour := terminal(f)
+	var b bytes.Buffer
+	fmt.Fprintln(&b, title+":")
+	_ = render.NewText(&b, width, colour).Table(table.Columns(), r) // to memory
+	fmt.Fprintln(&b)
+	to.Write(b.Bytes())
 }
 
 // end is the last word: everything, and what is missing from it.
 func (p *probe) end() {
-	took := time.Since(p.began)
-	p.show("in "+took.Round(tick).String(), func() []render.Row { return p.table.Total(took) })
-	f := p.stdout
+	to := p.out
 	if p.o.json {
-		f = p.stderr
+		p.out.close()
+		to = newOutput(p.stderr)
 	}
-	for _, line := range account(p.accounts()) {
-		fmt.Fprintln(f, render.Clean(line))
+	defer to.close()
+	took := time.Since(p.began)
+	p.show(to, "in "+took.Round(tick).String(), func() []render.Row { return p.table.Total(took) })
+	a := p.accounts()
+	for _, line := range account(a) {
+		fmt.Fprintln(to, render.Clean(line))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, line := range named(p.blind) {
-		fmt.Fprintln(f, render.Clean(line))
+		fmt.Fprintln(to, render.Clean(line))
 	}
 }
 
@@ -474,7 +467,7 @@ func named(blind []sources.Blind) (lines []string) {
 	return lines
 }
 
-// account explains every request: a line for each source.
+// account explains every request, a line for each source, and what was not shown.
 func account(a metrics.Accounts) (lines []string) {
 	for _, s := range a.Sources {
 		line := fmt.Sprintf("%s: %d requests counted, %d unparsed", s.Name, s.Stats.Counted, s.Stats.Unseen())
@@ -501,6 +494,9 @@ func account(a metrics.Accounts) (lines []string) {
 		})
 		lines = append(lines, line)
 	}
+	if a.Dropped > 0 {
+		lines = append(lines, fmt.Sprintf("output: %d lines were dropped, because nobody read them in time", a.Dropped))
+	}
 	return lines
 }
 
@@ -518,17 +514,18 @@ func list(each func(add func(string, uint64))) string {
 	return " (" + strings.Join(parts, ", ") + ")"
 }
 
-// newText writes for people: in colour on a terminal, unless NO_COLOR is set (no-color.org) or the terminal is dumb.
-func newText(f *os.File) *render.Text {
+// terminal is the width of the terminal that a file is, 0 if it is none, and whether it may be colourful: not where NO_COLOR is set
+// (no-color.org) or the terminal is dumb.
+func terminal(f *os.File) (width int, colour bool) {
 	fd := int(f.Fd())
 	if !term.IsTerminal(fd) {
-		return render.NewText(f, 0, false)
+		return 0, false
 	}
 	width, _, err := term.GetSize(fd)
 	if err != nil || width <= 0 {
 		width = 80
 	}
-	return render.NewText(f, width, !termenv.EnvNoColor() && os.Getenv("TERM") != "dumb")
+	return width, !termenv.EnvNoColor() && os.Getenv("TERM") != "dumb"
 }
 
 // monotonic is the clock of events, in ns.

@@ -28,6 +28,7 @@ type Source struct {
 // Accounts are sums since the start; Blind is how many processes there are now that cannot be seen, by reason.
 type Accounts struct {
 	Sources []Source
+	Dropped uint64 // lines of output that nobody read in time
 	Blind   map[string]int
 }
 
@@ -186,11 +187,12 @@ var (
 	open        = prometheus.NewDesc("httpprobe_connections_open", "Connections that are followed.", []string{"source"}, nil)
 	blind       = prometheus.NewDesc("httpprobe_blind_processes", "Processes whose traffic cannot be seen, or not inside TLS, by reason.", []string{"reason"}, nil)
 	seriesNow   = prometheus.NewDesc("httpprobe_series", "Series of the histograms.", nil, nil)
+	dropped     = prometheus.NewDesc("httpprobe_output_lines_dropped_total", "Lines of output that nobody read in time.", nil, nil)
 	overflow    = prometheus.NewDesc("httpprobe_series_overflow_total", "Exchanges that were counted in an overflow series.", nil, nil)
 )
 
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{up, counted, unparsed, lost, connections, open, blind, seriesNow, overflow} {
+	for _, d := range []*prometheus.Desc{up, counted, unparsed, lost, connections, open, blind, dropped, seriesNow, overflow} {
 		to <- d
 	}
 }
@@ -224,6 +226,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	for reason, n := range a.Blind {
 		gauge(blind, n, strings.ToValidUTF8(reason, "\uFFFD"))
 	}
+	sum(dropped, a.Dropped)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	gauge(seriesNow, len(c.series))
