@@ -49,6 +49,11 @@ func TestGuestOpenSSL(t *testing.T) {
 	testOpenSSL(t)
 }
 
+func TestGuestProxy(t *testing.T) {
+	guest(t)
+	testProxy(t)
+}
+
 func TestGuestCalls(t *testing.T) {
 	guest(t)
 	testCalls(t)

@@ -42,6 +42,14 @@ func TestHostOpenSSL(t *testing.T) {
 	}
 }
 
+func TestHostProxy(t *testing.T) {
+	onHost(t)
+	s, err := OpenSSL(Options{})
+	if opened(t, s, err) {
+		testProxy(t)
+	}
+}
+
 // opened reports whether a source is to be tried out here: hosts differ, so that this is for the long tests, and the lab's kernels have the
 // rest. A refused load must have its diagnosis.
 func opened(t *testing.T, s *Source, err error) bool {

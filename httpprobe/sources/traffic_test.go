@@ -198,7 +198,11 @@ func compare(t testing.TB, p *taped, dir event.Direction, f *flow) (captured int
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	want := p.sent[dir].Bytes()
+	return compareBytes(t, p.sent[dir].Bytes(), f)
+}
+
+func compareBytes(t testing.TB, want []byte, f *flow) (captured int) {
+	t.Helper()
 	qt.Assert(t, qt.Equals(len(f.bytes), len(want)))
 	for i, known := range f.known {
 		if !known {

@@ -43,10 +43,18 @@ struct {
 
 /* A call in flight. */
 struct call {
+	u64 sp; /* at its begin; 0: none */
 	u64 ssl;
 	u64 buffer;
 	u64 count; /* where the number of bytes will be, 0: it is returned */
 	u64 dir;
+};
+
+#define CALLS_MAX 4
+
+/* Those of a thread, each made by the one before it: TLS inside TLS. Stacks grow downwards. */
+struct calls {
+	struct call call[CALLS_MAX];
 };
 
 /* By thread. LRU, since threads may be killed in the middle. */
@@ -54,7 +62,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, u32);
-	__type(value, struct call);
+	__type(value, struct calls);
 } calls SEC(".maps");
 
 /* Empty. */
@@ -184,55 +192,100 @@ static __always_inline void leave(struct call *call)
 	bpf_map_delete_elem(&conns, &key);
 }
 
-static __always_inline int begin(struct pt_regs *ctx, u32 dir, bool counts)
+/*
+ * A call takes the place of the first that it shows to be over, whose return was missed: one that began no higher on the stack. So it does of one of
+ * its own SSL, since LibreSSL's SSL_read_ex calls SSL_read: the inner one is told, and the outer one's return finds nothing. What comes after that place
+ * is over too.
+ */
+static __always_inline int begin(struct pt_regs *ctx, u32 dir, u64 count)
 {
-	struct call call = { .ssl = ctx->di, .buffer = ctx->si, .count = counts ? ctx->cx : 0, .dir = dir };
+	struct call call = { .sp = ctx->sp, .ssl = ctx->di, .buffer = ctx->si, .count = count, .dir = dir };
 	u32 tid = (u32)bpf_get_current_pid_tgid();
+	struct calls *list;
+	bool placed = false;
 
 	OWN_STACK(ctx);
 	if (!is_wanted())
 		return 0;
-	if (bpf_map_update_elem(&calls, &tid, &call, BPF_ANY))
+	list = bpf_map_lookup_elem(&calls, &tid);
+	if (!list) {
+		struct calls new = { .call[0] = call };
+
+		if (bpf_map_update_elem(&calls, &tid, &new, BPF_ANY))
+			LOST(map);
+		return 0;
+	}
+#pragma unroll
+	for (int i = 0; i < CALLS_MAX; i++) {
+		struct call *l = &list->call[i];
+
+		if (placed) {
+			l->sp = 0;
+		} else if (l->sp <= call.sp || l->ssl == call.ssl) {
+			*l = call;
+			placed = true;
+		}
+	}
+	if (!placed)
 		LOST(map);
 	return 0;
 }
 
 SEC("uprobe/SSL_read") int ssl_read(struct pt_regs *ctx)
 {
-	return begin(ctx, DIR_IN, false);
+	return begin(ctx, DIR_IN, 0);
 }
 
 SEC("uprobe/SSL_read_ex") int ssl_read_ex(struct pt_regs *ctx)
 {
-	return begin(ctx, DIR_IN, true);
+	return begin(ctx, DIR_IN, ctx->cx);
 }
 
 SEC("uprobe/SSL_write") int ssl_write(struct pt_regs *ctx)
 {
-	return begin(ctx, DIR_OUT, false);
+	return begin(ctx, DIR_OUT, 0);
 }
 
 SEC("uprobe/SSL_write_ex") int ssl_write_ex(struct pt_regs *ctx)
 {
-	return begin(ctx, DIR_OUT, true);
+	return begin(ctx, DIR_OUT, ctx->cx);
 }
 
-/*
- * The return of any of them. LibreSSL's SSL_read_ex calls SSL_read: the inner one is told, and the outer one finds nothing. So it is when
- * one file is probed twice.
- */
-SEC("uretprobe/SSL_read") int ssl_return(struct pt_regs *ctx)
+/* Takes the call that returns. The stack is then higher by the address of the return. */
+static __always_inline bool take(struct pt_regs *ctx, struct call *done)
 {
 	u32 tid = (u32)bpf_get_current_pid_tgid();
-	struct call *call = bpf_map_lookup_elem(&calls, &tid), done;
+	struct calls *list = bpf_map_lookup_elem(&calls, &tid);
+	u64 sp = ctx->sp - 8;
+
+	if (!list)
+		return false;
+	if (list->call[0].sp == sp) {
+		*done = list->call[0];
+		bpf_map_delete_elem(&calls, &tid);
+		return true;
+	}
+#pragma unroll
+	for (int i = 1; i < CALLS_MAX; i++) {
+		if (list->call[i].sp == sp) {
+			*done = list->call[i];
+			list->call[i].sp = 0;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The return of any of them. Where one file is probed twice, the second one finds nothing. */
+SEC("uretprobe/SSL_read") int ssl_return(struct pt_regs *ctx)
+{
 	s32 ret = (s32)ctx->ax;
+	struct call done;
 	u64 len = 0;
 
 	OWN_STACK(ctx);
-	if (!call)
+	if (!take(ctx, &done))
 		return 0;
-	done = *call;
-	bpf_map_delete_elem(&calls, &tid);
 	if (done.count) {
 		if (ret == 1 && bpf_probe_read_user(&len, sizeof(len), (void *)(unsigned long)done.count)) {
 			LOST(fault);
