@@ -16,10 +16,11 @@ type tracker struct {
 	byID  map[uint64]*tracked // of two with one ID, either
 	seed  maphash.Seed
 	max   int
+	// Each connection is in one of these: it has carried nothing yet, it has, or it has ended.
+	silent, spoken, ended queue
 	// isLocal reports whether an address is one of this machine, listens whether somebody here listens at it.
 	isLocal func(netip.Addr) bool
 	listens func(netip.AddrPort) bool
-	swept   uint64
 	mapFull uint64
 	out     event.Event
 }
@@ -28,6 +29,7 @@ type tracker struct {
 type pair [2]netip.AddrPort
 
 type tracked struct {
+	pair
 	id, born uint64
 	local    int // which of the pair
 	ways     [2]way
@@ -35,6 +37,31 @@ type tracked struct {
 	seen     bool   // has carried bytes
 	closed   bool
 	muted    bool
+
+	in            *queue
+	before, after *tracked
+}
+
+// queue is a ring of connections by the time of their last packets: ends.after was quiet the longest.
+type queue struct {
+	ends tracked
+	n    int
+}
+
+func (c *tracked) moveTo(q *queue) {
+	c.leave()
+	c.in, c.before, c.after = q, q.ends.before, &q.ends
+	c.before.after, c.after.before = c, c
+	q.n++
+}
+
+func (c *tracked) leave() {
+	if c.in == nil {
+		return
+	}
+	c.before.after, c.after.before = c.after, c.before
+	c.in.n--
+	c.in = nil
 }
 
 // way is what one end sends.
@@ -50,14 +77,19 @@ type way struct {
 const (
 	maxTracked = 1 << 16
 	second     = 1_000_000_000
-	closedFor  = 2 * second // segments may come late
+	closedFor  = 2 * second  // segments may come late
+	silentFor  = 30 * second // what was begun and never used is mostly a flood
 	idleFor    = 900 * second
 )
 
 func newTracker(isLocal func(netip.Addr) bool, listens func(netip.AddrPort) bool) *tracker {
-	return &tracker{
+	t := &tracker{
 		conns: map[pair]*tracked{}, byID: map[uint64]*tracked{}, seed: maphash.MakeSeed(), max: maxTracked, isLocal: isLocal, listens: listens,
 	}
+	for _, q := range []*queue{&t.silent, &t.spoken, &t.ended} {
+		q.ends.before, q.ends.after = &q.ends, &q.ends
+	}
+	return t
 }
 
 func pairOf(a, b netip.AddrPort) (p pair, from int) {
@@ -74,17 +106,17 @@ func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
 	syn := s.flags&tcpSYN != 0
 	if c != nil && syn && s.flags&tcpACK == 0 && c.ways[from].first != s.seq { // the ports are used again
 		t.end(c, p, now, f)
+		t.forget(c)
 		c = nil
 	}
 	if c == nil {
 		if !syn && s.length == 0 || s.flags&tcpRST != 0 {
 			return
 		}
-		if c = t.begin(p, from, s, now); c == nil {
-			return
-		}
+		c = t.begin(p, from, s, now)
 	}
 	c.last = now
+	c.moveTo(c.in)
 	if c.closed {
 		return
 	}
@@ -104,7 +136,10 @@ func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
 		return
 	}
 	if s.length > 0 && s.flags&tcpRST == 0 {
-		c.seen = true
+		if !c.seen {
+			c.seen = true
+			c.moveTo(&t.spoken)
+		}
 		if !c.muted {
 			e := t.event(c, p, from, now)
 			e.Kind, e.Pos, e.Len, e.Data = event.Data, uint64(at), uint64(s.length), s.data
@@ -130,14 +165,13 @@ func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
 	}
 }
 
-// begin follows a new connection, nil where there is no room.
+// begin follows a new connection.
 func (t *tracker) begin(p pair, from int, s *segment, now uint64) *tracked {
-	if now > t.swept+second {
-		t.sweep(now)
-	}
+	t.expire(&t.ended, closedFor, now)
+	t.expire(&t.silent, silentFor, now)
+	t.expire(&t.spoken, idleFor, now)
 	if len(t.conns) >= t.max {
-		t.mapFull++
-		return nil
+		t.makeRoom()
 	}
 	var h maphash.Hash
 	h.SetSeed(t.seed)
@@ -146,8 +180,9 @@ func (t *tracker) begin(p pair, from int, s *segment, now uint64) *tracked {
 		_, _ = h.Write(b[:])
 		_, _ = h.Write([]byte{byte(end.Port() >> 8), byte(end.Port())})
 	}
-	c := &tracked{id: h.Sum64(), born: now, local: t.localEnd(p, from, s), last: now}
+	c := &tracked{pair: p, id: h.Sum64(), born: now, local: t.localEnd(p, from, s), last: now}
 	t.conns[p], t.byID[c.id] = c, c
+	c.moveTo(&t.silent)
 	return c
 }
 
@@ -197,6 +232,7 @@ func (t *tracker) end(c *tracked, p pair, now uint64, f func(*event.Event)) {
 		return
 	}
 	c.closed = true
+	c.moveTo(&t.ended)
 	if c.seen && !c.muted {
 		e := t.event(c, p, c.local, now)
 		e.Kind = event.Close
@@ -204,14 +240,35 @@ func (t *tracker) end(c *tracked, p pair, now uint64, f func(*event.Event)) {
 	}
 }
 
-// sweep forgets connections that have ended or that nothing was heard of for long: who listens has limits of his own.
-func (t *tracker) sweep(now uint64) {
-	t.swept = now
-	for p, c := range t.conns {
-		if c.closed && now > c.last+closedFor || now > c.last+idleFor {
-			delete(t.conns, p)
-			delete(t.byID, c.id)
-		}
+// expire forgets those that nothing was heard of for a while: who listens has limits of his own.
+func (t *tracker) expire(q *queue, after, now uint64) {
+	for c := q.ends.after; c != &q.ends && now > c.last+after; c = q.ends.after {
+		t.forget(c)
+	}
+}
+
+// makeRoom forgets the connection that was quiet the longest: one that has ended, or one that has carried nothing where those are the most, as
+// in a flood, or else one that goes on and is lost.
+func (t *tracker) makeRoom() {
+	q := &t.spoken
+	switch {
+	case t.ended.n > 0:
+		q = &t.ended
+	case t.silent.n > t.max/2:
+		q = &t.silent
+	}
+	c := q.ends.after
+	if q == &t.spoken && !c.muted {
+		t.mapFull++
+	}
+	t.forget(c)
+}
+
+func (t *tracker) forget(c *tracked) {
+	c.leave()
+	delete(t.conns, c.pair)
+	if t.byID[c.id] == c {
+		delete(t.byID, c.id)
 	}
 }
 

@@ -141,18 +141,82 @@ func TestTrackerBounds(t *testing.T) {
 		add(i, uint64(i))
 	}
 	qt.Check(t, qt.Equals(len(tr.conns), 10))
-	qt.Check(t, qt.Equals(tr.mapFull, 10))
-	qt.Check(t, qt.Equals(events, 10))
+	qt.Check(t, qt.Equals(tr.mapFull, 10)) // those that made room
+	qt.Check(t, qt.Equals(events, 20))
 	add(20, idleFor+5*second)
 	qt.Check(t, qt.Equals(len(tr.conns), 1))
 	qt.Check(t, qt.Equals(len(tr.byID), 1))
-	qt.Check(t, qt.Equals(events, 11))
+	qt.Check(t, qt.Equals(events, 21))
 	tr.mute(event.Conn{ID: muted.ID, Born: muted.Born + 1}) // another one's
 	add(20, idleFor+5*second)
-	qt.Check(t, qt.Equals(events, 12))
+	qt.Check(t, qt.Equals(events, 22))
 	tr.mute(muted)
 	add(20, idleFor+5*second)
-	qt.Check(t, qt.Equals(events, 12))
+	qt.Check(t, qt.Equals(events, 22))
+}
+
+// A flood of connections that are begun and never used takes no room from others, whether they were there before or come in its midst.
+func TestTrackerFlood(t *testing.T) {
+	tr := newTracker(func(a netip.Addr) bool { return a == web.Addr() }, func(netip.AddrPort) bool { return false })
+	var got []string
+	f := func(e *event.Event) { got = append(got, told(e)) }
+	now := uint64(idleFor)
+	flood := func(n int) {
+		for range n {
+			now += 10_000 // 100,000 a second
+			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(now >> 40), byte(now >> 32), byte(now >> 24)}), uint16(now>>8))
+			tr.add(&segment{from: from, to: web, seq: uint32(now), flags: tcpSYN}, now, f)
+		}
+	}
+	talk := func(from netip.AddrPort, seq uint32, text string) {
+		tr.add(&segment{from: from, to: web, seq: seq, flags: tcpACK, length: len(text), data: []byte(text)}, now, f)
+	}
+	tr.add(&segment{from: here, to: web, seq: 99, flags: tcpSYN}, now, f)
+	talk(here, 100, "one")
+	flood(2 * maxTracked)
+	qt.Check(t, qt.Equals(len(tr.conns), maxTracked))
+	tr.add(&segment{from: nobody, to: web, seq: 99, flags: tcpSYN}, now, f)
+	flood(maxTracked / 4)
+	talk(nobody, 100, "two")
+	talk(here, 103, "three")
+	flood(maxTracked)
+	talk(nobody, 103, "four")
+	qt.Check(t, qt.DeepEquals(got, []string{`data in 0 3 "one" fresh`, `data in 0 3 "two" fresh`, `data in 3 5 "three" fresh`, `data in 3 4 "four" fresh`}))
+	qt.Check(t, qt.Equals(tr.mapFull, 0))
+
+	now += silentFor + second // it is over
+	tr.add(&segment{from: netip.MustParseAddrPort("10.0.0.4:1"), to: web, seq: 99, flags: tcpSYN}, now, f)
+	qt.Check(t, qt.Equals(len(tr.conns), 3))
+	qt.Check(t, qt.Equals(len(tr.byID), 3))
+	qt.Check(t, qt.DeepEquals([]int{tr.silent.n, tr.spoken.n, tr.ended.n}, []int{1, 2, 0}))
+}
+
+// Who was quiet the longest makes room, and before all others what has ended.
+func TestTrackerRoom(t *testing.T) {
+	tr := newTracker(func(a netip.Addr) bool { return a == web.Addr() }, func(netip.AddrPort) bool { return false })
+	tr.max = 4
+	now, told := uint64(0), uint64(0)
+	add := func(i uint16, flags uint8) {
+		now++
+		tr.add(&segment{from: netip.AddrPortFrom(here.Addr(), i), to: web, seq: 1, flags: flags, length: 1}, now, func(*event.Event) { told++ })
+	}
+	has := func(want ...uint16) {
+		t.Helper()
+		qt.Check(t, qt.Equals(len(tr.conns), len(want)))
+		for _, i := range want {
+			p, _ := pairOf(netip.AddrPortFrom(here.Addr(), i), web)
+			qt.Check(t, qt.IsNotNil(tr.conns[p]), qt.Commentf("%d", i))
+		}
+	}
+	for _, i := range []uint16{1, 2, 3, 4, 1, 5} {
+		add(i, tcpACK)
+	}
+	has(1, 3, 4, 5)
+	qt.Check(t, qt.Equals(tr.mapFull, 1))
+	add(5, tcpRST)
+	add(6, tcpACK)
+	has(1, 3, 4, 6)
+	qt.Check(t, qt.Equals(tr.mapFull, 1))
 }
 
 func TestReadListeners(t *testing.T) {
