@@ -12,6 +12,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,6 +86,9 @@ make sense of is counted by reason and shown at the end.`,
 			return watch(o, stdout, stderr, open)
 		},
 	}
+	c.Version = version()
+	c.SetVersionTemplate("httpprobe {{.Version}}\n")
+	c.SetFlagErrorFunc(flagError)
 	c.CompletionOptions.HiddenDefaultCmd = true
 	fs := c.Flags()
 	fs.StringSliceVar(&f.sources, "sources", []string{"auto"}, "where to look: "+strings.Join(sourceNames, ", ")+"; auto is syscalls and openssl, and packets where syscalls cannot be")
@@ -91,12 +96,50 @@ make sense of is counted by reason and shown at the end.`,
 	fs.StringVar(&f.listen, "listen", "", "serve figures for Prometheus at this address, /metrics; a port alone is one of localhost")
 	fs.DurationVar(&f.interval, "interval", 5*time.Second, "time between tables; 0: only at the end")
 	fs.IntSliceVar(&f.pids, "pid", nil, "only these processes, without their children")
-	fs.UintSliceVar(&f.ports, "port", nil, "only connections with these ports, at either end")
+	fs.UintSliceVar(&f.ports, "port", nil, "only connections with these ports, at either end; openssl does not know ports, and auto leaves it out then")
 	fs.StringSliceVar(&f.cgroups, "cgroup", nil, "only processes in these control groups (version 2) and below: a path, or as /proc/PID/cgroup shows it")
 	fs.StringSliceVar(&f.routes, "route", []string{"quantised"}, "routes of paths: off, quantised (identifiers become {}), or patterns such as /users/{id}")
 	fs.IntVar(&f.series, "series", 2000, "most series of histograms; what is more shares overflow series")
 	fs.IntVar(&f.ring, "ring", 8<<20, "bytes of the buffer between the kernel and each source")
 	return c
+}
+
+// flagError says in our words what pflag says in Go's: invalid argument "x" for "--pid" flag: strconv.Atoi: parsing "x": invalid syntax.
+func flagError(c *cobra.Command, err error) error {
+	rest, ok := strings.CutPrefix(err.Error(), "invalid argument ")
+	value, rest, found := strings.Cut(rest, ` for "--`) // value is quoted
+	name, _, _ := strings.Cut(rest, `"`)
+	f := c.Flags().Lookup(name)
+	if !ok || !found || f == nil {
+		return err
+	}
+	want := map[string]string{"int": "a number", "intSlice": "a number, or several with commas", "uintSlice": "a number, or several with commas",
+		"duration": "a time such as 5s or 1m", "bool": "true or false"}[f.Value.Type()]
+	if want == "" {
+		return err
+	}
+	return fmt.Errorf("--%s %s: want %s", name, value, want)
+}
+
+// version is where this executable comes from, as the Go toolchain recorded it.
+func version() string {
+	v := "(devel)"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	if info.Main.Version != "" {
+		v = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			v += ", commit " + s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			v += ", modified"
+		}
+	}
+	return fmt.Sprintf("%s, %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // options are flags that make sense.
@@ -128,6 +171,9 @@ func (f *flags) check() (o options, err error) {
 			return o, fmt.Errorf("--sources: choose from %s, or auto", strings.Join(sourceNames, ", "))
 		}
 	}
+	if len(f.routes) == 0 {
+		return o, errors.New("--route: off, quantised, or patterns such as /users/{id}")
+	}
 	if o.routes, err = metrics.ParseRoutes(f.routes); err != nil {
 		return o, fmt.Errorf("--route: %w", err)
 	}
@@ -153,6 +199,9 @@ func (f *flags) check() (o options, err error) {
 			return o, fmt.Errorf("--port %d: from 1 to 65535", port)
 		}
 		o.source.Ports = append(o.source.Ports, uint16(port))
+	}
+	if f.cgroups != nil && len(f.cgroups) == 0 { // --cgroup ""
+		return o, errors.New("--cgroup: want a control group")
 	}
 	for _, g := range f.cgroups {
 		path, err := cgroup(g)
@@ -186,6 +235,9 @@ func address(s string) (string, error) {
 }
 
 func cgroup(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("want a control group")
+	}
 	for _, path := range []string{s, filepath.Join(cgroupRoot, s)} {
 		abs, err := filepath.Abs(path)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -106,8 +107,8 @@ func TestBadInput(t *testing.T) {
 		{"--listen", "x:y:z"}, {"--listen", "0"}, {"--listen", ":http"}, {"--listen", "70000"}, {"--listen", "no.such.host.invalid:9464"},
 		{"--interval", "-1s"}, {"--interval", "1ms"}, {"--interval", "soon"},
 		{"--pid", "0"}, {"--pid", "-1"}, {"--pid", "4194304"}, {"--pid", "x"},
-		{"--port", "0"}, {"--port", "65536"}, {"--port", "-1"},
-		{"--cgroup", "/no/such/group"}, {"--cgroup", "/tmp"}, {"--cgroup", "../../tmp"}, {"--cgroup", "a\nb\x1b[2J"},
+		{"--port", "0"}, {"--port", "65536"}, {"--port", "-1"}, {"--port", ""}, {"--pid", ""}, {"--pid", "1,x"}, {"--json=maybe"},
+		{"--cgroup", ""}, {"--cgroup", ",/"}, {"--route", ""}, {"--cgroup", "/no/such/group"}, {"--cgroup", "/tmp"}, {"--cgroup", "../../tmp"}, {"--cgroup", "a\nb\x1b[2J"},
 		{"--route", "users"}, {"--route", "off,/a"}, {"--route", "/{a"},
 		{"--series", "1"}, {"--series", "many"}, {"--ring", "1"}, {"--ring", "9999999999"},
 	}
@@ -120,6 +121,7 @@ func TestBadInput(t *testing.T) {
 			qt.Check(t, qt.Equals(o.status, 2))
 			qt.Check(t, qt.Equals(o.stdout, ""))
 			qt.Check(t, qt.Matches(o.stderr, `httpprobe: [^\n\x1b]+\n`))
+			qt.Check(t, qt.IsFalse(regexp.MustCompile("strconv|parsing|invalid argument|invalid duration").MatchString(o.stderr)), qt.Commentf("%s", o.stderr))
 		})
 	}
 }
@@ -363,11 +365,17 @@ func TestSources(t *testing.T) {
 		tried  []string
 		stderr string
 	}{
-		"auto":                {nil, []string{"syscalls", "openssl"}, 0, []string{"openssl", "syscalls"}, `httpprobe: watching by syscalls \(1 programs, 1 repaired\) and openssl \(1 programs, 1 repaired\), after \d+m?s\n.*`},
-		"one is refused":      {nil, []string{"syscalls"}, 0, []string{"openssl", "syscalls"}, `httpprobe: without openssl: watch openssl: load program: invalid argument\nBLIND001  A title\n.*The cause\..*\nhttpprobe: watching by syscalls .*`},
-		"packets step in":     {nil, []string{"openssl", "packets"}, 0, []string{"openssl", "packets", "syscalls"}, `httpprobe: without syscalls: .*watching by openssl .* and packets .*`},
-		"none":                {nil, nil, 2, []string{"openssl", "packets", "syscalls"}, `(httpprobe: without .*)*httpprobe: nothing can be watched\n`},
+		"auto":            {nil, []string{"syscalls", "openssl"}, 0, []string{"openssl", "syscalls"}, `httpprobe: watching by syscalls \(1 program, 1 with the loader's help\) and openssl \(1 program, 1 with the loader's help\), after \d+m?s\n.*`},
+		"one is refused":  {nil, []string{"syscalls"}, 0, []string{"openssl", "syscalls"}, `httpprobe: without openssl: watch openssl: load program: invalid argument\nBLIND001  A title\n.*The cause\..*\nhttpprobe: watching by syscalls .*`},
+		"packets step in": {nil, []string{"openssl", "packets"}, 0, []string{"openssl", "packets", "syscalls"}, `httpprobe: without syscalls: .*watching by openssl .* and packets .*`},
+		"none": {nil, nil, 2, []string{"openssl", "packets", "syscalls"}, `httpprobe: without syscalls: watch syscalls: load program: invalid argument\nBLIND001  A title\n.*The cause\..*` +
+			`\nhttpprobe: without openssl: watch openssl: load program: invalid argument; BLIND001, as above\n` +
+			`httpprobe: without packets: watch packets: load program: invalid argument; BLIND001, as above\nhttpprobe: nothing can be watched\n`},
 		"as asked":            {[]string{"--sources", "packets,openssl"}, []string{"openssl", "packets", "syscalls"}, 0, []string{"openssl", "packets"}, `httpprobe: watching by packets .* and openssl .*`},
+		"ports":               {[]string{"--port", "80"}, []string{"syscalls", "openssl"}, 0, []string{"syscalls"}, `httpprobe: without openssl: [^\n]*--port[^\n]*\nhttpprobe: watching by syscalls [^\n]*\n`},
+		"ports, else":         {[]string{"--port", "80"}, []string{"packets"}, 0, []string{"syscalls", "packets"}, `.*watching by packets .*`},
+		"ports, as asked":     {[]string{"--port", "80", "--sources", "openssl"}, []string{"openssl"}, 0, []string{"openssl"}, `httpprobe: openssl does not know ports: [^\n]*\nhttpprobe: watching by openssl [^\n]*\n`},
+		"ports, not openssl":  {[]string{"--port", "80", "--sources", "packets"}, []string{"packets"}, 0, []string{"packets"}, `httpprobe: watching by packets [^\n]*\n`},
 		"as asked, none else": {[]string{"--sources", "syscalls"}, []string{"packets"}, 2, []string{"syscalls"}, `httpprobe: without syscalls: .*nothing can be watched\n`},
 	}
 	for name, tt := range tests {
@@ -400,9 +408,76 @@ func TestSources(t *testing.T) {
 			}
 			qt.Check(t, qt.DeepEquals(names, want))
 			qt.Check(t, qt.Equals(o.status, tt.status))
-			qt.Check(t, qt.Matches(o.stderr, `(?s)(httpprobe: keeps its capabilities[^\n]*\n)?`+tt.stderr))
+			words := regexp.MustCompile(`httpprobe: keeps its capabilities.*\n`).ReplaceAllString(o.stderr, "") // this binary may use cgo
+			qt.Check(t, qt.Matches(words, `(?s)`+tt.stderr))
 		})
 	}
+}
+
+// Without privileges one line says what is needed, and nothing is tried.
+func TestUnprivileged(t *testing.T) {
+	const all = "missing: CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_NET_RAW"
+	for _, args := range [][]string{nil, {"--sources", "packets"}, {"--port", "80", "--sources", "syscalls"}} {
+		c := exec.Command(os.Args[0], args...)
+		c.Env = append(os.Environ(), "BPFWHY_TEST_HTTPPROBE=unprivileged")
+		out, err := c.CombinedOutput()
+		qt.Check(t, qt.IsNotNil(err))
+		qt.Check(t, qt.Equals(c.ProcessState.ExitCode(), 2))
+		qt.Check(t, qt.Equals(string(out), "httpprobe: needs root, or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and CAP_NET_RAW for packets ("+all+")\n"))
+	}
+}
+
+func TestVersion(t *testing.T) {
+	o := probeRun(t, only(&fake{}), nil, "--version")
+	qt.Check(t, qt.Equals(o.status, 0))
+	qt.Check(t, qt.Matches(o.stdout, `httpprobe .*, go1\.\S+ linux/\w+\n`))
+}
+
+// ending is a source that looks for figures while it is closed, when its loss is gone.
+type ending struct {
+	fake
+	port  string
+	found bool
+}
+
+func (e *ending) Close() error {
+	c, err := net.Dial("tcp", "localhost:"+e.port)
+	if e.found = err == nil; e.found {
+		c.Close()
+	}
+	return nil
+}
+
+// Figures are not served any more when the sources are closed: counters do not fall.
+func TestServesNoFallingCounters(t *testing.T) {
+	e := &ending{fake: fake{name: "syscalls"}, port: freePort(t)}
+	open := func(name string, _ sources.Options) (source, error) {
+		if name != "syscalls" {
+			return nil, errors.New("not in this test")
+		}
+		return e, nil
+	}
+	o := probeRun(t, open, func() { fetch(t, e.port) }, "--listen", e.port)
+	qt.Check(t, qt.Equals(o.status, 0))
+	qt.Check(t, qt.IsFalse(e.found))
+}
+
+// Processes that run our own executable are not named among those that are not seen.
+func TestOurs(t *testing.T) {
+	other := exec.Command("sleep", "60")
+	qt.Assert(t, qt.IsNil(other.Start()))
+	defer func() { other.Process.Kill(); other.Wait() }()
+	probe := exec.Command(os.Args[0], "-test.run", "^$")
+	probe.Env = append(os.Environ(), "BPFWHY_TEST_HTTPPROBE=wait")
+	in, err := probe.StdinPipe()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(probe.Start()))
+	defer probe.Wait()
+	defer in.Close()
+	qt.Check(t, qt.IsTrue(ours(os.Getpid())))
+	qt.Check(t, qt.IsTrue(ours(probe.Process.Pid)))
+	qt.Check(t, qt.IsFalse(ours(other.Process.Pid)))
+	qt.Check(t, qt.IsFalse(ours(0)))
 }
 
 // A source that ends on its own is told, and the others go on.

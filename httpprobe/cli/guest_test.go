@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/document"
 	"github.com/bpfwhy/bpfwhy/internal/vm"
@@ -198,7 +200,21 @@ func start(t *testing.T, while func(), args ...string) outcome {
 }
 
 func TestMain(m *testing.M) {
-	if os.Getenv("BPFWHY_TEST_HTTPPROBE") != "" {
+	switch os.Getenv("BPFWHY_TEST_HTTPPROBE") {
+	case "":
+	case "wait":
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	case "unprivileged":
+		// Not privilege.Drop, which binaries that use cgo cannot do.
+		runtime.LockOSThread()
+		for c := range uintptr(64) {
+			unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		}
+		os.Setenv("BPFWHY_TEST_HTTPPROBE", "1")
+		fmt.Println(unix.Exec("/proc/self/exe", os.Args, os.Environ()))
+		os.Exit(1)
+	default:
 		os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,9 @@ type opener func(name string, o sources.Options) (source, error)
 var sourceNames = []string{"syscalls", "openssl", "packets"}
 
 func openSource(name string, o sources.Options) (source, error) {
+	if err := mayOpen(name); err != nil {
+		return nil, err
+	}
 	switch name {
 	case "syscalls":
 		return opened(sources.Syscalls(o))
@@ -78,6 +82,12 @@ type running struct {
 	up atomic.Bool
 }
 
+// failure is a source that cannot be.
+type failure struct {
+	name string
+	err  error
+}
+
 // probe is everything between sources and outputs.
 type probe struct {
 	o       options
@@ -85,6 +95,7 @@ type probe struct {
 	stderr  *os.File
 	out     *output // to stdout
 	sources []*running
+	failed  []failure
 	streams *streams.Table
 	metrics *metrics.Metrics
 	boot    time.Time // at which the events' clock was zero
@@ -135,11 +146,14 @@ func watch(o options, stdout, stderr *os.File, open opener) error {
 		say(stderr, "keeps its capabilities: %v", err)
 	}
 	p.announce()
+	stopServing := func() {}
 	if listener != nil {
 		say(stderr, "figures at http://%s/metrics", listener.Addr())
-		defer p.serve(listener)()
+		stopServing = p.serve(listener)
 	}
-	return errors.Join(p.run(ctx), p.close())
+	err := p.run(ctx)
+	stopServing() // without sources counters would fall
+	return errors.Join(err, p.close())
 }
 
 // needed is what the probe still needs when its programs are attached: to read and mute maps, to look at and attach to processes that start
@@ -160,12 +174,31 @@ func signals() (s []os.Signal) {
 func (p *probe) open(open opener) error {
 	names := p.o.names
 	if p.o.auto {
-		names = slices.DeleteFunc(slices.Clone(sourceNames), func(n string) bool { return n == "packets" })
+		names = []string{"syscalls", "openssl"}
+	}
+	if len(p.o.source.Ports) > 0 && slices.Contains(names, "openssl") {
+		if p.o.auto {
+			names = []string{"syscalls"}
+			say(p.stderr, "without openssl: it does not know ports, and --port is given")
+		} else {
+			say(p.stderr, "openssl does not know ports: --port does not filter what it sees")
+		}
 	}
 	p.openAll(open, names)
 	if p.o.auto && !slices.ContainsFunc(p.sources, func(r *running) bool { return r.Name() == "syscalls" }) {
 		p.openAll(open, []string{"packets"})
 	}
+	var lack *lackError
+	lacking := 0
+	for _, f := range p.failed {
+		if errors.As(f.err, &lack) {
+			lacking++
+		}
+	}
+	if len(p.sources) == 0 && lacking == len(p.failed) && lack != nil {
+		return lack.all()
+	}
+	p.explain()
 	if len(p.sources) == 0 {
 		return errNothing
 	}
@@ -190,7 +223,7 @@ func (p *probe) openAll(open opener, names []string) {
 	wg.Wait()
 	for i, r := range results {
 		if r.error != nil {
-			p.explain(names[i], r.error)
+			p.failed = append(p.failed, failure{names[i], r.error})
 			continue
 		}
 		s := &running{source: r.source}
@@ -204,18 +237,27 @@ func (p *probe) openAll(open opener, names []string) {
 	}
 }
 
-// explain says why a source cannot be.
-func (p *probe) explain(name string, err error) {
-	first, _, _ := strings.Cut(err.Error(), "\n")
-	var e *loader.Error
-	if !errors.As(err, &e) || e.Diagnosis.Rule == explain.Unknown {
-		say(p.stderr, "without %s: %s", name, first)
-		return
+// explain says why sources cannot be: what several have in common, once.
+func (p *probe) explain() {
+	told := map[string]bool{}
+	for _, f := range p.failed {
+		first, _, _ := strings.Cut(f.err.Error(), "\n")
+		var e *loader.Error
+		if !errors.As(f.err, &e) || e.Diagnosis.Rule == explain.Unknown {
+			say(p.stderr, "without %s: %s", f.name, first)
+			continue
+		}
+		rule := e.Diagnosis.Rule
+		first, _, _ = strings.Cut(first, " ["+rule) // it is told below
+		if told[rule] {
+			say(p.stderr, "without %s: %s; %s, as above", f.name, first, rule)
+			continue
+		}
+		told[rule] = true
+		say(p.stderr, "without %s: %s", f.name, first)
+		width, colour := terminal(p.stderr)
+		_ = render.NewText(p.stderr, width, colour).Diagnosis(e.Diagnosis)
 	}
-	first, _, _ = strings.Cut(first, " ["+e.Diagnosis.Rule) // it is told below
-	say(p.stderr, "without %s: %s", name, first)
-	width, colour := terminal(p.stderr)
-	_ = render.NewText(p.stderr, width, colour).Diagnosis(e.Diagnosis)
 }
 
 // announce is the line that says what is watched, and that we are ready.
@@ -223,18 +265,21 @@ func (p *probe) announce() {
 	var parts []string
 	for _, s := range p.sources {
 		programs := s.Programs()
-		repaired, unjited := 0, 0
+		helped, unjited := 0, 0
 		for _, g := range programs {
 			if g.Repaired {
-				repaired++
+				helped++
 			}
 			if !g.JITed {
 				unjited++
 			}
 		}
-		part := fmt.Sprintf("%s (%d programs", s.Name(), len(programs))
-		if repaired > 0 {
-			part += fmt.Sprintf(", %d repaired", repaired)
+		part := fmt.Sprintf("%s (%d program", s.Name(), len(programs))
+		if len(programs) != 1 {
+			part += "s"
+		}
+		if helped > 0 {
+			part += fmt.Sprintf(", %d with the loader's help", helped)
 		}
 		if unjited > 0 {
 			part += fmt.Sprintf(", %d not jited", unjited)
@@ -324,7 +369,7 @@ func (p *probe) lookForBlind(ctx context.Context) {
 	every := time.NewTicker(time.Minute)
 	defer every.Stop()
 	for {
-		list := slices.DeleteFunc(c.Take(), func(b sources.Blind) bool { return b.PID == os.Getpid() })
+		list := slices.DeleteFunc(c.Take(), func(b sources.Blind) bool { return ours(b.PID) })
 		p.mu.Lock()
 		p.blind = list
 		p.mu.Unlock()
@@ -334,6 +379,16 @@ func (p *probe) lookForBlind(ctx context.Context) {
 		case <-every.C:
 		}
 	}
+}
+
+// ours reports a process that runs our own executable: this one, or another probe.
+func ours(pid int) bool {
+	own, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return pid == os.Getpid()
+	}
+	exe, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/exe")
+	return err == nil && os.SameFile(own, exe)
 }
 
 // close closes the sources.
