@@ -246,19 +246,44 @@ func (p *packetStream) close() error {
 	return errors.Join(errs...)
 }
 
-// localAddresses are the addresses of this machine and those at which somebody listens, read again now and then.
+// localAddresses are the addresses of this machine and those at which somebody listens, read again when they are asked for, once a second at most: who
+// listens is in a list of all sockets, and asked for only where a connection was there before.
 type localAddresses struct {
 	addresses map[netip.Addr]bool
 	listeners map[netip.AddrPort]bool
-	read      time.Time
+	// when they were read
+	addressesAt, listenersAt time.Time
 }
 
-func (l *localAddresses) refresh() {
-	if time.Since(l.read) < time.Second {
-		return
+// isDue reports whether a second has passed since, and begins the next.
+func isDue(at *time.Time) bool {
+	if time.Since(*at) < time.Second {
+		return false
 	}
-	l.read = time.Now()
-	l.addresses, l.listeners = map[netip.Addr]bool{}, map[netip.AddrPort]bool{}
+	*at = time.Now()
+	return true
+}
+
+func (l *localAddresses) isLocal(a netip.Addr) bool {
+	if a.IsLoopback() {
+		return true
+	}
+	if isDue(&l.addressesAt) {
+		l.readAddresses()
+	}
+	return l.addresses[a]
+}
+
+func (l *localAddresses) listens(a netip.AddrPort) bool {
+	if isDue(&l.listenersAt) {
+		l.readListeners()
+	}
+	return l.listeners[a] || l.listeners[netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())] ||
+		l.listeners[netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port())]
+}
+
+func (l *localAddresses) readAddresses() {
+	l.addresses = map[netip.Addr]bool{}
 	if list, err := net.InterfaceAddrs(); err == nil {
 		for _, a := range list {
 			if n, ok := a.(*net.IPNet); ok {
@@ -268,23 +293,16 @@ func (l *localAddresses) refresh() {
 			}
 		}
 	}
+}
+
+func (l *localAddresses) readListeners() {
+	l.listeners = map[netip.AddrPort]bool{}
 	for _, name := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
 		b, err := os.ReadFile(name)
 		if err == nil {
 			readListeners(b, l.listeners)
 		}
 	}
-}
-
-func (l *localAddresses) isLocal(a netip.Addr) bool {
-	l.refresh()
-	return a.IsLoopback() || l.addresses[a]
-}
-
-func (l *localAddresses) listens(a netip.AddrPort) bool {
-	l.refresh()
-	return l.listeners[a] || l.listeners[netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())] ||
-		l.listeners[netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port())]
 }
 
 // readListeners reads /proc/net/tcp or tcp6: "  0: 0100007F:1F90 00000000:0000 0A ...".

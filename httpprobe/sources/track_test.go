@@ -4,8 +4,10 @@ package sources
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 
@@ -217,6 +219,32 @@ func TestTrackerRoom(t *testing.T) {
 	add(6, tcpACK)
 	has(1, 3, 4, 6)
 	qt.Check(t, qt.Equals(tr.mapFull, 1))
+}
+
+// The list of all sockets, which may be long, is read for connections that were there before, and not for each of them.
+func TestLocalAddresses(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	qt.Assert(t, qt.IsNil(err))
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	caller := netip.MustParseAddrPort("127.0.0.1:1")
+	local := &localAddresses{}
+	tr := newTracker(local.isLocal, local.listens)
+	add := func(from, to netip.AddrPort, flags uint8) (port uint16) {
+		tr.add(&segment{from: from, to: to, seq: 1, flags: flags, length: 1}, 1, func(e *event.Event) { port = e.LocalPort })
+		return port
+	}
+	add(here, at, tcpSYN)
+	add(caller, at, tcpSYN)
+	add(web, nobody, tcpSYN)
+	qt.Check(t, qt.IsNil(local.listeners))
+	qt.Check(t, qt.Equals(add(at, netip.MustParseAddrPort("127.0.0.1:2"), tcpACK), at.Port()))
+	qt.Check(t, qt.IsTrue(local.listeners[at]))
+	l.Close()
+	qt.Check(t, qt.Equals(add(at, netip.MustParseAddrPort("127.0.0.1:3"), tcpACK), at.Port()))
+	qt.Check(t, qt.IsTrue(local.listeners[at])) // within the second
+	local.listenersAt = local.listenersAt.Add(-time.Second)
+	add(at, netip.MustParseAddrPort("127.0.0.1:4"), tcpACK)
+	qt.Check(t, qt.IsFalse(local.listeners[at]))
 }
 
 func TestReadListeners(t *testing.T) {
