@@ -46,12 +46,16 @@ type sslProbe struct {
 var sslProbes = []sslProbe{
 	{"SSL_read", "ssl_return", true}, {"SSL_write", "ssl_return", true},
 	{"SSL_read_ex", "ssl_return", true}, {"SSL_write_ex", "ssl_return", true},
+	{"SSL_write_ex2", "ssl_return", true}, // OpenSSL 3.3
+	{"SSL_read_early_data", "ssl_return", true}, {"SSL_write_early_data", "ssl_return", true},
 	{"SSL_new", "ssl_new", true}, {"SSL_free", "ssl_free", false},
 	{"SSL_read", "ssl_read", false}, {"SSL_write", "ssl_write", false},
 	{"SSL_read_ex", "ssl_read_ex", false}, {"SSL_write_ex", "ssl_write_ex", false},
+	{"SSL_write_ex2", "ssl_write_ex2", false},
+	{"SSL_read_early_data", "ssl_read_ex", false}, {"SSL_write_early_data", "ssl_write_ex", false}, // the arguments and the 1 are the same
 }
 
-// maxFiles bounds how many files are probed: each costs ten perf events.
+// maxFiles bounds how many files are probed: each costs up to 16 perf events.
 const maxFiles = 256
 
 type sslStream struct {

@@ -32,6 +32,7 @@ const (
 	opensslProgSslReturn   = "ssl_return"
 	opensslProgSslWrite    = "ssl_write"
 	opensslProgSslWriteEx  = "ssl_write_ex"
+	opensslProgSslWriteEx2 = "ssl_write_ex2"
 	opensslVarCfgCgroups   = "cfg_cgroups"
 	opensslVarCfgNever     = "cfg_never"
 	opensslVarCfgNsDev     = "cfg_ns_dev"
@@ -91,6 +92,7 @@ type opensslProgramSpecs struct {
 	SslReturn   *ebpf.ProgramSpec `ebpf:"ssl_return"`
 	SslWrite    *ebpf.ProgramSpec `ebpf:"ssl_write"`
 	SslWriteEx  *ebpf.ProgramSpec `ebpf:"ssl_write_ex"`
+	SslWriteEx2 *ebpf.ProgramSpec `ebpf:"ssl_write_ex2"`
 }
 
 // opensslMapSpecs contains maps before they are loaded into the kernel.
@@ -188,6 +190,7 @@ type opensslPrograms struct {
 	SslReturn   *ebpf.Program `ebpf:"ssl_return"`
 	SslWrite    *ebpf.Program `ebpf:"ssl_write"`
 	SslWriteEx  *ebpf.Program `ebpf:"ssl_write_ex"`
+	SslWriteEx2 *ebpf.Program `ebpf:"ssl_write_ex2"`
 }
 
 func (p *opensslPrograms) Close() error {
@@ -200,6 +203,7 @@ func (p *opensslPrograms) Close() error {
 		p.SslReturn,
 		p.SslWrite,
 		p.SslWriteEx,
+		p.SslWriteEx2,
 	)
 }
 

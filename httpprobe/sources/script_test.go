@@ -123,8 +123,13 @@ func (s *script) enter(how byte, function string, ssl uint64, text string, withi
 	s.set(rdi, ssl)
 	s.set(rsi, at)
 	s.set(rdx, uint64(len(text)))
-	s.set(rcx, scriptCount)
-	s.set(r8, scriptCount)
+	if function == "SSL_write_ex2" {
+		s.set(rcx, 0) // flags
+		s.set(r8, scriptCount)
+	} else {
+		s.set(rcx, scriptCount)
+		s.set(r8, 0)
+	}
 	const jump = 5
 	s.set(rbx, uint64(scriptBase+scriptCode+s.code.Len()+10+2*jump))
 	s.put(how)
@@ -196,7 +201,15 @@ func testScripts(t *testing.T) {
 			s.call("SSL_read_ex", 2, "a read_ex", 1)
 			s.call("SSL_read_ex", 2, "tried again", 0)
 			s.call("SSL_write_ex", 2, "a write_ex", 1)
-		}, []string{"in a read", "out a write", "in a read_ex", "out a write_ex"}, 0},
+			s.call("SSL_write_ex2", 2, "a write_ex2", 1)
+			s.call("SSL_write_ex2", 2, "tried again", 0)
+			s.call("SSL_read_early_data", 2, "tried again", 0)
+			s.call("SSL_read_early_data", 2, "a read_early_data", 1)
+			s.call("SSL_read_early_data", 2, "the end", 2)
+			s.call("SSL_write_early_data", 2, "a write_early_data", 1)
+		}, []string{
+			"in a read", "out a write", "in a read_ex", "out a write_ex", "out a write_ex2", "in a read_early_data", "out a write_early_data",
+		}, 0},
 		{"TLS in TLS", func(s *script) {
 			s.call("SSL_read", 1, "outer", 5, func() { s.call("SSL_read_ex", 2, "inner", 1) })
 			s.call("SSL_write", 1, "out of all", 10, func() {
@@ -220,7 +233,11 @@ func testScripts(t *testing.T) {
 				s.call("SSL_write_ex", 1, "twice", 1, func() { s.call("SSL_write", 1, "twice", 5) })
 			})
 			s.call("SSL_write_ex", 1, "tail", 1, func() { s.tail("SSL_write", 1, "tail", 4) })
-		}, []string{"in once", "out twice", "out outer", "out tail"}, 0},
+			// OpenSSL
+			s.call("SSL_write_ex", 1, "ex2", 1, func() { s.tail("SSL_write_ex2", 1, "ex2", 1) })
+			s.call("SSL_read_early_data", 1, "early", 1, func() { s.call("SSL_read_ex", 1, "early", 1) })
+			s.call("SSL_write_early_data", 1, "early", 1, func() { s.call("SSL_write_ex", 1, "early", 1) })
+		}, []string{"in once", "out twice", "out outer", "out tail", "out ex2", "in early", "out early"}, 0},
 		{"jumps out of calls", func(s *script) {
 			for i := range uint64(6) {
 				s.leave("SSL_read", 10+i, "never", func() { s.leave("SSL_read", 20+i, "never") })

@@ -251,6 +251,11 @@ SEC("uprobe/SSL_write_ex") int ssl_write_ex(struct pt_regs *ctx)
 	return begin(ctx, DIR_OUT, ctx->cx);
 }
 
+SEC("uprobe/SSL_write_ex2") int ssl_write_ex2(struct pt_regs *ctx)
+{
+	return begin(ctx, DIR_OUT, ctx->r8);
+}
+
 /* Takes the call that returns. The stack is then higher by the address of the return. */
 static __always_inline bool take(struct pt_regs *ctx, struct call *done)
 {
