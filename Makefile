@@ -49,4 +49,4 @@ test-long: deps
 bench: deps
 	dir=$$(mktemp -d) && trap 'rm -rf '$$dir EXIT && \
 	BPFWHY_OBJECTS=$$dir $(GO) test -timeout 1h -run TestSelftestObjects -count=1 ./internal/object && \
-	BPFWHY_LAB=1 BPFWHY_BENCH=1 BPFWHY_OBJECTS=$$dir $(GO) test -p 1 -timeout 2h -run TestBench -v -count=1 ./internal/bench ./httpprobe/truth
+	BPFWHY_LAB=1 BPFWHY_BENCH=1 BPFWHY_HOST_SYSCTL=1 BPFWHY_OBJECTS=$$dir $(GO) test -p 1 -timeout 2h -run TestBench -v -count=1 ./internal/bench ./httpprobe/truth
