@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -459,11 +458,7 @@ func (p *probe) show(to io.Writer, title string, rows func() []render.Row) {
 		f = p.stderr
 	}
 	width, colour := terminal(f)
-	var b bytes.Buffer
-	fmt.Fprintln(&b, title+":")
-	_ = render.NewText(&b, width, colour).Table(table.Columns(), r) // to memory
-	fmt.Fprintln(&b)
-	to.Write(b.Bytes())
+	fmt.Fprintf(to, "%s:\n%s\n", title, table.Text(r, width, colour))
 }
 
 // end is the last word: everything, and what is missing from it.

@@ -33,10 +33,10 @@ type Accounts struct {
 }
 
 // MinSeries is the lowest cap of series.
-const MinSeries = 32
+const MinSeries = 64
 
-// Series that are kept for the overflow: of servers and clients, by class of status.
-const reserved = 2 * 9
+// Series that are kept for the overflow: of servers and clients, by class of status and source.
+const reserved = 2 * 9 * int(event.OpenSSL)
 
 // Metrics are the exported figures. It is safe for concurrent use.
 type Metrics struct {
@@ -49,7 +49,8 @@ type Metrics struct {
 
 	mu         sync.Mutex
 	series     map[key]series
-	overflowed uint64
+	overflow   int    // series of them
+	overflowed uint64 // exchanges
 }
 
 // key is what tells series apart.
@@ -91,7 +92,7 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 // Route is the route of an exchange.
-func (m *Metrics) Route(e *streams.Exchange) string { return m.routes.Of(e.Path) }
+func (m *Metrics) Route(e *streams.Exchange) string { return m.routes.Of(e.Path, e.Status) }
 
 // Observe counts an exchange, in a container or "".
 func (m *Metrics) Observe(e *streams.Exchange, container string) {
@@ -111,20 +112,20 @@ func (m *Metrics) Observe(e *streams.Exchange, container string) {
 
 // admit makes a series, or finds the one for what is too much.
 func (m *Metrics) admit(k key) series {
-	full := len(m.series)-m.overflowing() >= m.most
-	if full {
+	if len(m.series)-m.overflow >= m.most {
 		m.overflowed++
-		k = key{role: k.role, status: k.status / 100, overflow: true}
+		k = key{role: k.role, source: k.source, status: k.status / 100, overflow: true}
 		if s, ok := m.series[k]; ok {
 			return s
 		}
+		m.overflow++
 	}
 	values := []string{k.method, strconv.Itoa(k.status), k.route, "", k.container, SourceName(k.source)}
 	if k.port != 0 {
 		values[3] = strconv.Itoa(int(k.port))
 	}
 	if k.overflow {
-		values = []string{"_OTHER", strconv.Itoa(k.status) + "xx", "_overflow", "", "", ""}
+		values = []string{"_OTHER", strconv.Itoa(k.status) + "xx", "_overflow", "", "", SourceName(k.source)}
 	}
 	for i := range values {
 		values[i] = strings.ToValidUTF8(values[i], "\uFFFD") // the client panics otherwise
@@ -136,21 +137,6 @@ func (m *Metrics) admit(k key) series {
 	s := series{m.duration[i].WithLabelValues(values...), m.first[i].WithLabelValues(values...)}
 	m.series[k] = s
 	return s
-}
-
-// overflowing is the number of overflow series.
-func (m *Metrics) overflowing() (n int) {
-	if m.overflowed == 0 {
-		return 0
-	}
-	for _, role := range []http1.Role{http1.Server, http1.Client} {
-		for class := 1; class <= 9; class++ {
-			if _, ok := m.series[key{role: role, status: class, overflow: true}]; ok {
-				n++
-			}
-		}
-	}
-	return n
 }
 
 // Method returns the method, or "_OTHER" for those that are not everybody's.

@@ -96,23 +96,38 @@ func TestCap(t *testing.T) {
 		m := New(routes, most, none)
 		for i := range n {
 			e := exchange(http1.Role(1+i%2), fmt.Sprintf("M%d", i), "/"+strings.Repeat("a", 1+i%20)+string(rune('a'+i/20%26)), 100+i%900)
+			e.Source = event.Syscalls + event.Source(i/2%3)
 			m.Observe(e, fmt.Sprintf("docker://%d", i%1000))
 		}
 		text := scrape(m)
 		series, requests := 0, 0
+		bySource := map[string]int{}
 		for l := range strings.Lines(text) {
 			if strings.Contains(l, "_request_duration_seconds_count{") {
 				series++
 				var c int
 				fmt.Sscan(l[strings.LastIndexByte(l, ' ')+1:], &c)
 				requests += c
+				_, source, _ := strings.Cut(l, `source="`)
+				source, _, _ = strings.Cut(source, `"`)
+				bySource[source] += c
 			}
 		}
 		qt.Check(t, qt.IsTrue(series <= most), qt.Commentf("%d series", series))
 		qt.Check(t, qt.IsTrue(series > most/2), qt.Commentf("%d series", series))
 		qt.Check(t, qt.Equals(requests, n))
 		has(t, text, fmt.Sprintf("httpprobe_series %d", series), fmt.Sprintf("httpprobe_series_overflow_total %d", m.overflowed))
-		qt.Check(t, qt.IsTrue(strings.Contains(text, `http_request_method="_OTHER",http_response_status_code="5xx",http_route="_overflow",server_port="",source=""`)))
+		for role := range 2 {
+			for source := range 3 {
+				n := bySource[SourceName(event.Syscalls+event.Source(source))]
+				qt.Check(t, qt.IsTrue(n > 33000), qt.Commentf("%d", n)) // a third
+				for class := 1; class <= 9; class++ {
+					line := fmt.Sprintf(`http_%s_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="%dxx",http_route="_overflow",server_port="",source="%s"}`,
+						[]string{"server", "client"}[role], class, SourceName(event.Syscalls+event.Source(source)))
+					qt.Check(t, qt.IsTrue(strings.Contains(text, line)), qt.Commentf("%s", line))
+				}
+			}
+		}
 	}
 }
 
@@ -153,7 +168,24 @@ func TestRoutes(t *testing.T) {
 	for _, tt := range tests {
 		r, err := ParseRoutes(tt.routes)
 		qt.Assert(t, qt.IsNil(err))
-		qt.Check(t, qt.Equals(r.Of(tt.path), tt.want), qt.Commentf("%v %s", tt.routes, tt.path))
+		qt.Check(t, qt.Equals(r.Of(tt.path, 200), tt.want), qt.Commentf("%v %s", tt.routes, tt.path))
+	}
+	for _, tt := range []struct {
+		routes []string
+		status int
+		want   string
+	}{
+		{[]string{"quantised"}, 404, ""},
+		{[]string{"quantised"}, 405, ""},
+		{[]string{"quantised"}, 403, "/users/{}"},
+		{[]string{"quantised"}, 410, "/users/{}"},
+		{[]string{"/users/{id}"}, 404, "/users/{id}"},
+		{[]string{"/users/{id}"}, 405, "/users/{id}"},
+		{[]string{"off"}, 404, ""},
+	} {
+		r, err := ParseRoutes(tt.routes)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(r.Of("/users/7", tt.status), tt.want), qt.Commentf("%v %d", tt.routes, tt.status))
 	}
 	for _, bad := range [][]string{{"on"}, {"off", "/a"}, {"quantised", "off"}, {"/a{b}"}, {"/{a"}, {"/{a...}/b"}, {"/{a{b}}"}, {""}} {
 		_, err := ParseRoutes(bad)

@@ -4,6 +4,7 @@ package metrics
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 )
 
@@ -42,12 +43,16 @@ func ParseRoutes(words []string) (Routes, error) {
 // Longest route that is made of a path, in segments.
 const maxDepth = 8
 
-// Of returns the route of a path; "" for none. What it returns is made of plain ASCII if the patterns are.
-func (r Routes) Of(path string) string {
+// Of returns the route of a path that was answered with a status; "" for none. A path that no server knew, says its 404 or 405, is a route by
+// patterns only: a scan for weaknesses would fill the series for good. What it returns is made of plain ASCII if the patterns are.
+func (r Routes) Of(path string, status int) string {
 	if !strings.HasPrefix(path, "/") {
 		return ""
 	}
 	if !r.quantise && len(r.patterns) == 0 {
+		return ""
+	}
+	if r.quantise && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed) {
 		return ""
 	}
 	if r.quantise && isPlain(path) {

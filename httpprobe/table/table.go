@@ -9,7 +9,10 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/mattn/go-runewidth"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
 	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
@@ -109,6 +112,36 @@ func (t *Table) Total(in time.Duration) []render.Row { return rows(t.total, in) 
 func Columns() []render.Column {
 	return []render.Column{{Title: "SERVICE", Most: 24}, {Title: "ROLE"}, {Title: "PORT", Right: true}, {Title: "REQUESTS", Right: true}, {Title: "REQ/S", Right: true},
 		{Title: "ERRORS", Right: true}, {Title: "P50", Right: true}, {Title: "P95", Right: true}, {Title: "P99", Right: true}, {Title: "CONTAINER", Most: 32}}
+}
+
+// Text is a table that is not wider than a terminal (0: is none), if leaving out columns that say the least can help it.
+func Text(rows []render.Row, width int, colour bool) string {
+	columns := Columns()
+	rows = slices.Clone(rows)
+	for _, least := range []string{"CONTAINER", "P95", "PORT"} {
+		if width == 0 || widest(write(columns, rows, false)) <= width {
+			break
+		}
+		i := slices.IndexFunc(columns, func(c render.Column) bool { return c.Title == least })
+		columns = slices.Delete(columns, i, i+1)
+		for r := range rows {
+			rows[r].Cells = slices.Delete(slices.Clone(rows[r].Cells), i, i+1)
+		}
+	}
+	return write(columns, rows, colour)
+}
+
+func write(columns []render.Column, rows []render.Row, colour bool) string {
+	var b strings.Builder
+	_ = render.NewText(&b, 0, colour).Table(columns, rows) // to memory
+	return b.String()
+}
+
+func widest(text string) (cells int) {
+	for l := range strings.Lines(text) {
+		cells = max(cells, runewidth.StringWidth(strings.TrimSuffix(l, "\n")))
+	}
+	return cells
 }
 
 func rows(m map[service]*figures, in time.Duration) []render.Row {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,38 @@ func TestQuantiles(t *testing.T) {
 		}
 		qt.Check(t, qt.IsTrue(float64(n) < q*1e4), qt.Commentf("%v: %v has %d below", q, got, n))
 	}
+}
+
+// On a narrow terminal the columns that say the least go first, in an order.
+func TestNarrow(t *testing.T) {
+	tb := New()
+	tb.Add(exchange(http1.Server, "nginx", 200, 20*time.Millisecond), "docker://0123456789ab")
+	tb.Add(exchange(http1.Client, "curl", 500, 20*time.Millisecond), "")
+	rows := tb.Total(10 * time.Second)
+	// SERVICE  ROLE    PORT  REQUESTS  REQ/S  ERRORS    P50     P95     P99  CONTAINER
+	// curl     client  8080         1    0.1  100.0%  20.0ms  20.0ms  20.0ms
+	// nginx    server    80         1    0.1    0.0%  20.0ms  20.0ms  20.0ms  docker://0123456789ab
+	all := "SERVICE ROLE PORT REQUESTS REQ/S ERRORS P50 P95 P99 CONTAINER"
+	for _, tt := range []struct {
+		width int
+		want  string
+	}{
+		{0, all}, {200, all}, {93, all},
+		{92, "SERVICE ROLE PORT REQUESTS REQ/S ERRORS P50 P95 P99"},
+		{70, "SERVICE ROLE PORT REQUESTS REQ/S ERRORS P50 P95 P99"},
+		{69, "SERVICE ROLE PORT REQUESTS REQ/S ERRORS P50 P99"},
+		{62, "SERVICE ROLE PORT REQUESTS REQ/S ERRORS P50 P99"},
+		{61, "SERVICE ROLE REQUESTS REQ/S ERRORS P50 P99"},
+		{20, "SERVICE ROLE REQUESTS REQ/S ERRORS P50 P99"},
+	} {
+		for _, colour := range []bool{false, true} {
+			got := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(Text(rows, tt.width, colour), "")
+			first, _, _ := strings.Cut(got, "\n")
+			qt.Check(t, qt.Equals(strings.Join(strings.Fields(first), " "), tt.want), qt.Commentf("%d\n%s", tt.width, got))
+			qt.Check(t, qt.Matches(got, `(?s).*\nnginx +server.* +1 +0\.1 +0\.0% .*`))
+		}
+	}
+	qt.Check(t, qt.HasLen(rows[0].Cells, len(Columns()))) // they are the caller's
 }
 
 func TestDuration(t *testing.T) {
