@@ -281,7 +281,7 @@ func TestReaderStops(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		defer r.Close()
 		defer w.Close()
-		const exchanges = 100000
+		const exchanges = 40000
 		played := make(chan struct{})
 		f := &fake{name: "syscalls", play: func(take func(*event.Event)) {
 			defer close(played)
@@ -307,7 +307,7 @@ func TestReaderStops(t *testing.T) {
 		qt.Check(t, qt.IsTrue(took < 2*time.Second), qt.Commentf("%v", took))
 		qt.Check(t, qt.Equals(o.status, 0))
 		if args[0] == "--json" {
-			qt.Check(t, qt.Matches(o.stderr, `(?s).*syscalls: 100000 requests counted, 0 unparsed; .*output: [1-9]\d* lines were dropped, .*`))
+			qt.Check(t, qt.Matches(o.stderr, `(?s).*syscalls: 40000 requests counted, 0 unparsed; .*output: [1-9]\d* lines were dropped, .*`))
 		}
 	}
 }
