@@ -57,7 +57,7 @@ struct calls {
 	struct call call[CALLS_MAX];
 };
 
-/* By thread. LRU, since threads may be killed in the middle. */
+/* By thread. An entry stays for the thread's next call: to delete it and make it anew would cost more than all the rest. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
@@ -265,13 +265,8 @@ static __always_inline bool take(struct pt_regs *ctx, struct call *done)
 
 	if (!list)
 		return false;
-	if (list->call[0].sp == sp) {
-		*done = list->call[0];
-		bpf_map_delete_elem(&calls, &tid);
-		return true;
-	}
 #pragma unroll
-	for (int i = 1; i < CALLS_MAX; i++) {
+	for (int i = 0; i < CALLS_MAX; i++) {
 		if (list->call[i].sp == sp) {
 			*done = list->call[i];
 			list->call[i].sp = 0;
