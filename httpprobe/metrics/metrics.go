@@ -66,7 +66,7 @@ type key struct {
 
 type series struct{ duration, first prometheus.Observer }
 
-var labels = []string{"http_request_method", "http_response_status_code", "http_route", "server_port", "container", "source"}
+var labels = []string{"http_request_method", "http_response_status_code", "http_route", "server_port", "url_scheme", "container", "source"}
 
 // buckets are those that OpenTelemetry's semantic conventions advise for these names, in seconds.
 var buckets = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
@@ -120,12 +120,12 @@ func (m *Metrics) admit(k key) series {
 		}
 		m.overflow++
 	}
-	values := []string{k.method, strconv.Itoa(k.status), k.route, "", k.container, SourceName(k.source)}
+	values := []string{k.method, strconv.Itoa(k.status), k.route, "", scheme(k.source), k.container, SourceName(k.source)}
 	if k.port != 0 {
 		values[3] = strconv.Itoa(int(k.port))
 	}
 	if k.overflow {
-		values = []string{"_OTHER", strconv.Itoa(k.status) + "xx", "_overflow", "", "", SourceName(k.source)}
+		values = []string{"_OTHER", strconv.Itoa(k.status) + "xx", "_overflow", "", scheme(k.source), "", SourceName(k.source)}
 	}
 	for i := range values {
 		values[i] = strings.ToValidUTF8(values[i], "\uFFFD") // the client panics otherwise
@@ -146,6 +146,14 @@ func Method(method string) string {
 		return method
 	}
 	return "_OTHER"
+}
+
+// scheme is that of a source's connections: what is plain text on its way, and what OpenSSL made of it.
+func scheme(s event.Source) string {
+	if s == event.OpenSSL {
+		return "https"
+	}
+	return "http"
 }
 
 // SourceName is the name of a source as the command line has it.

@@ -51,7 +51,7 @@ func TestNames(t *testing.T) {
 	unknown := exchange(http1.Server, "PUT", "/", 201)
 	unknown.Source, unknown.LocalPort = event.OpenSSL, 0
 	m.Observe(unknown, "")
-	server := `{container="docker://1",http_request_method="GET",http_response_status_code="200",http_route="/users/{}",server_port="80",source="syscalls"`
+	server := `{container="docker://1",http_request_method="GET",http_response_status_code="200",http_route="/users/{}",server_port="80",source="syscalls",url_scheme="http"`
 	text := scrape(m)
 	has(t, text,
 		`http_server_request_duration_seconds_count`+server+`} 2`,
@@ -59,8 +59,8 @@ func TestNames(t *testing.T) {
 		`http_server_request_duration_seconds_bucket`+server+`,le="0.1"} 0`,
 		`http_server_request_duration_seconds_bucket`+server+`,le="0.25"} 2`,
 		`http_server_time_to_first_byte_seconds_sum`+server+`} 0.04`,
-		`http_client_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="503",http_route="",server_port="40000",source="syscalls"} 1`,
-		`http_server_request_duration_seconds_count{container="",http_request_method="PUT",http_response_status_code="201",http_route="/",server_port="",source="openssl"} 1`,
+		`http_client_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="503",http_route="",server_port="40000",source="syscalls",url_scheme="http"} 1`,
+		`http_server_request_duration_seconds_count{container="",http_request_method="PUT",http_response_status_code="201",http_route="/",server_port="",source="openssl",url_scheme="https"} 1`,
 		`httpprobe_series 3`,
 		`httpprobe_series_overflow_total 0`,
 	)
@@ -122,8 +122,8 @@ func TestCap(t *testing.T) {
 				n := bySource[SourceName(event.Syscalls+event.Source(source))]
 				qt.Check(t, qt.IsTrue(n > 33000), qt.Commentf("%d", n)) // a third
 				for class := 1; class <= 9; class++ {
-					line := fmt.Sprintf(`http_%s_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="%dxx",http_route="_overflow",server_port="",source="%s"}`,
-						[]string{"server", "client"}[role], class, SourceName(event.Syscalls+event.Source(source)))
+					line := fmt.Sprintf(`http_%s_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="%dxx",http_route="_overflow",server_port="",source="%s",url_scheme="%s"}`,
+						[]string{"server", "client"}[role], class, SourceName(event.Syscalls+event.Source(source)), []string{"http", "http", "https"}[source])
 					qt.Check(t, qt.IsTrue(strings.Contains(text, line)), qt.Commentf("%s", line))
 				}
 			}
