@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
+	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
+	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
+	"github.com/bpfwhy/bpfwhy/internal/render"
+)
+
+// accounts adds up what the sources say.
+func (p *probe) accounts() (a metrics.Accounts) {
+	for _, s := range p.sources {
+		loss, _ := s.Loss() // a source that cannot be asked has ended
+		a.Sources = append(a.Sources, metrics.Source{Name: s.Name(), Up: s.up.Load(), Stats: p.streams.Stats(s.id), Loss: loss})
+	}
+	a.Blind = map[string]int{}
+	for _, r := range sources.Reasons {
+		a.Blind[string(r)] = 0
+	}
+	a.Dropped, _ = p.out.state()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.blind {
+		a.Blind[string(b.Reason)]++
+	}
+	return a
+}
+
+// end is the last word: everything, and what is missing from it.
+func (p *probe) end() {
+	to := p.out
+	if p.o.json {
+		p.out.close()
+		to = newOutput(p.stderr)
+	}
+	defer to.close()
+	took := time.Since(p.began)
+	p.show(to, "in "+took.Round(tick).String(), func() []render.Row { return p.table.Total(took) })
+	a := p.accounts()
+	for _, line := range account(a) {
+		fmt.Fprintln(to, render.Clean(line))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range named(p.blind) {
+		fmt.Fprintln(to, render.Clean(line))
+	}
+}
+
+// mostNamed is how many processes a line names.
+const mostNamed = 5
+
+// named lists the processes that cannot be seen, a line for each reason.
+func named(blind []sources.Blind) (lines []string) {
+	for _, r := range sources.Reasons {
+		var names []string
+		n := 0
+		for _, b := range blind {
+			if b.Reason != r {
+				continue
+			}
+			if n++; n <= mostNamed && b.PID != 0 {
+				names = append(names, fmt.Sprintf("%s %d", b.Comm, b.PID))
+			}
+		}
+		if n == 0 {
+			continue
+		}
+		line := fmt.Sprintf("not seen, or not all of it: %d of %s", n, r)
+		if r.TLS() {
+			line = fmt.Sprintf("not seen inside TLS, if they speak it: %d of %s", n, r)
+		}
+		if len(names) > 0 {
+			line += " (" + strings.Join(names, ", ")
+			if n > mostNamed {
+				line += ", ..."
+			}
+			line += ")"
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// account explains every request, a line for each source, and what was not shown.
+func account(a metrics.Accounts) (lines []string) {
+	for _, s := range a.Sources {
+		line := fmt.Sprintf("%s: %d requests counted, %d unparsed", s.Name, s.Stats.Counted, s.Stats.Unseen())
+		line += list(func(add func(string, uint64)) {
+			for r := range http1.Reasons {
+				add(r.String(), s.Stats.Unparsed[r])
+			}
+		})
+		var lost uint64
+		for _, l := range metrics.Losses(s.Loss) {
+			lost += l.Events
+		}
+		line += fmt.Sprintf("; %d events lost", lost)
+		line += list(func(add func(string, uint64)) {
+			for _, l := range metrics.Losses(s.Loss) {
+				add(l.Reason, l.Events)
+			}
+		})
+		line += fmt.Sprintf("; %d connections", s.Stats.Connections)
+		line += list(func(add func(string, uint64)) {
+			for pr := range http1.Protocols {
+				add(pr.String(), s.Stats.Spoke[pr])
+			}
+		})
+		lines = append(lines, line)
+	}
+	if a.Dropped > 0 {
+		lines = append(lines, fmt.Sprintf("output: %d lines were dropped, because nobody read them in time", a.Dropped))
+	}
+	return lines
+}
+
+// list writes " (a 1, b 2)" of what is not zero.
+func list(each func(add func(string, uint64))) string {
+	var parts []string
+	each(func(name string, n uint64) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", name, n))
+		}
+	})
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
