@@ -418,7 +418,9 @@ func TestSources(t *testing.T) {
 func TestUnprivileged(t *testing.T) {
 	const all = "missing: CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_NET_RAW"
 	for _, args := range [][]string{nil, {"--sources", "packets"}, {"--port", "80", "--sources", "syscalls"}} {
-		c := exec.Command(os.Args[0], args...)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		c := exec.CommandContext(ctx, os.Args[0], args...)
 		c.Env = append(os.Environ(), "BPFWHY_TEST_HTTPPROBE=unprivileged")
 		out, err := c.CombinedOutput()
 		qt.Check(t, qt.IsNotNil(err))

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -206,10 +207,13 @@ func TestMain(m *testing.M) {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	case "unprivileged":
-		// Not privilege.Drop, which binaries that use cgo cannot do.
+		// Not privilege.Drop, which binaries that use cgo cannot do. Without new privileges, an exec gives root none either.
 		runtime.LockOSThread()
-		for c := range uintptr(64) {
-			unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		var none [2]unix.CapUserData
+		if err := errors.Join(unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]),
+			unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
 		}
 		os.Setenv("BPFWHY_TEST_HTTPPROBE", "1")
 		fmt.Println(unix.Exec("/proc/self/exe", os.Args, os.Environ()))
