@@ -41,7 +41,7 @@ var pure = map[string][]string{
 }
 
 // edge are the packages that may touch the kernel's BPF through cilium/ebpf.
-var edge = []string{"loader", "internal/capture", "internal/patient", "internal/corpus", "internal/bench", "internal/probe", "httpprobe/sources"}
+var edge = []string{"loader", "internal/capture", "internal/patient", "internal/corpus", "internal/bench", "internal/probe", "internal/verbatim", "httpprobe/sources"}
 
 type pkg struct {
 	ImportPath string
