@@ -357,7 +357,7 @@ func overheadDoc(lab map[string]overhead, host overhead, begun map[string]starts
 	b.WriteString(overheadPreamble)
 	fmt.Fprintf(&b, "## On a host\n\nLinux %s, %d processors, %d rounds of %d s.\n\n", host.Kernel, runtime.NumCPU(), host.Rounds, host.Seconds)
 	overheadTable(&b, host)
-	b.WriteString("\n## In the lab\n\nEmulated machines with one processor whose clock counts instructions: they repeat to the percent, and know nothing of caches and of what traps cost.\n")
+	b.WriteString("\n## In the lab\n\nEmulated machines with one processor whose clock counts instructions: they know nothing of caches and of what traps cost. The probe has no other processor to be on.\n")
 	for _, kernel := range slices.Sorted(maps.Keys(lab)) {
 		o := lab[kernel]
 		fmt.Fprintf(&b, "\n### Linux %s\n\n%d rounds of %d s.\n\n", o.Kernel, o.Rounds, o.Seconds)
