@@ -53,6 +53,15 @@ type mapCreateAttr struct {
 
 // bpf makes one bpf(2). Errors are unix.Errno, 524 included.
 func bpf(cmd int, attr unsafe.Pointer, size uintptr) (int, error) {
+	// The Go runtime's signal for preemption would end a verification with EAGAIN.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var urgent, before unix.Sigset_t
+	urgent.Val[0] = 1 << (unix.SIGURG - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &urgent, &before); err != nil {
+		return -1, fmt.Errorf("block signals: %w", err)
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
 	r, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(cmd), uintptr(attr), size)
 	if errno != 0 {
 		return -1, errno
