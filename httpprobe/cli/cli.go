@@ -12,8 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +22,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
+	"github.com/bpfwhy/bpfwhy/internal/buildinfo"
 	"github.com/bpfwhy/bpfwhy/internal/render"
 )
 
@@ -121,25 +120,17 @@ func flagError(c *cobra.Command, err error) error {
 	return fmt.Errorf("--%s %s: want %s", name, value, want)
 }
 
-// version is where this executable comes from, as the Go toolchain recorded it.
+// version is where this executable comes from, in a line.
 func version() string {
-	v := "(devel)"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
+	b := buildinfo.Read()
+	v := b.Version
+	if b.Commit != "" {
+		v += ", commit " + b.Commit
 	}
-	if info.Main.Version != "" {
-		v = info.Main.Version
+	if b.Modified {
+		v += ", modified"
 	}
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			v += ", commit " + s.Value
-		case s.Key == "vcs.modified" && s.Value == "true":
-			v += ", modified"
-		}
-	}
-	return fmt.Sprintf("%s, %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("%s, %s %s", v, b.Go, b.Platform)
 }
 
 // options are flags that make sense.

@@ -5,45 +5,21 @@ package cli
 import (
 	"fmt"
 	"os"
-	"runtime"
-	"runtime/debug"
 
+	"github.com/bpfwhy/bpfwhy/internal/buildinfo"
 	"github.com/bpfwhy/bpfwhy/internal/render"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/spf13/cobra"
 )
 
-// build is where a binary comes from, as the Go toolchain recorded it.
+// build is where a binary comes from, and what it writes.
 type build struct {
-	Version  string   `json:"version"`
-	Commit   string   `json:"commit,omitempty"`
-	Modified bool     `json:"modified,omitempty"`
-	Go       string   `json:"go"`
-	Platform string   `json:"platform"`
-	Schemas  []string `json:"schemas"`
+	buildinfo.Info
+	Schemas []string `json:"schemas"`
 }
 
-func buildInfo() build {
-	b := build{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Schemas: []string{load.Schema, trace.Schema}}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return b
-	}
-	if info.Main.Version != "" {
-		b.Version = info.Main.Version
-	}
-	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			b.Commit = s.Value
-		case "vcs.modified":
-			b.Modified = s.Value == "true"
-		}
-	}
-	return b
-}
+func buildInfo() build { return build{buildinfo.Read(), []string{load.Schema, trace.Schema}} }
 
 func newVersion() *cobra.Command {
 	var asJSON bool
