@@ -137,9 +137,9 @@ func (r *ring) loss() (event.Loss, error) {
 		if strings.HasSuffix(name, twin) {
 			continue
 		}
-		n := recursionMisses(p.FD())
+		n := fdinfo.RecursionMisses(p.FD())
 		if p := r.coll.Programs[name+twin]; p != nil && n > 0 {
-			n = min(n, recursionMisses(p.FD())) // lost is what both missed: never more than either did
+			n = min(n, fdinfo.RecursionMisses(p.FD())) // lost is what both missed: never more than either did
 		}
 		l.Recursion += n
 	}
@@ -150,10 +150,4 @@ func (r *ring) close() error {
 	err := r.reader.Close()
 	r.coll.Close()
 	return err
-}
-
-// recursionMisses is how often the kernel left a program out because another one was running on that CPU (counted from 5.12 on).
-func recursionMisses(fd int) uint64 {
-	n, _ := fdinfo.Number(fd, "recursion_misses")
-	return n
 }

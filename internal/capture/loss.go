@@ -52,7 +52,7 @@ func (l *lossMeter) counters() map[string]uint64 {
 		if showsItsMisses(name) {
 			continue
 		}
-		now["recursion in "+name] = recursionMisses(p.FD()) // 5.12+
+		now["recursion in "+name] = fdinfo.RecursionMisses(p.FD()) // 5.12+
 	}
 	if profile := kprobeProfile(l.coll.tracefs); profile != nil {
 		for _, lk := range l.coll.links {
@@ -79,12 +79,6 @@ func showsItsMisses(program string) bool {
 		}
 	}
 	return false
-}
-
-// recursionMisses is how often a program did not run because it was running on that CPU already.
-func recursionMisses(fd int) uint64 {
-	n, _ := fdinfo.Number(fd, "recursion_misses")
-	return n
 }
 
 // freeze reads the counters once more while everything is still attached.
