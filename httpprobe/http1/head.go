@@ -250,9 +250,10 @@ func (h *heads) load(b []byte) *bufio.Reader {
 
 // clear overwrites what the reader's buffer keeps of a head: cookies and the like.
 func (h *heads) clear(n int) {
-	h.bytes.Reset(blank[:min(n, len(blank))])
+	n = min(n, len(blank))
+	h.bytes.Reset(blank[:n])
 	h.reader.Reset(&h.bytes)
-	h.reader.Peek(min(n, len(blank)))
+	h.reader.Peek(n)
 }
 
 // blank is as long as the longest head that net/http is given: a request line, and the empty line in place of what was cut.

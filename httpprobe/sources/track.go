@@ -105,7 +105,7 @@ func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
 	c := t.conns[p]
 	syn := s.flags&tcpSYN != 0
 	if c != nil && syn && s.flags&tcpACK == 0 && c.ways[from].first != s.seq { // the ports are used again
-		t.end(c, p, now, f)
+		t.end(c, now, f)
 		t.forget(c)
 		c = nil
 	}
@@ -141,7 +141,7 @@ func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
 			c.moveTo(&t.spoken)
 		}
 		if !c.muted {
-			e := t.event(c, p, from, now)
+			e := t.event(c, from, now)
 			e.Kind, e.Pos, e.Len, e.Data = event.Data, uint64(at), uint64(s.length), s.data
 			f(e)
 		}
@@ -151,16 +151,16 @@ func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
 	}
 	switch {
 	case s.flags&tcpRST != 0:
-		t.end(c, p, now, f)
+		t.end(c, now, f)
 	case s.flags&tcpFIN != 0 && !w.shut:
 		w.shut = true
 		if c.seen && !c.muted {
-			e := t.event(c, p, from, now)
+			e := t.event(c, from, now)
 			e.Kind, e.Pos = event.Shut, w.pos
 			f(e)
 		}
 		if c.ways[1-from].shut {
-			t.end(c, p, now, f)
+			t.end(c, now, f)
 		}
 	}
 }
@@ -214,27 +214,27 @@ func (t *tracker) localEnd(p pair, from int, s *segment) int {
 }
 
 // event is one that is valid until the next.
-func (t *tracker) event(c *tracked, p pair, from int, now uint64) *event.Event {
+func (t *tracker) event(c *tracked, from int, now uint64) *event.Event {
 	dir := event.In
 	if from == c.local {
 		dir = event.Out
 	}
 	t.out = event.Event{
 		Conn: event.Conn{Source: event.Packets, ID: c.id, Born: c.born}, Dir: dir, Fresh: c.ways[from].fresh, Time: now,
-		LocalPort: p[c.local].Port(), RemotePort: p[1-c.local].Port(),
+		LocalPort: c.pair[c.local].Port(), RemotePort: c.pair[1-c.local].Port(),
 	}
 	return &t.out
 }
 
 // end tells the end of a connection. It is remembered for a while, so that late segments do not begin another one.
-func (t *tracker) end(c *tracked, p pair, now uint64, f func(*event.Event)) {
+func (t *tracker) end(c *tracked, now uint64, f func(*event.Event)) {
 	if c.closed {
 		return
 	}
 	c.closed = true
 	c.moveTo(&t.ended)
 	if c.seen && !c.muted {
-		e := t.event(c, p, c.local, now)
+		e := t.event(c, c.local, now)
 		e.Kind = event.Close
 		f(e)
 	}
