@@ -159,12 +159,9 @@ func watchedBy(t *testing.T, s server, variant string) (stop func() int, err err
 		qt.Assert(t, qt.IsNil(p.Process.Signal(unix.SIGTERM)))
 		<-done
 		qt.Check(t, qt.IsNil(p.Wait()))
-		m := accounts.FindStringSubmatch(string(rest))
-		qt.Assert(t, qt.IsNotNil(m), qt.Commentf("%s", rest))
-		counted, _ := strconv.Atoi(m[2])
-		qt.Check(t, qt.IsTrue(counted > 0), qt.Commentf("%s", m[0])) // what sees nothing costs nothing
-		lost, _ := strconv.Atoi(m[5])
-		return lost
+		a := accountsIn(string(rest))[variant]
+		qt.Check(t, qt.IsTrue(a.counted > 0), qt.Commentf("%s", rest)) // what sees nothing costs nothing
+		return a.lost
 	}, nil
 }
 
@@ -285,6 +282,7 @@ func TestBenchOverhead(t *testing.T) {
 	if os.Getenv(benchEnv) != "1" {
 		t.Skip("takes ten minutes; set " + benchEnv + "=1")
 	}
+	mayHarden(t)
 	quick := os.Getenv(benchQuickEnv) == "1"
 	var mu sync.Mutex
 	lab := map[string]overhead{}

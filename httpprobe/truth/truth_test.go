@@ -208,8 +208,18 @@ func (p *probe) stop(t testing.TB) map[string]account {
 	qt.Check(t, qt.IsNil(<-p.read))
 	qt.Check(t, qt.IsNil(<-p.read))
 	qt.Check(t, qt.IsNil(p.cmd.Wait()), qt.Commentf("%s", p.stderr.String()))
+	all := accountsIn(p.stderr.String())
+	for _, s := range p.sources {
+		_, ok := all[s]
+		qt.Assert(t, qt.IsTrue(ok), qt.Commentf("no account of %s:\n%s", s, p.stderr.String()))
+	}
+	return all
+}
+
+// accountsIn finds the accounts in what a probe says, by source.
+func accountsIn(words string) map[string]account {
 	all := map[string]account{}
-	for _, m := range accounts.FindAllStringSubmatch(p.stderr.String(), -1) {
+	for _, m := range accounts.FindAllStringSubmatch(words, -1) {
 		var a account
 		a.counted, _ = strconv.Atoi(m[2])
 		a.unparsed, _ = strconv.Atoi(m[3])
@@ -222,10 +232,6 @@ func (p *probe) stop(t testing.TB) map[string]account {
 		}
 		a.why = m[0]
 		all[m[1]] = a
-	}
-	for _, s := range p.sources {
-		_, ok := all[s]
-		qt.Assert(t, qt.IsTrue(ok), qt.Commentf("no account of %s:\n%s", s, p.stderr.String()))
 	}
 	return all
 }
