@@ -181,9 +181,9 @@ static __always_inline void carried(struct call *call, u64 len)
 }
 
 /* How much was carried is not known: what comes is another connection, seen from the middle. */
-static __always_inline void leave(struct call *call)
+static __always_inline void leave(u64 ssl)
 {
-	struct key key = key_of(call->ssl);
+	struct key key = key_of(ssl);
 	struct conn *c = bpf_map_lookup_elem(&conns, &key);
 
 	if (!c)
@@ -289,7 +289,7 @@ SEC("uretprobe/SSL_read") int ssl_return(struct pt_regs *ctx)
 	if (done.count) {
 		if (ret == 1 && bpf_probe_read_user(&len, sizeof(len), (void *)(unsigned long)done.count)) {
 			LOST(fault);
-			leave(&done);
+			leave(done.ssl);
 			return 0;
 		}
 	} else if (ret > 0) {
@@ -321,10 +321,8 @@ SEC("uretprobe/SSL_new") int ssl_new(struct pt_regs *ctx)
 
 SEC("uprobe/SSL_free") int ssl_free(struct pt_regs *ctx)
 {
-	struct call call = { .ssl = ctx->di };
-
 	OWN_STACK(ctx);
-	leave(&call);
+	leave(ctx->di);
 	return 0;
 }
 

@@ -138,17 +138,24 @@ struct exit_args {
 	s64 ret;
 };
 
-/* A field of a tracepoint. The kernel that it is loaded on decides between the two, not each call. */
+/* A field of a tracepoint, wherever it is. */
+#define PEEK(ctx, field, shift)                                                                                                 \
+	({                                                                                                                      \
+		void *from = (ctx);                                                                                             \
+		typeof((ctx)->field) peeked;                                                                                    \
+                                                                                                                                \
+		asm volatile("" : "+r"(from)); /* not to be joined with a load at a fixed distance from the context itself */   \
+		bpf_probe_read_kernel(&peeked, sizeof(peeked), from + __builtin_offsetof(typeof(*(ctx)), field) + (shift));     \
+		peeked;                                                                                                         \
+	})
+
+/* A field where it usually is, or behind that. The kernel that it is loaded on decides between the two, not each call. */
 #define FIELD(ctx, field, shift)                                                                                                \
 	({                                                                                                                      \
 		typeof((ctx)->field) value;                                                                                     \
                                                                                                                                 \
 		if (shift) {                                                                                                    \
-			void *from = (ctx);                                                                                     \
-                                                                                                                                \
-			asm volatile("" : "+r"(from)); /* the other branch loads at a fixed distance from the context itself */ \
-			bpf_probe_read_kernel(&value, sizeof(value),                                                            \
-					      from + __builtin_offsetof(typeof(*(ctx)), field) + (shift));                      \
+			value = PEEK(ctx, field, shift);                                                                        \
 		} else {                                                                                                        \
 			value = (ctx)->field;                                                                                   \
 			asm volatile("" : "+r"(value)); /* and here, not where they join */                                     \
@@ -158,16 +165,8 @@ struct exit_args {
 
 #define ARG(n) FIELD(ctx, args[n], cfg_shift)
 
-/* The same for arguments that only some calls have: the kernel attaches no program to a call that loads more than it has (perf_event_set_bpf_prog). */
-#define LATER_ARG(n)                                                                                                            \
-	({                                                                                                                      \
-		void *from = ctx;                                                                                               \
-		u64 value;                                                                                                      \
-                                                                                                                                \
-		asm volatile("" : "+r"(from));                                                                                  \
-		bpf_probe_read_kernel(&value, sizeof(value), from + __builtin_offsetof(struct enter_args, args[n]) + cfg_shift); \
-		value;                                                                                                          \
-	})
+/* One of the arguments that only some calls have: the kernel attaches no program to a call that loads more than it has (perf_event_set_bpf_prog). */
+#define LATER_ARG(n) PEEK(ctx, args[n], cfg_shift)
 
 /* Which call it is; not for read, whose number is 0. */
 static __always_inline u32 number_of(struct enter_args *ctx)
