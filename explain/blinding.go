@@ -258,6 +258,8 @@ func (f *Facts) describeBlinding(m *Match) {
 	h, hardenKnown := f.harden()
 	if hardenKnown {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("net.core.bpf_jit_harden was %d%s", h, hardenMeaning(h)))
+	} else if why := f.Node.Unknown["net.core.bpf_jit_harden"]; why != "" {
+		m.Evidence = append(m.Evidence, fmt.Sprintf("net.core.bpf_jit_harden is not known: %s", printable(why, 200)))
 	}
 	if on, always := f.Node.JITAlwaysOn(); always && on {
 		m.Evidence = append(m.Evidence, "the kernel has no interpreter (CONFIG_BPF_JIT_ALWAYS_ON=y)")

@@ -140,7 +140,7 @@ func attemptOf(spec *ebpf.ProgramSpec, c *code) *load.Attempt {
 		Program: &load.Program{},
 		Evidence: load.Evidence{
 			FailedInsn: -1, UserNSLevel: -1, SeccompMode: -1, EnterSeen: true,
-			Harden: sysctl("bpf_jit_harden"), Observed: map[load.Stage]bool{},
+			Harden: setting("bpf_jit_harden"), Observed: map[load.Stage]bool{},
 		},
 	}
 	at.Evidence.Caps, at.Evidence.CapsKnown = capabilities()

@@ -198,7 +198,7 @@ func TestGuestTighter(t *testing.T) {
 	qt.Check(t, qt.IsTrue(repair.Window.Open > 0))
 	qt.Check(t, qt.HasLen(repair.Window.Others, 0))
 	qt.Check(t, qt.Equals(repair.Islands, 0))
-	qt.Check(t, qt.Equals(sysctl("bpf_jit_harden"), 2))
+	qt.Check(t, qt.Equals(setting("bpf_jit_harden"), 2))
 	t.Logf("open for %s", repair.Window.Open)
 
 	// Where none can be opened the loader fares as without, and says so.
@@ -422,7 +422,7 @@ func TestHostCorpus(t *testing.T) {
 	lock, err := guardian.Lock(unix.LOCK_EX)
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() { lock.Close() })
-	if sysctl("bpf_jit_harden") != 0 {
+	if setting("bpf_jit_harden") != 0 {
 		t.Skip("this machine is hardened already")
 	}
 	c := corpus(t, 5000, programs(150, 1000), func() {

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/bpfwhy/bpfwhy/verifierlog"
 	"github.com/cilium/ebpf"
@@ -50,10 +51,10 @@ func isBlinding(err error) bool {
 // mayBeBlinded reports whether the kernel may blind what this process loads: it
 // compiles at all, and the sysctl says so or cannot be read.
 func mayBeBlinded() bool {
-	if sysctl("bpf_jit_enable") == 0 {
+	if setting("bpf_jit_enable") == 0 {
 		return false
 	}
-	switch sysctl("bpf_jit_harden") {
+	switch setting("bpf_jit_harden") {
 	case 0:
 		return false
 	case 1:
@@ -63,13 +64,13 @@ func mayBeBlinded() bool {
 	return true
 }
 
-// sysctl reads a number below net.core, -1 when it cannot be read.
-func sysctl(name string) int {
-	b, err := os.ReadFile("/proc/sys/net/core/" + name)
+// setting reads a number below net.core, -1 when it cannot be read.
+func setting(name string) int {
+	v, err := sysctl.Read("net.core." + name)
 	if err != nil {
 		return -1
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	n, err := strconv.Atoi(v)
 	if err != nil {
 		return -1
 	}

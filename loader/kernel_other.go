@@ -22,7 +22,7 @@ const (
 func isBlinding(error) bool           { return false }
 func mayBeBlinded() bool              { return false }
 func capabilities() (uint64, bool)    { return 0, false }
-func sysctl(string) int               { return -1 }
+func setting(string) int              { return -1 }
 func profile() *node.Profile          { return nil }
 func thisKernel() blinding.Kernel     { return blinding.Kernel{} }
 func uncompiled(p *ebpf.Program) bool { return false }

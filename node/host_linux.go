@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 )
 
 // Options of the kernel's configuration that decide loads, or what can be seen of them.
@@ -30,7 +32,7 @@ var options = []string{
 }
 
 // Sysctls that decide loads, or what can be seen of them. Reading net.core.bpf_jit_{harden,kallsyms,limit} needs
-// CAP_SYS_ADMIN besides the file's mode.
+// CAP_SYS_ADMIN besides the file's mode, and the first network namespace.
 var sysctls = []string{
 	"kernel.bpf_stats_enabled", "kernel.dmesg_restrict", "kernel.ftrace_enabled", "kernel.kptr_restrict",
 	"kernel.perf_event_paranoid", "kernel.unprivileged_bpf_disabled",
@@ -62,7 +64,7 @@ func Host() *Profile {
 		}
 		machine = string(b)
 	}
-	return read(os.DirFS("/"), machine)
+	return read(os.DirFS("/"), machine, sysctl.Read)
 }
 
 // JITMemory returns what Profile.JITUsed tells of this machine, as it is now. It needs root.
@@ -75,18 +77,15 @@ func JITMemory() (uint64, bool) {
 	return *r.p.JITUsed, true
 }
 
-// read builds a profile from a root directory.
-func read(root fs.FS, machine string) *Profile {
+// read builds a profile from a root directory. elsewhere, unless nil, reads a sysctl that is not there: one of the first network namespace.
+func read(root fs.FS, machine string, elsewhere func(name string) (string, error)) *Profile {
 	r := reader{root: root, p: &Profile{Machine: machine, Sysctls: map[string]string{}, Unknown: map[string]string{}}}
 	r.p.Release = r.line("release", "proc/sys/kernel/osrelease")
 	r.p.Version = r.line("version", "proc/sys/kernel/version")
 	r.distro()
 	r.config()
 	for _, name := range sysctls {
-		file := "proc/sys/" + strings.ReplaceAll(name, ".", "/")
-		if v := r.line(name, file); v != "" {
-			r.p.Sysctls[name] = v
-		}
+		r.sysctl(name, elsewhere)
 	}
 	r.security()
 	if _, err := fs.Stat(root, "sys/kernel/btf/vmlinux"); err == nil {
@@ -137,6 +136,20 @@ func (r *reader) line(what, file string) string {
 	}
 	s, _, _ := strings.Cut(string(b), "\n")
 	return strings.TrimSpace(s)
+}
+
+func (r *reader) sysctl(name string, elsewhere func(string) (string, error)) {
+	b, err := r.small("proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	v := strings.TrimSpace(string(b))
+	if err != nil && elsewhere != nil {
+		v, err = elsewhere(name)
+	}
+	switch {
+	case err != nil:
+		r.unknown(name, err)
+	case v != "":
+		r.p.Sysctls[name] = v
+	}
 }
 
 // lines calls each for every line of a file until it returns false.

@@ -47,7 +47,7 @@ func machine() fstest.MapFS {
 }
 
 func TestRead(t *testing.T) {
-	p := read(machine(), "x86_64")
+	p := read(machine(), "x86_64", nil)
 	qt.Assert(t, qt.Equals(p.Release, "6.1.0-49-cloud-amd64"))
 	qt.Assert(t, qt.Equals(p.Version, "#1 SMP Debian 6.1.192-2"))
 	qt.Assert(t, qt.Equals(p.Machine, "x86_64"))
@@ -97,7 +97,7 @@ func TestJITAlwaysOn(t *testing.T) {
 				m["proc/config.gz"] = tt.config
 			}
 			m["proc/kallsyms"] = file(tt.kallsyms)
-			p := read(m, "")
+			p := read(m, "", nil)
 			on, known := p.JITAlwaysOn()
 			qt.Assert(t, qt.Equals(on, tt.on))
 			qt.Assert(t, qt.Equals(known, tt.known))
@@ -119,7 +119,7 @@ func TestProcess(t *testing.T) {
 	m["proc/self/status"] = file(fmt.Sprintf(status, "000000c000201000", "2"))
 	m["proc/self/uid_map"] = file("         0          0 4294967295\n")
 	m["proc/self/limits"] = file(limits)
-	p := read(m, "").Process
+	p := read(m, "", nil).Process
 	// Bits 12, 21, 38 and 39.
 	qt.Assert(t, qt.DeepEquals(p, &Process{Capabilities: []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_BPF"},
 		InitialUser: true, Seccomp: "filter", Memlock: amount(65536)}))
@@ -128,7 +128,7 @@ func TestProcess(t *testing.T) {
 	// Another user namespace: the same capabilities, and they do not count.
 	m["proc/self/uid_map"] = file("         0     100000      65536\n")
 	m["proc/self/limits"] = file("Max locked memory         unlimited            unlimited            bytes     \n")
-	p = read(m, "").Process
+	p = read(m, "", nil).Process
 	qt.Check(t, qt.IsFalse(p.InitialUser))
 	qt.Check(t, qt.IsFalse(p.Has("CAP_BPF")))
 	qt.Check(t, qt.IsNil(p.Memlock))
@@ -136,12 +136,12 @@ func TestProcess(t *testing.T) {
 	// CAP_SYS_ADMIN stands for the finer ones; a kernel without user namespaces or seccomp.
 	m["proc/self/status"] = file("CapEff:\t0000000000200000\n")
 	delete(m, "proc/self/uid_map")
-	p = read(m, "").Process
+	p = read(m, "", nil).Process
 	qt.Check(t, qt.IsTrue(p.Has("CAP_PERFMON")))
 	qt.Check(t, qt.Equals(p.Seccomp, "none"))
 
 	m["proc/self/status"] = file("CapEff:\tzz\n")
-	broken := read(m, "")
+	broken := read(m, "", nil)
 	qt.Check(t, qt.IsNil(broken.Process))
 	qt.Check(t, qt.StringContains(broken.Unknown["process"], "no capabilities"))
 	qt.Check(t, qt.DeepEquals(Capabilities(0), []string{}))
@@ -150,7 +150,7 @@ func TestProcess(t *testing.T) {
 
 func TestUnreadable(t *testing.T) {
 	// Nothing is there at all: every gap is named and nothing is claimed.
-	p := read(fstest.MapFS{}, "")
+	p := read(fstest.MapFS{}, "", nil)
 	for _, what := range []string{"release", "config", "lockdown", "lsms", "cgroups", "jit_used_bytes", "net.core.bpf_jit_harden"} {
 		qt.Check(t, qt.Not(qt.Equals(p.Unknown[what], "")), qt.Commentf("%s", what))
 	}
@@ -161,7 +161,7 @@ func TestUnreadable(t *testing.T) {
 	delete(m, "sys/kernel/security/lockdown")
 	delete(m, "sys/kernel/security/lsm")
 	m["sys/kernel/security"] = &fstest.MapFile{Mode: fs.ModeDir | 0o755}
-	p = read(m, "")
+	p = read(m, "", nil)
 	// The configuration says that the kernel has no lockdown; the list of LSMs stays unknown.
 	qt.Assert(t, qt.Equals(p.Lockdown, "none"))
 	qt.Assert(t, qt.StringContains(p.Unknown["lsms"], "not mounted"))
@@ -173,7 +173,7 @@ func TestHostileFiles(t *testing.T) {
 	m["proc/sys/kernel/osrelease"] = file("../../../etc/passwd\n")
 	m["proc/vmallocinfo"] = file("0-1 -5 bpf_jit_alloc\n0-1 99999999999999999999999 bpf_jit_alloc\n0-1 1 bpf_jit_alloc\n" + strings.Repeat("x", 1<<20))
 	m["proc/self/mounts"] = file("\n \nx\n")
-	p := read(m, "")
+	p := read(m, "", nil)
 	qt.Assert(t, qt.Equals(p.Lockdown, ""))
 	qt.Assert(t, qt.Equals(p.ConfigSource, ""))
 	qt.Assert(t, qt.IsNil(p.JITUsed))
@@ -182,10 +182,10 @@ func TestHostileFiles(t *testing.T) {
 func TestContainer(t *testing.T) {
 	m := machine()
 	m[".dockerenv"] = file("")
-	qt.Assert(t, qt.StringContains(read(m, "").Container, "docker"))
+	qt.Assert(t, qt.StringContains(read(m, "", nil).Container, "docker"))
 	m = machine()
 	m["proc/self/ns/pid"] = &fstest.MapFile{Data: []byte("pid:[4026532281]"), Mode: fs.ModeSymlink | 0o777}
-	qt.Assert(t, qt.StringContains(read(m, "").Container, "pid namespace"))
+	qt.Assert(t, qt.StringContains(read(m, "", nil).Container, "pid namespace"))
 }
 
 func TestHost(t *testing.T) {

@@ -116,7 +116,10 @@ func Run(ctx context.Context, p *node.Profile) (*Report, error) {
 		return nil, fmt.Errorf("list programs: %w", err)
 	}
 	h := findHolders(ctx)
-	r.Unseen = append(h.unseen,
+	if why := p.Unknown["net.core.bpf_jit_harden"]; why != "" {
+		r.Unseen = append(r.Unseen, "net.core.bpf_jit_harden: "+why)
+	}
+	r.Unseen = append(append(r.Unseen, h.unseen...),
 		"classic filters (seccomp, SO_ATTACH_FILTER): they have no id, and are compiled and blinded too",
 		"programs that are not loaded now",
 		"what else keeps programs loaded: tc, XDP and control groups attached without a link, tail calls, other mount namespaces' pins")

@@ -17,7 +17,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -75,6 +75,7 @@ type Capture struct {
 	calls    uint64
 	ended    bool
 	sample   ringbuf.Record
+	settings []*sysctl.Setting // decisive ones, nil where one cannot be read
 
 	closeOnce sync.Once
 	closeErr  error
@@ -131,6 +132,10 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 	}
 	if coll.locked && c.header.Node.Lockdown == "" { // securityfs is often not mounted; the refusal is as good
 		c.header.Node.Lockdown = "confidentiality"
+	}
+	for _, name := range decisive {
+		s, _ := sysctl.Open(name) // the header's profile says what is wrong
+		c.settings = append(c.settings, s)
 	}
 	c.losses.coll = coll
 	c.polled = time.Now()
@@ -252,12 +257,13 @@ func (c *Capture) refresh(from int) {
 				put(load.JITUsed, strconv.FormatUint(n, 10))
 			}
 		}
-		for _, name := range decisive {
-			b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
-			if err != nil {
+		for i, s := range c.settings {
+			if s == nil {
 				continue // the header's profile says why
 			}
-			put(name, strings.TrimSpace(string(b)))
+			if v, err := s.Read(); err == nil {
+				put(decisive[i], v)
+			}
 		}
 		return
 	}
@@ -287,6 +293,12 @@ func (c *Capture) Close() error {
 // release closes what Read needed.
 func (c *Capture) release() error {
 	c.asked.release()
+	for _, s := range c.settings {
+		if s != nil {
+			s.Close()
+		}
+	}
+	c.settings = nil
 	return errors.Join(c.reader.Close(), c.coll.Close())
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/capture"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -91,11 +92,11 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	} else if report != (guardian.Report{}) {
 		s.progress("left behind by an earlier run: %s", report)
 	}
-	harden := readHarden()
+	harden, hardenErr := readHarden()
 	var ready, raised, skipped []Case
 	for _, c := range cases {
 		switch {
-		case s.unfit(&c, harden) != "":
+		case s.unfit(&c, harden, hardenErr) != "":
 			skipped = append(skipped, c)
 		case c.Harden() > harden:
 			raised = append(raised, c)
@@ -144,24 +145,27 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 		return s.summary, errors.Join(interrupted.Err(), s.err, err)
 	}
 	for i := range skipped {
-		if oerr := s.skip(&skipped[i], s.unfit(&skipped[i], harden)); oerr != nil {
+		if oerr := s.skip(&skipped[i], s.unfit(&skipped[i], harden, hardenErr)); oerr != nil {
 			return s.summary, oerr
 		}
 	}
 	return s.summary, err
 }
 
-func readHarden() int {
-	b, err := os.ReadFile("/proc/sys/net/core/bpf_jit_harden")
+// readHarden returns 0 with an error.
+func readHarden() (int, error) {
+	v, err := sysctl.Read("net.core.bpf_jit_harden")
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-	return n
+	return strconv.Atoi(v)
 }
 
 // unfit says why a case cannot be run here.
-func (s *session) unfit(c *Case, harden int) string {
+func (s *session) unfit(c *Case, harden int, hardenErr error) string {
+	if c.Harden() > harden && hardenErr != nil {
+		return fmt.Sprintf("needs net.core.bpf_jit_harden=%d: %v", c.Harden(), hardenErr)
+	}
 	if c.Harden() > harden && !s.opts.AllowSysctl {
 		return fmt.Sprintf("needs net.core.bpf_jit_harden=%d, which is %d: --allow-sysctl lets bpfwhy raise it for a moment and put it back",
 			c.Harden(), harden)

@@ -31,9 +31,10 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/fdinfo"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 )
 
-const sysctl = "/proc/sys/net/core/bpf_jit_harden"
+const setting = "net.core.bpf_jit_harden"
 
 // Report says what a load in a window exposed.
 type Report struct {
@@ -136,9 +137,9 @@ func standBy(ctx context.Context, o Options, r *Report) (w *window, end func(own
 		}
 		return nil
 	}
-	f, err := os.OpenFile(sysctl, os.O_WRONLY, 0)
+	f, err := sysctl.OpenFile(setting, os.O_WRONLY)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("open sysctl: %w", err), restore())
+		return nil, nil, errors.Join(err, restore())
 	}
 	before, err := programs()
 	if err != nil {

@@ -33,6 +33,8 @@ import (
 // windowArgv0 makes this test binary a program that opens windows until it is killed.
 const windowArgv0 = "hardenwindow-test"
 
+const settingFile = "/proc/sys/net/core/bpf_jit_harden"
+
 func TestMain(m *testing.M) {
 	guardian.Main()
 	if os.Args[0] == windowArgv0 {
@@ -121,7 +123,7 @@ func prepare(t *testing.T) Options {
 
 func value(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile(sysctl)
+	b, err := os.ReadFile(settingFile)
 	qt.Assert(t, qt.IsNil(err))
 	return strings.TrimSpace(string(b))
 }
@@ -319,7 +321,7 @@ func figures(d []time.Duration) string {
 }
 
 func workaround(t *testing.T, l Loader) time.Duration {
-	f, err := os.OpenFile(sysctl, os.O_WRONLY, 0)
+	f, err := os.OpenFile(settingFile, os.O_WRONLY, 0)
 	qt.Assert(t, qt.IsNil(err))
 	defer f.Close()
 	zero := [2]byte{'0', '\n'}

@@ -21,13 +21,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
+	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/bpfwhy/bpfwhy/rewrite"
@@ -49,7 +48,7 @@ type Proxy struct {
 
 	we             identity
 	chargesMemlock bool
-	hardened       *sysctl
+	hardened       *setting
 	options        Options
 	answering      sync.RWMutex // held for reading from an answer to its report
 	reporting      sync.Mutex
@@ -137,7 +136,7 @@ func (p *Proxy) prepare(pid int) error {
 	} else if err != unix.EBADF {
 		return fmt.Errorf("take descriptors of the command: %w", err)
 	}
-	p.hardened = openSysctl("/proc/sys/net/core/bpf_jit_harden")
+	p.hardened = openSetting("net.core.bpf_jit_harden")
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -355,28 +354,23 @@ func (p *Proxy) give(n *notification, s *snapshot, o *outcome) error {
 	return err
 }
 
-// sysctl is a small number that is read again and again. nil: it cannot be read.
-type sysctl struct{ fd int }
+// setting is a small number that is read again and again. nil: it cannot be read.
+type setting struct{ *sysctl.Setting }
 
-func openSysctl(name string) *sysctl {
-	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func openSetting(name string) *setting {
+	s, err := sysctl.Open(name)
 	if err != nil {
-		return nil // in another network namespace than the first it is not there
+		return nil
 	}
-	return &sysctl{fd}
+	return &setting{s}
 }
 
 // read returns -1 when the value is not known.
-func (s *sysctl) read() int {
+func (s *setting) read() int {
 	if s == nil {
 		return -1
 	}
-	var b [16]byte
-	n, err := unix.Pread(s.fd, b[:], 0)
-	if err != nil {
-		return -1
-	}
-	v, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	v, err := s.Int()
 	if err != nil {
 		return -1
 	}

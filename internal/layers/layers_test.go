@@ -19,7 +19,7 @@ const module = "github.com/bpfwhy/bpfwhy/"
 // pure are the packages that need no kernel, with what each may import of this module.
 var pure = map[string][]string{
 	"insn":              {},
-	"node":              {},
+	"node":              {"internal/sysctl"}, // on Linux
 	"load":              {"insn"},
 	"verifierlog":       {},
 	"blinding":          {"insn"},

@@ -274,6 +274,9 @@ func because(a *load.Attempt, o *Options, r *load.Replay) string {
 		if h := a.Evidence.Harden; h >= 0 && r.Harden >= 0 && h != r.Harden {
 			why = append(why, fmt.Sprintf("net.core.bpf_jit_harden is %d and was %d", r.Harden, h))
 		}
+		if unknown := o.Here.Unknown["net.core.bpf_jit_harden"]; r.Harden < 0 && unknown != "" {
+			why = append(why, "net.core.bpf_jit_harden is not known here: "+unknown)
+		}
 		sysctl("net.core.bpf_jit_enable")
 		differs(alwaysOn, o.Here.Config[alwaysOn], o.Recorded.Config[alwaysOn])
 		if a.FailedStage == load.JIT {
