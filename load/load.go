@@ -3,18 +3,22 @@
 // Package load describes one attempt to load a program (or to create a map, a filter, a link) into the
 // kernel: who tried, what was submitted, which stages were seen, and how it ended.
 //
-// Attempt is the noun of the whole module. Its JSON form is the schema "bpfwhy.load/v1"
-// (docs/schema/load-v1.schema.json). The package is a leaf: it knows instructions and nothing else.
+// Attempt is the noun of the whole module. Its JSON form is the schema "bpfwhy.load/v2" (docs/schema/load-v2.schema.json), in which
+// further kinds of lines go with it. The package is a leaf: it knows instructions and nothing else.
 package load
 
 import (
 	"time"
 )
 
-// Schema names the JSON form of Attempt. A change that breaks a reader changes the number.
-const Schema = "bpfwhy.load/v1"
+// Schema names the JSON form of Attempt. A change that breaks a reader changes the number. SchemaV1 is the form before, which can still be
+// asked for.
+const (
+	Schema   = "bpfwhy.load/v2"
+	SchemaV1 = "bpfwhy.load/v1"
+)
 
-// Kind is what was attempted.
+// Kind is what was attempted, or what a line tells that is no attempt. There will be more: a reader accepts kinds that it does not know.
 type Kind string
 
 // The kinds of attempts. Seccomp and SocketFilter are classic BPF and never call bpf(2).
@@ -106,6 +110,11 @@ type Attempt struct {
 	Backend string `json:"backend,omitempty"`
 	// FeatureProbe names the loader's feature probe that this attempt was recognised as ("" if none).
 	FeatureProbe string `json:"feature_probe,omitempty"`
+	// Group is the same in attempts that are alike, and in the summaries that count them; only of findings.
+	Group  string  `json:"group,omitempty"`
+	Attach *Attach `json:"attach,omitempty"`
+	Growth *Growth `json:"growth,omitempty"`
+	Lines  []Line  `json:"lines,omitempty"`
 
 	Evidence Evidence `json:"-"`
 }

@@ -74,7 +74,7 @@ func wholeAudit() audit.Report {
 		Unseen: []string{"x"}}
 }
 
-// reports are the documents besides load-v1, with what each definition of their schema describes.
+// reports are the documents besides load-v2, with what each definition of their schema describes.
 func reports() map[string]struct {
 	full  any
 	empty any

@@ -21,9 +21,12 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-const file = "load-v1.schema.json"
+const (
+	file   = "load-v2.schema.json"
+	fileV1 = "load-v1.schema.json"
+)
 
-func compile(t *testing.T) *jsonschema.Schema {
+func compile(t *testing.T, file string) *jsonschema.Schema {
 	t.Helper()
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
@@ -32,10 +35,10 @@ func compile(t *testing.T) *jsonschema.Schema {
 	return s
 }
 
-func encode(t *testing.T, a *load.Attempt) any {
+func encode(t *testing.T, line any) any {
 	t.Helper()
 	var b bytes.Buffer
-	qt.Assert(t, qt.IsNil(render.JSON(&b, a)))
+	qt.Assert(t, qt.IsNil(render.JSON(&b, line)))
 	v, err := jsonschema.UnmarshalJSON(&b)
 	qt.Assert(t, qt.IsNil(err))
 	return v
@@ -80,44 +83,101 @@ func everything() load.Attempt {
 	a.Replay = &load.Replay{Verdict: load.ReplayNotReproduced, Why: "w", Kernel: "6.1", Harden: -1, Notes: []string{"n"},
 		Original: &load.Trial{Outcome: load.Failed, Errno: 524, ErrnoName: "ENOTSUPP", DurationNS: 1, Insns: 32283},
 		Repaired: &load.Trial{Outcome: load.Loaded, DurationNS: 1, Insns: 32285, JITedBytes: 4096, Islands: 1}}
+	a.Repair = &load.Repair{Applied: load.RepairWindow, Islands: 1, InsnsAdded: 2, WindowNS: 250 * time.Microsecond, Exposed: []uint32{7}}
 	a.Backend, a.FeatureProbe = "fentry", "haveObjName"
+	a.Group = "0123456789ab"
+	a.Attach = &load.Attach{Type: "cgroup_inet_ingress", Flags: 2, Message: "Device or resource busy",
+		Program: &load.AttachProgram{ID: 4, Name: "http", Type: "cgroup_skb", AttachType: "cgroup_inet_ingress", Tag: "0123456789abcdef"},
+		Target:  &load.AttachTarget{Kind: "cgroup", Name: "pod1", Path: "/sys/fs/cgroup/kubepods/pod1", ID: 1<<63 + 1, Offset: 8}}
+	a.Growth = &load.Growth{Before: 2, After: 5, Parts: []load.GrowthPart{{Insn: 0, Before: 1, After: 4}, {Insn: 1, Before: 1, After: 1}}}
+	a.Lines = []load.Line{{Insn: 0, File: "a.c", Line: 1, Text: "if (x)", Before: 1, After: 4}}
 	return a
 }
 
-func TestEncodedAttempts(t *testing.T) {
-	s := compile(t)
-	tests := map[string]load.Attempt{"everything": everything()}
+// repeats and lost set each field of the lines that are no attempts.
+func repeats() load.Summary {
+	a := everything()
+	return load.Summary{Schema: load.Schema, Kind: load.KindSummary, Time: a.Time, Of: a.Kind, Group: a.Group, Process: a.Process, Program: a.Program,
+		Map: a.Map, Outcome: a.Outcome, Errno: a.Errno, ErrnoName: a.ErrnoName, FailedStage: a.FailedStage, Rule: "BLIND001", Repeats: 3, Retries: 2,
+		Incomplete: 1, First: a.Time, Last: a.Time.Add(time.Second)}
+}
+
+func lost() load.Loss {
+	n := uint64(7)
+	return load.Loss{Schema: load.Schema, Kind: load.KindLoss, Time: everything().Time, Loads: &n, Events: map[string]uint64{"ring buffer full": 3},
+		Unknown: []string{"recursion in fentry_sys_bpf"}}
+}
+
+// attempts are one of each kind.
+func attempts() []load.Attempt {
+	out := []load.Attempt{everything()}
 	for _, k := range []load.Kind{load.MapCreate, load.BTFLoad, load.LinkCreate, load.ProgAttach, load.RawTPOpen, load.TokenCreate,
 		load.Seccomp, load.SocketFilter, load.OtherCommand} {
-		tests[string(k)] = base(k)
+		out = append(out, base(k))
 	}
 	notJITed := base(load.ProgLoad)
 	notJITed.Program = &load.Program{Type: "xdp"}
 	notJITed.Outcome, notJITed.FailedStage = load.LoadedNotJITed, load.Blinding
-	tests["not jited"] = notJITed
-	for name, a := range tests {
-		t.Run(name, func(t *testing.T) {
-			qt.Assert(t, qt.IsNil(s.Validate(encode(t, &a))))
-		})
+	return append(out, notJITed)
+}
+
+func TestEncodedLines(t *testing.T) {
+	s := compile(t, file)
+	for _, a := range attempts() {
+		qt.Check(t, qt.IsNil(s.Validate(encode(t, &a))))
+	}
+	perf := base("perf_event_open") // a kind to come
+	perf.Attach = &load.Attach{Target: &load.AttachTarget{Kind: "lirc_device"}}
+	unknown := lost()
+	unknown.Loads, unknown.Events = nil, map[string]uint64{}
+	for name, line := range map[string]any{
+		"summary": repeats(), "loss": lost(), "loss of which nothing is known": unknown, "attempt of a kind to come": &perf,
+		"line of a kind to come": map[string]any{"schema": load.Schema, "kind": "hang", "time": perf.Time, "loads": "many"},
+	} {
+		qt.Check(t, qt.IsNil(s.Validate(encode(t, line))), qt.Commentf("%s", name))
 	}
 }
 
+// TestV1: the old form is what it was, byte for byte. The golden file was written by the last version that knew no other.
+func TestV1(t *testing.T) {
+	s := compile(t, fileV1)
+	want, err := os.ReadFile("testdata/load-v1.jsonl")
+	qt.Assert(t, qt.IsNil(err))
+	var got bytes.Buffer
+	for _, a := range attempts() {
+		old, ok := render.V1(&a)
+		qt.Assert(t, qt.IsTrue(ok))
+		qt.Assert(t, qt.IsNil(render.JSON(&got, old)))
+		qt.Check(t, qt.IsNil(s.Validate(encode(t, old))))
+		qt.Check(t, qt.IsNotNil(s.Validate(encode(t, &a)))) // v2 does not pass for it
+	}
+	qt.Check(t, qt.Equals(got.String(), string(want)))
+	perf := base("perf_event_open")
+	_, ok := render.V1(&perf)
+	qt.Check(t, qt.IsFalse(ok)) // its list of kinds is closed
+}
+
 func TestRefuses(t *testing.T) {
-	s := compile(t)
+	s := compile(t, file)
 	tests := map[string]func(a *load.Attempt){
-		"prog_load without a program": func(a *load.Attempt) { a.Program = nil },
-		"failed without errno":        func(a *load.Attempt) { a.Errno = 0 },
-		"negative errno":              func(a *load.Attempt) { a.Errno = -524 },
-		"loaded with errno":           func(a *load.Attempt) { a.Outcome = load.Loaded },
-		"unknown kind":                func(a *load.Attempt) { a.Kind = "x" },
-		"unknown stage":               func(a *load.Attempt) { a.FailedStage = "x" },
-		"unknown result":              func(a *load.Attempt) { a.Stages[0].Result = "x" },
-		"other schema":                func(a *load.Attempt) { a.Schema = "bpfwhy.load/v2" },
-		"stages null":                 func(a *load.Attempt) { a.Stages = nil },
-		"no origin":                   func(a *load.Attempt) { a.VerifierLog.Origin = "" },
-		"evidence null":               func(a *load.Attempt) { a.Diagnosis.Evidence = nil },
-		"unknown verdict":             func(a *load.Attempt) { a.Replay.Verdict = "x" },
-		"cgroup of version 3":         func(a *load.Attempt) { a.Process.Cgroups[0].Version = 3 },
+		"prog_load without a program":    func(a *load.Attempt) { a.Program = nil },
+		"failed without errno":           func(a *load.Attempt) { a.Errno = 0 },
+		"negative errno":                 func(a *load.Attempt) { a.Errno = -524 },
+		"loaded with errno":              func(a *load.Attempt) { a.Outcome = load.Loaded },
+		"kind that is no word":           func(a *load.Attempt) { a.Kind = "x y" },
+		"unknown kind that is not whole": func(a *load.Attempt) { a.Kind, a.Stages = "perf_event_open", nil },
+		"unknown stage":                  func(a *load.Attempt) { a.FailedStage = "x" },
+		"unknown result":                 func(a *load.Attempt) { a.Stages[0].Result = "x" },
+		"other schema":                   func(a *load.Attempt) { a.Schema = load.SchemaV1 },
+		"stages null":                    func(a *load.Attempt) { a.Stages = nil },
+		"no origin":                      func(a *load.Attempt) { a.VerifierLog.Origin = "" },
+		"evidence null":                  func(a *load.Attempt) { a.Diagnosis.Evidence = nil },
+		"unknown verdict":                func(a *load.Attempt) { a.Replay.Verdict = "x" },
+		"cgroup of version 3":            func(a *load.Attempt) { a.Process.Cgroups[0].Version = 3 },
+		"no group":                       func(a *load.Attempt) { a.Group = "x" },
+		"target without a kind":          func(a *load.Attempt) { a.Attach.Target.Kind = "" },
+		"too many lines":                 func(a *load.Attempt) { a.Lines = slices.Repeat(a.Lines, load.MaxLines+1) },
+		"too many parts":                 func(a *load.Attempt) { a.Growth.Parts = slices.Repeat(a.Growth.Parts, load.MaxGrowthParts) },
 	}
 	for name, spoil := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -127,6 +187,20 @@ func TestRefuses(t *testing.T) {
 			qt.Assert(t, qt.IsNotNil(s.Validate(encode(t, &a))))
 		})
 	}
+	for name, spoil := range map[string]func(r *load.Summary){
+		"summary of nothing":    func(r *load.Summary) { r.Repeats = 0 },
+		"summary of successes":  func(r *load.Summary) { r.Outcome = load.Loaded },
+		"summary without group": func(r *load.Summary) { r.Group = "" },
+		"summary of no kind":    func(r *load.Summary) { r.Of = "" },
+		"summary by name of v1": func(r *load.Summary) { r.Schema = load.SchemaV1 },
+	} {
+		r := repeats()
+		spoil(&r)
+		qt.Check(t, qt.IsNotNil(s.Validate(encode(t, r))), qt.Commentf("%s", name))
+	}
+	l := lost()
+	l.Events = nil
+	qt.Check(t, qt.IsNotNil(s.Validate(encode(t, l))))
 }
 
 // object is the part of a schema that names properties.
@@ -148,13 +222,14 @@ func TestEveryField(t *testing.T) {
 		"stage_result": load.StageResult{}, "process": load.Process{}, "cgroup": load.Cgroup{}, "program": load.Program{},
 		"map": load.Map{}, "verifier_log": load.VerifierLog{}, "jump": load.Jump{}, "diagnosis": load.Diagnosis{},
 		"alternative": load.Alternative{}, "remedy": load.Remedy{}, "replay": load.Replay{}, "trial": load.Trial{}, "repair": load.Repair{},
+		"attempt": load.Attempt{}, "summary": load.Summary{}, "loss": load.Loss{}, "attach": load.Attach{}, "attach_program": load.AttachProgram{},
+		"attach_target": load.AttachTarget{}, "growth": load.Growth{}, "growth_part": load.GrowthPart{}, "line": load.Line{},
 	}
 	for name := range root.Defs {
-		if name != "stage" {
+		if !slices.Contains([]string{"stage", "kind", "group"}, name) {
 			qt.Check(t, qt.IsNotNil(tests[name]), qt.Commentf("definition %s has no type", name))
 		}
 	}
-	root.Defs["attempt"], tests["attempt"] = root.object, load.Attempt{}
 	delete(root.Defs["attempt"].Properties, "demo") // beside the attempt, by the demo alone
 	for name, v := range tests {
 		sameFields(t, name, root.Defs[name], v)

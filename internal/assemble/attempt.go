@@ -65,6 +65,10 @@ func (a *Assembler) attempt(f *fold) *load.Attempt {
 	if end.stage == load.Blinding {
 		at.Jump = bl.jump(at, c, ch)
 	}
+	if at.Outcome != load.Loaded {
+		positions := bl.positions(at)
+		at.Growth, at.Lines = growthOf(positions), linesOf(&at.Evidence, positions)
+	}
 	at.VerifierLog = verifierLog(at.Evidence.Log, f)
 	at.FeatureProbe = a.probe(at, c)
 	if at.Outcome != load.Loaded {

@@ -157,7 +157,7 @@ func valid(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: valid FILE [SCHEMA]")
 	}
-	name := "load-v1"
+	name := "load-v2"
 	if len(args) == 2 {
 		name = args[1]
 	}

@@ -23,6 +23,7 @@ import (
 
 type demoOptions struct {
 	list, allow, json bool
+	schema            schemaVersion
 	backend           string
 }
 
@@ -49,7 +50,8 @@ true one is as expected.`,
 	f := c.Flags()
 	f.BoolVar(&o.list, "list", false, "list the cases and leave")
 	f.BoolVar(&o.allow, "allow-sysctl", false, "allow net.core.bpf_jit_harden to be raised and put back")
-	f.BoolVar(&o.json, "json", false, "JSON Lines, one attempt a line (docs/schema/load-v1.schema.json)")
+	f.BoolVar(&o.json, "json", false, "JSON Lines, one attempt a line (docs/schema/load-v2.schema.json)")
+	o.schema.flag(c)
 	backendFlag(c, &o.backend)
 	return c
 }
@@ -65,6 +67,9 @@ func demoNames(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirec
 func runDemo(ctx context.Context, o demoOptions, names []string) error {
 	if o.backend != "" && !slices.Contains(backends, o.backend) {
 		return fmt.Errorf("--backend %q: choose one of %s", o.backend, strings.Join(backends, ", "))
+	}
+	if err := o.schema.check(); err != nil {
+		return err
 	}
 	cases, err := demo.Find(names)
 	if err != nil {
@@ -83,7 +88,7 @@ func runDemo(ctx context.Context, o demoOptions, names []string) error {
 	defer stop()
 	each := demoText(newText(os.Stdout), os.Stdout)
 	if o.json {
-		each = demoJSON(os.Stdout)
+		each = demoJSON(os.Stdout, o.schema)
 	}
 	sum, err := demo.Run(ctx, demo.Options{
 		Names:       names,
@@ -186,7 +191,7 @@ func demoText(text *render.Text, w io.Writer) func(demo.Outcome) error {
 
 // demoJSON writes the attempts, each with what the demo says of it in a member of its own. A case that was not run has no attempt: that is
 // said on standard error.
-func demoJSON(w io.Writer) func(demo.Outcome) error {
+func demoJSON(w io.Writer, schema schemaVersion) func(demo.Outcome) error {
 	type verdict struct {
 		Case    string        `json:"case"`
 		Title   string        `json:"title"`
@@ -205,9 +210,16 @@ func demoJSON(w io.Writer) func(demo.Outcome) error {
 		if !o.OK() {
 			v.Result = "wrong"
 		}
+		a := o.Attempt
+		if schema.old() {
+			var ok bool
+			if a, ok = render.V1(a); !ok {
+				return nil
+			}
+		}
 		return render.JSON(w, struct {
 			*load.Attempt
 			Demo verdict `json:"demo"`
-		}{o.Attempt, v})
+		}{a, v})
 	}
 }

@@ -51,6 +51,7 @@ program of whoever wrote the trace to this kernel's verifier and compiler, which
 	f.BoolVar(&o.failed, "failed", false, "of a trace, only loads that failed or ended up not jited")
 	f.BoolVar(&o.all, "all", false, "of a trace, also feature probes, and healthy map, BTF, link and other calls")
 	f.BoolVar(&o.json, "json", false, "as JSON Lines")
+	o.schema.flag(c)
 	f.BoolVar(&o.prove, "prove", false, "load the failed programs of a trace again, as they were and repaired (root)")
 	return c
 }
@@ -62,6 +63,9 @@ var ruleLike = regexp.MustCompile(`^[A-Za-z]{2,8}[0-9]{3}$`)
 const maxText = 4 << 20
 
 func explainAny(o explainOptions) error {
+	if err := o.schema.check(); err != nil {
+		return err
+	}
 	if o.prove {
 		return prove(o)
 	}
@@ -130,10 +134,7 @@ func explainTrace(in io.Reader, o explainOptions, p *prover) error {
 	if err != nil {
 		return err
 	}
-	var out sink = jsonSink{os.Stdout}
-	if !o.json {
-		out = &textSink{text: newText(os.Stdout)}
-	}
+	out := o.sink(os.Stdout, newText(os.Stdout))
 	s, err := newSession(r.Header(), &o.selection, out)
 	if err != nil {
 		return err

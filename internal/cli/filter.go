@@ -25,9 +25,30 @@ type selection struct {
 	failed  bool
 	all     bool
 	json    bool
+	schema  schemaVersion
 	record  string
 	backend string
 }
+
+// schemaVersion is the form of the JSON lines: "v2", or "v1" for readers that know no other.
+type schemaVersion string
+
+var schemaVersions = []string{"v2", "v1"}
+
+func (v *schemaVersion) flag(c *cobra.Command) {
+	c.Flags().StringVar((*string)(v), "schema", schemaVersions[0], "form of the JSON lines: v2, or v1, in which every repeat is a line of its own")
+	// The error is for a flag that does not exist.
+	_ = c.RegisterFlagCompletionFunc("schema", cobra.FixedCompletions(schemaVersions, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (v schemaVersion) check() error {
+	if !slices.Contains(schemaVersions, string(v)) {
+		return fmt.Errorf("--schema %q: choose one of %s", string(v), strings.Join(schemaVersions, ", "))
+	}
+	return nil
+}
+
+func (v schemaVersion) old() bool { return v == "v1" }
 
 // backends in the order in which capture tries them.
 var backends = []string{"fentry", "kprobe", "tracepoint", "tp_btf"}
@@ -38,7 +59,8 @@ func (s *selection) flags(c *cobra.Command) {
 	f.StringVar(&s.cgroup, "cgroup", "", "only this cgroup v2 and those below it: a path, or an id (its inode number)")
 	f.BoolVar(&s.failed, "failed", false, "only loads that fail or end up not jited")
 	f.BoolVar(&s.all, "all", false, "also feature probes, and healthy map, BTF, link and other calls")
-	f.BoolVar(&s.json, "json", false, "JSON Lines, one attempt a line (docs/schema/load-v1.schema.json)")
+	f.BoolVar(&s.json, "json", false, "JSON Lines: attempts, summaries of repeats, losses (docs/schema/load-v2.schema.json)")
+	s.schema.flag(c)
 	f.StringVar(&s.record, "record", "", "write what was captured to this file, for 'bpfwhy explain FILE' (mode 0600)")
 	backendFlag(c, &s.backend)
 }
@@ -52,6 +74,9 @@ func backendFlag(c *cobra.Command, name *string) {
 // options translates the selection for the kernel side.
 func (s *selection) options() (capture.Options, error) {
 	o := capture.Options{Backend: s.backend, Comm: s.comm, FailedOnly: s.failed, All: s.all}
+	if err := s.schema.check(); err != nil {
+		return o, err
+	}
 	if err := checkBackend(s.backend); err != nil {
 		return o, err
 	}

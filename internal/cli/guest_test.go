@@ -45,7 +45,7 @@ func attemptsOf(t *testing.T, b []byte, program string) []load.Attempt {
 			return out
 		}
 		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", b))
-		if a.Program != nil && strings.HasPrefix(a.Program.Name, program) {
+		if a.Kind != load.KindSummary && a.Program != nil && strings.HasPrefix(a.Program.Name, program) {
 			out = append(out, a)
 		}
 	}

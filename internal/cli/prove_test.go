@@ -72,7 +72,7 @@ func TestProveOutput(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/schema/load-v1.schema.json")
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/schema/load-v2.schema.json")
 	qt.Assert(t, qt.IsNil(err))
 	for name, want := range map[string]load.ReplayVerdict{
 		"6.12/uninit-register": load.ReplayReproduced,

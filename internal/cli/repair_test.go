@@ -95,7 +95,7 @@ func testRunRepair(t *testing.T) {
 
 func checkSchema(t *testing.T, line string) {
 	t.Helper()
-	const file = "../../docs/schema/load-v1.schema.json"
+	const file = "../../docs/schema/load-v2.schema.json"
 	if _, err := os.Stat(file); err != nil && os.Getenv(wire.KernelEnv) != "" {
 		return // the guest has no copy
 	}

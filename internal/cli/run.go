@@ -117,11 +117,7 @@ func run(o runOptions) error {
 		// of others needs what they have.
 		_ = dropPrivileges()
 	}
-	var sk sink = jsonSink{out}
-	if !o.json {
-		sk = &textSink{text: out.text()}
-	}
-	s, err := newSession(header, &o.selection, sk)
+	s, err := newSession(header, &o.selection, o.sink(out, out.text()))
 	if err != nil {
 		p.Abandon()
 		return err
@@ -146,7 +142,7 @@ func run(o runOptions) error {
 	}()
 	// The command goes on whatever becomes of the explanations.
 	werr := s.live(c, done)
-	if werr == nil && !o.json && (s.summary.Attempts > 0 || len(s.summary.Lost) > 0 || o.output != "") {
+	if werr == nil && !o.json && (s.summary.Attempts > 0 || !s.summary.Whole() || o.output != "") {
 		werr = out.text().Summary(&s.summary)
 	}
 	if werr != nil {

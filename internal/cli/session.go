@@ -21,6 +21,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/explain"
 	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/repeat"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"golang.org/x/sys/unix"
@@ -31,9 +32,40 @@ type sink interface {
 	attempt(*load.Attempt) error
 }
 
+// counter is a sink that takes counts: of the repeats of a failure, which are then not told one by one, and of what was lost.
+type counter interface {
+	repeats(*load.Summary) error
+	loss(*load.Loss) error
+}
+
+// sink is what the flags ask for.
+func (s *selection) sink(w io.Writer, text *render.Text) sink {
+	switch {
+	case !s.json:
+		return &textSink{text: text}
+	case s.schema.old():
+		return oldSink{w}
+	}
+	return jsonSink{w}
+}
+
 type jsonSink struct{ w io.Writer }
 
 func (s jsonSink) attempt(a *load.Attempt) error { return render.JSON(s.w, a) }
+
+func (s jsonSink) repeats(r *load.Summary) error { return render.JSON(s.w, r) }
+
+func (s jsonSink) loss(l *load.Loss) error { return render.JSON(s.w, l) }
+
+// oldSink writes bpfwhy.load/v1, which has lines for attempts alone.
+type oldSink struct{ w io.Writer }
+
+func (s oldSink) attempt(a *load.Attempt) error {
+	if a, ok := render.V1(a); ok {
+		return render.JSON(s.w, a)
+	}
+	return nil
+}
 
 // textSink writes a line per attempt and an explanation beneath each finding; the heading comes before the first.
 type textSink struct {
@@ -60,6 +92,11 @@ func (s *textSink) attempt(a *load.Attempt) error {
 	return s.text.Explain(a)
 }
 
+func (s *textSink) repeats(r *load.Summary) error { return s.text.Repeats(r) }
+
+// The text tells what was lost at its end.
+func (*textSink) loss(*load.Loss) error { return nil }
+
 // session takes records to attempts, diagnoses and a sink, and counts.
 type session struct {
 	header  trace.Header
@@ -71,6 +108,12 @@ type session struct {
 	close   trace.End // of the recording
 	summary render.Summary
 	began   time.Time
+	// counts is out, where it takes counts; else every attempt is told, alike or not.
+	counts  counter
+	repeats *repeat.Table // findings that were told
+	lost    losses        // since they were last told
+	// now is the time of day, in a replay that of the recording.
+	now func() time.Time
 	// others returns attempts that come from elsewhere than the source; nil: there are none.
 	others func() []*load.Attempt
 	// prove loads an attempt's program again; nil: nobody asked for it.
@@ -78,7 +121,8 @@ type session struct {
 }
 
 func newSession(h trace.Header, sel *selection, out sink) (*session, error) {
-	s := &session{header: h, shows: sel.shows, asm: assemble.New(h), out: out, began: time.Now()}
+	s := &session{header: h, shows: sel.shows, asm: assemble.New(h), out: out, repeats: repeat.New(), now: time.Now, began: time.Now()}
+	s.counts, _ = out.(counter)
 	if sel.record != "" {
 		f, err := trace.Create(sel.record)
 		if err != nil {
@@ -154,6 +198,9 @@ func (s *session) live(c source, stop <-chan struct{}) (err error) {
 			if err := s.emit(s.asm.Tick(monotonic() - uint64(lateness))); err != nil {
 				return err
 			}
+			if err := s.count(); err != nil {
+				return err
+			}
 		case <-stop:
 			stop = nil
 			if err := c.Close(); err != nil {
@@ -165,8 +212,18 @@ func (s *session) live(c source, stop <-chan struct{}) (err error) {
 
 // replay reads a recorded trace to its end.
 func (s *session) replay(r *trace.Reader) error {
+	var clock uint64
+	s.now = func() time.Time {
+		return time.Unix(0, s.header.Epoch).Add(time.Duration(min(clock, math.MaxInt64))).UTC()
+	}
 	for {
 		rec, err := r.Next()
+		switch {
+		case rec.Call != nil:
+			clock = max(clock, rec.Call.End)
+		case rec.Loss != nil:
+			clock = max(clock, rec.Loss.To)
+		}
 		if err != nil {
 			return errors.Join(s.end(), notEOF(err))
 		}
@@ -185,7 +242,8 @@ func notEOF(err error) error {
 
 func (s *session) add(r trace.Record) error {
 	if r.Loss != nil {
-		s.summary.Lose(r.Loss.Mechanism, r.Loss.Count)
+		s.lost.add(r.Loss, s.now())
+		s.summary.Lose(r.Loss)
 	}
 	if r.End != nil {
 		s.close = *r.End
@@ -208,6 +266,10 @@ func (s *session) emit(attempts []*load.Attempt) error {
 	for _, a := range attempts {
 		explain.Conclude(a, &s.header.Node)
 		show := s.shows(a)
+		if show && s.counts != nil && a.Finding() && s.repeats.Add(a) {
+			s.summary.AddRepeat(a)
+			continue
+		}
 		if s.prove != nil {
 			if err := s.prove(a); err != nil {
 				return err
@@ -225,8 +287,48 @@ func (s *session) emit(attempts []*load.Attempt) error {
 	return nil
 }
 
+// count tells what was only counted and is due.
+func (s *session) count() error {
+	if s.counts == nil {
+		return nil
+	}
+	now := s.now()
+	if err := s.tell(s.repeats.Due(now)); err != nil {
+		return err
+	}
+	if l, ok := s.lost.due(now); ok {
+		return s.counts.loss(l)
+	}
+	return nil
+}
+
+// countAll tells what was only counted, due or not.
+func (s *session) countAll() error {
+	if s.counts == nil {
+		return nil
+	}
+	now := s.now()
+	if err := s.tell(s.repeats.Flush(now)); err != nil {
+		return err
+	}
+	if l, ok := s.lost.take(now); ok {
+		return s.counts.loss(l)
+	}
+	return nil
+}
+
+func (s *session) tell(repeats []load.Summary) error {
+	for i := range repeats {
+		if err := s.counts.repeats(&repeats[i]); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	}
+	return nil
+}
+
 func (s *session) end() error {
 	err := s.emit(s.asm.Flush())
+	err = errors.Join(err, s.countAll())
 	s.summary.For = time.Since(s.began)
 	if s.record == nil {
 		return err

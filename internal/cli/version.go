@@ -19,7 +19,9 @@ type build struct {
 	Schemas []string `json:"schemas"`
 }
 
-func buildInfo() build { return build{buildinfo.Read(), []string{load.Schema, trace.Schema}} }
+func buildInfo() build {
+	return build{buildinfo.Read(), []string{load.Schema, load.SchemaV1, trace.Schema}}
+}
 
 func newVersion() *cobra.Command {
 	var asJSON bool

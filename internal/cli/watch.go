@@ -30,7 +30,8 @@ func newWatch() *cobra.Command {
 		Use:   "watch",
 		Short: "Watch every BPF load on this machine until interrupted",
 		Long: `Watch every BPF load on this machine until interrupted: one line for each, an explanation
-beneath each that failed or was not compiled, and a summary at the end.
+beneath each that failed or was not compiled, and a summary at the end. Failures that are alike are explained
+once and then counted.
 
 ` + render.Legend,
 		Args: cobra.NoArgs,
@@ -69,13 +70,7 @@ func watch(o watchOptions) error {
 	if err := dropPrivileges(); err != nil {
 		say("keeps its capabilities: %v", err)
 	}
-	var out sink
-	if o.json {
-		out = jsonSink{os.Stdout}
-	} else {
-		out = &textSink{text: newText(os.Stdout)}
-	}
-	s, err := newSession(c.Header(), &o.selection, out)
+	s, err := newSession(c.Header(), &o.selection, o.sink(os.Stdout, newText(os.Stdout)))
 	if err != nil {
 		return err
 	}

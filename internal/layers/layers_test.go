@@ -28,6 +28,7 @@ var pure = map[string][]string{
 	"internal/trace":    {"insn", "load", "node"},
 	"internal/enrich":   {"load"},
 	"internal/assemble": {"insn", "load", "node", "verifierlog", "blinding", "internal/trace", "internal/enrich"},
+	"internal/repeat":   {"insn", "load"},
 	"internal/object":   {"insn", "blinding", "rewrite"},
 	"internal/check":    {"insn", "blinding", "internal/object"},
 	"internal/render":   {"insn", "load", "node", "explain", "internal/trace", "internal/check", "internal/object"},

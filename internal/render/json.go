@@ -7,9 +7,27 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/bpfwhy/bpfwhy/load"
 )
+
+// kindsV1 are all kinds of bpfwhy.load/v1, whose list is closed.
+var kindsV1 = []load.Kind{load.ProgLoad, load.MapCreate, load.BTFLoad, load.LinkCreate, load.ProgAttach, load.RawTPOpen, load.TokenCreate,
+	load.Seccomp, load.SocketFilter, load.OtherCommand}
+
+// V1 is an attempt in the form before v2. ok is false for a kind that v1 does not have.
+func V1(a *load.Attempt) (v1 *load.Attempt, ok bool) {
+	if !slices.Contains(kindsV1, a.Kind) {
+		return nil, false
+	}
+	old := *a
+	old.Schema = load.SchemaV1
+	old.Group, old.Attach, old.Growth, old.Lines = "", nil, nil, nil
+	return &old, true
+}
 
 // JSON writes v, an attempt for example, as one line. Inside strings, what a terminal might obey is written as \u
 // escapes, so that the line can be looked at as it is; a parser sees the original characters.

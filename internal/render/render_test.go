@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 	"github.com/google/go-cmp/cmp"
@@ -161,15 +162,33 @@ func TestSummary(t *testing.T) {
 	probe.FeatureProbe = "haveX"
 	s.Add(&probe, false)
 	s.Add(as["loaded"], false)
-	s.Lose("ring", 3)
-	s.Lose("ring", 4)
+	s.AddRepeat(as["blinding"])
+	s.Lose(&trace.Loss{Mechanism: "ring", Count: 3})
+	s.Lose(&trace.Loss{Mechanism: "ring", Count: 4})
+	s.Lose(&trace.Loss{Mechanism: trace.LostLoads, Count: 2})
+	s.Lose(&trace.Loss{Mechanism: "recursion in x\x1b", Unknown: true})
+	s.Lose(&trace.Loss{Mechanism: "recursion in x\x1b", Unknown: true})
+	qt.Assert(t, qt.IsFalse(s.Whole()))
 	s.For = 34567 * time.Millisecond
-	qt.Assert(t, qt.Equals(s.Attempts, 5))
-	qt.Assert(t, qt.Equals(s.Failed, 3))
-	qt.Assert(t, qt.DeepEquals(s.Rules, map[string]int{"BLIND001": 2, "UNKNOWN": 1}))
+	qt.Assert(t, qt.Equals(s.Attempts, 6))
+	qt.Assert(t, qt.Equals(s.Failed, 4))
+	qt.Assert(t, qt.Equals(s.Repeats, 1))
+	qt.Assert(t, qt.DeepEquals(s.Rules, map[string]int{"BLIND001": 3, "UNKNOWN": 1}))
 	var b bytes.Buffer
 	qt.Assert(t, qt.IsNil(NewText(&b, 100, false).Summary(&s)))
 	golden(t, "summary.txt", b.Bytes())
+}
+
+func TestRepeats(t *testing.T) {
+	at := time.Date(2026, 11, 29, 1, 2, 3, 0, time.UTC)
+	r := load.Summary{Program: &load.Program{Name: "http\x1b"}, Process: load.Process{PID: 7, Comm: "agent"}, Outcome: load.Failed, Errno: 524,
+		ErrnoName: "ENOTSUPP", Rule: "BLIND001", Repeats: 1, First: at, Last: at}
+	var b bytes.Buffer
+	text := NewText(&b, 100, false)
+	qt.Assert(t, qt.IsNil(text.Repeats(&r)))
+	r.Repeats, r.Last, r.Outcome, r.Errno = 1234, at.Add(time.Hour), load.LoadedNotJITed, 0
+	qt.Assert(t, qt.IsNil(text.Repeats(&r)))
+	golden(t, "repeats.txt", b.Bytes())
 }
 
 func TestJSONIsHarmlessAndExact(t *testing.T) {

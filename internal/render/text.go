@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/muesli/termenv"
 )
@@ -128,6 +129,24 @@ func (p *page) verbatim(label, bullet, text string) {
 		p.b.WriteString(strings.Repeat(" ", margin))
 	}
 	p.b.WriteString(strings.TrimRight(bullet+Clean(text), " ") + "\n")
+}
+
+// Repeats writes how often a failure that was explained came again.
+func (t *Text) Repeats(r *load.Summary) error {
+	how := "not compiled"
+	if r.Outcome == load.Failed {
+		how = errnoCell(r.Errno, r.ErrnoName)
+	}
+	when := "at " + r.First.Format(time.TimeOnly)
+	if last := r.Last.Format(time.TimeOnly); last != r.First.Format(time.TimeOnly) {
+		when = "from " + r.First.Format(time.TimeOnly) + " to " + last
+	}
+	p := page{t: t}
+	p.print("again", fmt.Sprintf("%s of %s: %s, %s as before; %s, by %s, the last one pid %d", plural(int(r.Repeats), "more load"),
+		nameCell(&load.Attempt{Program: r.Program, Map: r.Map}), how, cmp.Or(r.Rule, "the same"), when, r.Process.Comm, r.Process.PID))
+	p.b.WriteByte('\n')
+	_, err := t.w.Write(p.b.Bytes())
+	return err
 }
 
 // Explain writes everything that is known of one attempt.
@@ -355,7 +374,10 @@ type Summary struct {
 	Rules        map[string]int    `json:"rules"` // findings by rule
 	FeatureProbe int               `json:"feature_probes"`
 	LeftOut      int               `json:"left_out"`   // healthy calls that are not loads
+	Repeats      int               `json:"repeats"`    // of Attempts, those that were counted and not told
 	Lost         map[string]uint64 `json:"lost"`       // events by mechanism
+	LostLoads    uint64            `json:"lost_loads"` // failing loads that are in no attempt
+	Unknown      []string          `json:"unknown"`    // counters of losses that could not be read
 	Incomplete   int               `json:"incomplete"` // attempts that a hole touched
 }
 
@@ -389,13 +411,31 @@ func (s *Summary) Add(a *load.Attempt, shown bool) {
 	}
 }
 
-// Lose counts lost events.
-func (s *Summary) Lose(mechanism string, n uint64) {
-	if s.Lost == nil {
-		s.Lost = map[string]uint64{}
-	}
-	s.Lost[mechanism] += n
+// AddRepeat counts an attempt like one that was told.
+func (s *Summary) AddRepeat(a *load.Attempt) {
+	s.Add(a, true)
+	s.Repeats++
 }
+
+// Lose counts a loss.
+func (s *Summary) Lose(l *trace.Loss) {
+	switch {
+	case l.Unknown:
+		if !slices.Contains(s.Unknown, l.Mechanism) {
+			s.Unknown = append(s.Unknown, l.Mechanism)
+		}
+	case l.Mechanism == trace.LostLoads:
+		s.LostLoads += l.Count
+	default:
+		if s.Lost == nil {
+			s.Lost = map[string]uint64{}
+		}
+		s.Lost[l.Mechanism] += l.Count
+	}
+}
+
+// Whole reports whether nothing was lost, as far as is known.
+func (s *Summary) Whole() bool { return len(s.Lost) == 0 && s.LostLoads == 0 && len(s.Unknown) == 0 }
 
 // Summary writes the counts.
 func (t *Text) Summary(s *Summary) error {
@@ -413,8 +453,17 @@ func (t *Text) Summary(s *Summary) error {
 		p.print("left out", fmt.Sprintf("%s of loaders, %s for maps, BTF, links and the like",
 			plural(s.FeatureProbe, "feature probe"), plural(s.LeftOut, "healthy call")))
 	}
+	if s.Repeats > 0 {
+		p.print("again", fmt.Sprintf("%s of failures that were explained before", plural(s.Repeats, "repeat")))
+	}
+	if s.LostLoads > 0 {
+		p.print("lost", plural(int(s.LostLoads), "failing load")+" of which nothing more is known")
+	}
 	if len(s.Lost) > 0 {
 		p.print("lost", counts(s.Lost)+" events")
+	}
+	if len(s.Unknown) > 0 {
+		p.print("lost", "not known, for the counter could not be read: "+strings.Join(s.Unknown, ", "))
 	}
 	if s.Incomplete > 0 {
 		p.print("holes", plural(s.Incomplete, "incomplete attempt"))

@@ -195,12 +195,18 @@ type Say struct {
 	Strings [4]string `json:"strings"`
 }
 
+// LostLoads is the mechanism of failing program loads that are in no record, whatever the reason. Others count events, which may be
+// pieces of loads that are recorded.
+const LostLoads = "failing loads"
+
 // Loss reports events that were lost by one mechanism (ring, inflight, recursion, kretprobe) between two monotonic times.
 type Loss struct {
 	Mechanism string `json:"mechanism"`
 	Count     uint64 `json:"count"`
-	From      uint64 `json:"from"`
-	To        uint64 `json:"to"`
+	// Unknown says that the counter could not be read: Count is 0 and means nothing.
+	Unknown bool   `json:"unknown,omitempty"`
+	From    uint64 `json:"from"`
+	To      uint64 `json:"to"`
 }
 
 // Sysctl is a value that decides loads, read again when a load failed: a sysctl, or load.JITUsed.
