@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package guardian changes net.core.bpf_jit_harden for a while and puts it back, whatever dies.
+// Package guardian changes net.core.bpf_jit_harden for a while and puts it back, whatever dies or hangs.
 //
-// A small process of its own session holds a lock, writes down the old value, raises the sysctl, and restores it when it is
-// asked to, when it is told to terminate, or when the process that started it is gone. Should the guardian itself be killed, its
-// state file lets the starter, the next guardian, or the next program that calls Recover, restore the value.
+// A small process of its own session holds a lock, writes down the old value, changes the sysctl, and restores it when it is
+// asked to, when a deadline is over, or when the process that started it is gone. It writes each change itself, so there is no
+// moment in which it does not know of one. Should the guardian itself be killed or stopped, its state file lets the starter, the
+// next guardian, or the next program that calls Recover, restore the value.
 //
-// Nothing is lowered, except back to the value that was there before, and from 2 to 1 by who asked a guardian to stand by for it.
+// It runs under ids of its own, as the first process of its own pid namespace, with the two capabilities that the write takes:
+// see confine.
+//
+// Nothing is lowered, except back to the value that was there before, and from 2 to 1 by Window, for a limited time.
 package guardian
 
 import (
@@ -22,66 +26,81 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/internal/privilege"
+	"golang.org/x/sys/unix"
 )
 
 // Argv0 is the name under which an executable acts as guardian: see Main.
 const Argv0 = "bpfwhy-guardian"
 
-// ErrLower is returned when the sysctl is already higher than what is asked for.
-var ErrLower = errors.New("refuse to lower net.core.bpf_jit_harden")
-
-// ErrNotTwo is returned when the sysctl that is to be lowered from 2 is not 2.
-var ErrNotTwo = errors.New("net.core.bpf_jit_harden is not 2")
-
-// ErrNoMain is returned when Main was not called: the executable, started as a guardian, would not know that it is one.
-var ErrNoMain = errors.New("guardian.Main was not called at the start of main")
+var (
+	// ErrLower is returned when the sysctl is already higher than what is asked for.
+	ErrLower = errors.New("refuse to lower net.core.bpf_jit_harden")
+	// ErrNotTwo is returned when the sysctl that is to be lowered from 2 is not 2.
+	ErrNotTwo = errors.New("net.core.bpf_jit_harden is not 2")
+	// ErrNoMain is returned when Main was not called: the executable, started as a guardian, would not know that it is one.
+	ErrNoMain = errors.New("guardian.Main was not called at the start of main")
+)
 
 // mainCalled is set by Main.
 var mainCalled atomic.Bool
 
 // paths are the files of one guarded sysctl; tests have their own.
-type paths struct{ sysctl, lock, state string }
+type paths struct {
+	sysctl, lock, state string
+	// turns says that guardians with other files, behind other mounts, take turns with this one.
+	turns bool
+}
 
 var harden = paths{
 	sysctl: "/proc/sys/net/core/bpf_jit_harden",
 	// Not in /run/lock, where anybody could make the file, and keep it locked, before us.
 	lock:  "/run/bpfwhy/harden.lock",
 	state: "/run/bpfwhy/harden.json",
+	turns: true,
 }
 
-// Report is what became of a raised value. The zero Report says that there was nothing to restore.
+// Report is what became of a changed value. The zero Report says that there was nothing to restore.
 type Report struct {
-	Old int `json:"old"` // before it was raised
-	Set int `json:"set"` // what it was raised to
+	Old int `json:"old"` // before it was changed
+	Set int `json:"set"` // what it was changed to
 	Now int `json:"now"` // afterwards
 	// Foreign says that somebody else had changed the value meanwhile: it was left as found.
 	Foreign bool `json:"foreign,omitempty"`
 }
 
 func (r Report) String() string {
+	changed := "raised"
+	if r.Old > r.Set {
+		changed = "lowered"
+	}
 	switch {
 	case r == Report{}:
 		return "net.core.bpf_jit_harden was not raised"
 	case r.Foreign:
-		return fmt.Sprintf("net.core.bpf_jit_harden was raised from %d to %d, but somebody else made it %d meanwhile: left alone", r.Old, r.Set, r.Now)
-	case r.Old > r.Set:
-		return fmt.Sprintf("net.core.bpf_jit_harden was lowered from %d to %d and is %d again", r.Old, r.Set, r.Now)
+		return fmt.Sprintf("net.core.bpf_jit_harden was %s from %d to %d, but somebody else made it %d meanwhile: left alone", changed, r.Old, r.Set, r.Now)
 	case r.Old == r.Set:
 		return fmt.Sprintf("net.core.bpf_jit_harden was %d already", r.Old)
 	}
-	return fmt.Sprintf("net.core.bpf_jit_harden was raised from %d to %d and is %d again", r.Old, r.Set, r.Now)
+	return fmt.Sprintf("net.core.bpf_jit_harden was %s from %d to %d and is %d again", changed, r.Old, r.Set, r.Now)
 }
 
-// Raised is a raised value. It is restored by Restore, by the end of the context, or by the end of the process.
+// Raised is a guardian at work. What it changed is restored by Restore, by the end of the context, or by the end of the process.
 type Raised struct {
-	old    int
-	paths  paths
-	stdin  io.Closer
-	stop   func() bool
-	ended  chan struct{}
-	report Report // these two are for reading after ended is closed
-	err    error
-	close  sync.Once
+	old     int
+	paths   paths
+	process *os.Process
+	leash   *os.File // a socket for requests, whose end ends the guardian
+	stop    func() bool
+	lowered lowered
+	windows chan Window // that were closed
+	ended   chan struct{}
+	end     sync.Once
+	report  Report // these two are for reading after ended is closed
+	err     error
+	close   sync.Once
 }
 
 // RaiseHarden raises net.core.bpf_jit_harden to 1 or 2. It waits until no other guardian on the machine holds the sysctl, and says
@@ -98,18 +117,17 @@ func RaiseHarden(ctx context.Context, to int) (*Raised, error) {
 // own, which holds the usual lock.
 type Files struct{ Lock, State string }
 
-// StandBy starts a guardian for a caller who will itself lower net.core.bpf_jit_harden from 2 to 1, and set it back to 2, once or more
-// often, until Restore. The guardian writes nothing as long as the caller lives; what it finds lowered then it restores.
+// StandBy starts a guardian that lowers net.core.bpf_jit_harden from 2 to 1, once or more often, when Window asks for it.
 // It waits until no other guardian on the machine holds the sysctl; then the error is ErrNotTwo when the value is another.
 func StandBy(ctx context.Context, f Files) (*Raised, error) {
 	p := harden
 	if f != (Files{}) {
-		p.lock, p.state = f.Lock, f.State
+		p.lock, p.state, p.turns = f.Lock, f.State, false
 	}
 	return raise(ctx, p, standBy)
 }
 
-// standBy instead of a value: the starter lowers from 2 to 1 by itself.
+// standBy instead of a value: nothing is changed until Window asks for it.
 const standBy = -1
 
 func raise(ctx context.Context, p paths, to int) (*Raised, error) {
@@ -119,24 +137,11 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 	if !mainCalled.Load() {
 		return nil, ErrNoMain
 	}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{Argv0, strconv.Itoa(to), p.sysctl, p.lock, p.state}
-	cmd.Dir = "/"
-	cmd.Stderr = os.Stderr
-	// Neither a Ctrl-C nor a signal to the process group reaches another session.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	stdin, err := cmd.StdinPipe()
+	r := &Raised{paths: p, windows: make(chan Window, 1), ended: make(chan struct{})}
+	cmd, stdout, err := r.start(to)
 	if err != nil {
-		return nil, fmt.Errorf("open guardian's pipe: %w", err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("open guardian's pipe: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start guardian: %w", err)
 	}
-	r := &Raised{paths: p, stdin: stdin, ended: make(chan struct{})}
 	r.stop = context.AfterFunc(ctx, r.letGo)
 
 	lines := bufio.NewReader(stdout)
@@ -154,6 +159,7 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 		r.stop()
 		r.letGo()
 		waitErr := cmd.Wait()
+		r.end.Do(func() { close(r.ended) })
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -169,28 +175,108 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 		return nil, errors.Join(fmt.Errorf("%s: %w", what, err), recoverErr)
 	}
 	r.old = first.Old
-	go func() {
-		defer close(r.ended)
-		last, err := readMessage(lines)
-		cmd.Wait()
-		switch {
-		case err != nil:
-			// Killed. Its lock is gone with it, its state is not.
-			r.report, r.err = recoverPaths(p)
-		case last.Error != "":
-			r.report, r.err = last.Report, errors.New(last.Error)
-		default:
-			r.report = last.Report
-		}
-	}()
+	go r.listen(cmd, lines)
 	return r, nil
+}
+
+func (r *Raised) start(to int) (*exec.Cmd, io.Reader, error) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = r.paths.args(to)
+	cmd.Dir = "/"
+	cmd.Env = []string{} // nothing that steers the runtime of Go
+	cmd.Stderr = os.Stderr
+	// Neither a Ctrl-C nor a signal to the process group reaches another session.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if caps, err := privilege.Effective(); err == nil && caps&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		// SIGIO by fcntl(F_SETSIG) is SIGKILL for any process, if root asks for it, with or without capabilities. Not for the first
+		// process of a pid namespace.
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+	}
+	ours, theirs, err := socketpair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+	cmd.Stdin = theirs
+	shared, err := unix.MemfdCreate("bpfwhy-lowered", unix.MFD_CLOEXEC)
+	if err != nil {
+		ours.Close()
+		return nil, nil, fmt.Errorf("make shared memory: %w", err)
+	}
+	memory := os.NewFile(uintptr(shared), "lowered")
+	defer memory.Close()
+	cmd.ExtraFiles = []*os.File{memory} // loweredFD
+	var stdout io.Reader
+	if err = memory.Truncate(8); err == nil {
+		if r.lowered, err = mapLowered(shared); err == nil {
+			if stdout, err = cmd.StdoutPipe(); err == nil {
+				err = cmd.Start()
+			}
+		}
+	}
+	if err != nil {
+		ours.Close()
+		return nil, nil, err
+	}
+	r.leash, r.process = ours, cmd.Process
+	return cmd, stdout, nil
+}
+
+func socketpair(kind int) (a, b *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make sockets: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket"), nil
+}
+
+// listen reads what the guardian says until its end.
+func (r *Raised) listen(cmd *exec.Cmd, lines *bufio.Reader) {
+	last, err := readMessage(lines)
+	for err == nil && last.Window != nil {
+		select {
+		case r.windows <- *last.Window:
+		default: // nobody waits for it any more
+		}
+		last, err = readMessage(lines)
+	}
+	cmd.Wait()
+	switch {
+	case err != nil:
+		// Killed. Its lock is gone with it, its state is not.
+		report, err := recoverPaths(r.paths)
+		r.finish(report, err)
+	case last.Error != "":
+		r.finish(last.Report, errors.New(last.Error))
+	default:
+		r.finish(last.Report, nil)
+	}
+}
+
+func (r *Raised) finish(report Report, err error) {
+	r.end.Do(func() {
+		r.report, r.err = report, err
+		close(r.ended)
+	})
+}
+
+// replace is for a guardian that does not answer, which somebody may have stopped: it is killed, and what it changed is restored.
+func (r *Raised) replace() {
+	if err := r.process.Kill(); err == nil || errors.Is(err, os.ErrProcessDone) {
+		return // the rest is listen's
+	}
+	// Without CAP_KILL. Should it go on one day, it finds that its time is over.
+	rec, err := openRecord(r.paths.state)
+	if err != nil {
+		r.finish(Report{}, err)
+		return
+	}
+	defer rec.close()
+	r.finish(restore(r.paths, rec))
 }
 
 // Old is the value before it was raised.
 func (r *Raised) Old() int { return r.old }
-
-// Ended is closed when the guardian is no longer there, because it was killed or told to end.
-func (r *Raised) Ended() <-chan struct{} { return r.ended }
 
 // Restore puts the value back and reports what became of it. It may be called more than once, and after the context's end.
 func (r *Raised) Restore() (Report, error) {
@@ -200,7 +286,19 @@ func (r *Raised) Restore() (Report, error) {
 	return r.report, r.err
 }
 
-func (r *Raised) letGo() { r.close.Do(func() { r.stdin.Close() }) }
+// lingering is how long a guardian may take to end, on a busy machine too, with the value at rest.
+const lingering = 5 * time.Second
+
+func (r *Raised) letGo() {
+	r.close.Do(func() {
+		r.leash.Close()
+		slow := time.AfterFunc(lingering, r.replace)
+		go func() {
+			<-r.ended
+			slow.Stop()
+		}()
+	})
+}
 
 // Recover restores what a guardian that was killed left behind. It does nothing while a guardian is at work, or when there is
 // nothing to do, without root too.
@@ -215,13 +313,20 @@ func Left() (Report, error) { return leftPaths(harden) }
 
 // Lock waits until nobody else has the sysctl, and keeps it from guardians until the file is closed. how is LOCK_EX, or LOCK_SH for
 // those who only want it to stay as it is. It needs root.
-func Lock(how int) (*os.File, error) { return takeLock(harden.lock, how) }
+func Lock(how int) (*os.File, error) {
+	f, err := openLock(harden.lock)
+	if err != nil {
+		return nil, err
+	}
+	return f, lockFile(f, how)
+}
 
 // message is a line from the guardian to its parent.
 type message struct {
 	Report
-	Error string `json:"error,omitempty"`
-	Lower bool   `json:"lower,omitempty"`
+	Error  string  `json:"error,omitempty"`
+	Lower  bool    `json:"lower,omitempty"`
+	Window *Window `json:"window,omitempty"` // that was closed
 }
 
 func readMessage(r *bufio.Reader) (message, error) {
@@ -234,4 +339,9 @@ func readMessage(r *bufio.Reader) (message, error) {
 		return m, fmt.Errorf("read guardian's message: %w", err)
 	}
 	return m, nil
+}
+
+// args is the command line of a guardian, as Main reads it.
+func (p paths) args(to int) []string {
+	return []string{Argv0, strconv.Itoa(to), p.sysctl, p.lock, p.state, strconv.FormatBool(p.turns)}
 }

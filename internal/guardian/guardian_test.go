@@ -5,9 +5,7 @@ package guardian
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -27,15 +25,32 @@ import (
 // raiserArgv0 makes this test binary a program that raises a sysctl and then waits to be killed.
 const raiserArgv0 = "guardian-test-raiser"
 
+// openerArgv0 makes it one that opens a window and never closes it.
+const (
+	openerArgv0 = "guardian-test-opener"
+	openerLimit = 500 * time.Millisecond
+)
+
 func TestMain(m *testing.M) {
 	Main()
 	if os.Args[0] == raiserArgv0 {
-		p := paths{os.Args[1], os.Args[2], os.Args[3]}
+		p := paths{sysctl: os.Args[1], lock: os.Args[2], state: os.Args[3]}
 		if _, err := raise(context.Background(), p, 2); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		fmt.Println("raised")
+		select {}
+	}
+	if os.Args[0] == openerArgv0 {
+		r, err := raise(context.Background(), paths{sysctl: os.Args[1], lock: os.Args[2], state: os.Args[3]}, standBy)
+		if err == nil {
+			var gate *os.File
+			if gate, _, err = r.Window(openerLimit, -1); err == nil {
+				err = Pass(gate)
+			}
+		}
+		fmt.Println("opened", err)
 		select {}
 	}
 	os.Exit(m.Run())
@@ -44,7 +59,7 @@ func TestMain(m *testing.M) {
 // fake is a sysctl that is a file.
 func fake(t *testing.T, value string) paths {
 	dir := t.TempDir()
-	p := paths{filepath.Join(dir, "sysctl"), filepath.Join(dir, "lock"), filepath.Join(dir, "run", "state")}
+	p := paths{sysctl: filepath.Join(dir, "sysctl"), lock: filepath.Join(dir, "lock"), state: filepath.Join(dir, "run", "state")}
 	qt.Assert(t, qt.IsNil(os.WriteFile(p.sysctl, []byte(value+"\n"), 0o600)))
 	return p
 }
@@ -62,13 +77,14 @@ func settled(t *testing.T, p paths, want int) {
 	deadline := time.Now().Add(5 * time.Second)
 	for {
 		v, err := readValue(p.sysctl)
-		_, state := os.Stat(p.state)
+		state, stateErr := os.ReadFile(p.state)
+		noted := stateErr == nil && !strings.Contains(string(state), `"boot_id":""`) && len(state) > 0
 		busy := guardians(t, p)
-		if err == nil && v == want && errors.Is(state, fs.ErrNotExist) && len(busy) == 0 {
+		if err == nil && v == want && !noted && len(busy) == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("after five seconds: value %d (%v), want %d; state file: %v; guardians %v", v, err, want, state, busy)
+			t.Fatalf("after five seconds: value %d (%v), want %d; state file: %s; guardians %v", v, err, want, state, busy)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -147,8 +163,10 @@ func TestSignals(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	pids := guardians(t, p)
 	qt.Assert(t, qt.HasLen(pids, 1))
-	for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGHUP, unix.SIGQUIT} {
-		qt.Assert(t, qt.IsNil(unix.Kill(pids[0], sig)))
+	for sig := unix.SIGHUP; sig <= 64; sig++ {
+		if sig != unix.SIGKILL && sig != unix.SIGSTOP {
+			qt.Assert(t, qt.IsNil(unix.Kill(pids[0], sig)))
+		}
 	}
 	time.Sleep(50 * time.Millisecond)
 	qt.Check(t, qt.Equals(value(t, p), 2))
@@ -156,7 +174,6 @@ func TestSignals(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(sid, pids[0]))
 
-	qt.Assert(t, qt.IsNil(unix.Kill(pids[0], unix.SIGTERM)))
 	report, err := r.Restore()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(report, Report{Old: 0, Set: 2, Now: 0}))
@@ -218,15 +235,22 @@ func TestRecover(t *testing.T) {
 // Who waits says so, and the lock of this machine is out of reach of those who could hold it for ever.
 func TestWaits(t *testing.T) {
 	p := fake(t, "0")
-	lock, err := takeLock(p.lock, unix.LOCK_EX)
+	lock, err := openLock(p.lock)
 	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(lockFile(lock, unix.LOCK_EX)))
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{Argv0, "2", p.sysctl, p.lock, p.state}
-	stdin, err := cmd.StdinPipe()
+	cmd.Args = p.args(2)
+	stdin, theirs, err := socketpair(unix.SOCK_SEQPACKET)
 	qt.Assert(t, qt.IsNil(err))
+	cmd.Stdin = theirs
+	memory, err := os.Create(filepath.Join(t.TempDir(), "lowered"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(memory.Truncate(8)))
+	cmd.ExtraFiles = []*os.File{memory}
 	stderr, err := cmd.StderrPipe()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(cmd.Start()))
+	theirs.Close()
 	line, err := bufio.NewReader(stderr).ReadString('\n')
 	qt.Check(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(line, "bpfwhy: waiting for another guardian of sysctl, which holds "+p.lock+"\n"))
@@ -346,19 +370,37 @@ func TestParentKilledHost(t *testing.T) {
 	if old == 2 {
 		t.Skip("net.core.bpf_jit_harden is 2 already")
 	}
-	if _, err := os.Stat(harden.state); err == nil {
-		t.Skipf("%s exists: a guardian is at work", harden.state)
-	}
+	lock, err := Lock(unix.LOCK_EX)
+	qt.Assert(t, qt.IsNil(err))
+	lock.Close()
 	killRounds(t, harden, old)
 }
 
-// A guardian that stands by restores what its starter lowered, and nothing else.
-func TestStandBy(t *testing.T) {
-	p := fake(t, "2")
+// standsBy starts a guardian for windows.
+func standsBy(t *testing.T, p paths) *Raised {
+	t.Helper()
 	r, err := raise(t.Context(), p, standBy)
 	qt.Assert(t, qt.IsNil(err))
+	return r
+}
+
+func TestWindow(t *testing.T) {
+	p := fake(t, "2")
+	r := standsBy(t, p)
 	qt.Check(t, qt.Equals(value(t, p), 2))
-	qt.Assert(t, qt.IsNil(writeValue(p.sysctl, 1)))
+	for range 2 {
+		gate, closed, err := r.Window(time.Minute, -1)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(value(t, p), 2))
+		qt.Assert(t, qt.IsNil(Pass(gate)))
+		qt.Check(t, qt.Equals(value(t, p), 1))
+		gate.Close()
+		w, err := closed()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(w, Window{Open: w.Open}))
+		qt.Check(t, qt.IsTrue(w.Open > 0))
+		qt.Check(t, qt.Equals(value(t, p), 2))
+	}
 	report, err := r.Restore()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(report, Report{Old: 2, Set: 1, Now: 2}))
@@ -370,4 +412,148 @@ func TestStandBy(t *testing.T) {
 		qt.Check(t, qt.ErrorIs(err, ErrNotTwo))
 		settled(t, p, want)
 	}
+}
+
+// What ends a window: the latch, the deadline, the end of the starter's interest. Who is never ready opens none.
+func TestWindowEnds(t *testing.T) {
+	p := fake(t, "2")
+	r := standsBy(t, p)
+	latch, touch, err := socketpair(unix.SOCK_STREAM)
+	qt.Assert(t, qt.IsNil(err))
+
+	gate, closed, err := r.Window(time.Minute, int(latch.Fd()))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(Pass(gate)))
+	touch.Write([]byte{1})
+	w, err := closed()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(w, Window{Open: w.Open, Touched: true}))
+	qt.Check(t, qt.Equals(value(t, p), 2))
+	gate.Close()
+
+	gate, closed, err = r.Window(50*time.Millisecond, -1)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(Pass(gate)))
+	w, err = closed()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(w, Window{Open: w.Open, Overdue: true}))
+	qt.Check(t, qt.IsTrue(w.Open >= 50*time.Millisecond))
+	qt.Check(t, qt.Equals(value(t, p), 2))
+	gate.Close()
+
+	gate, closed, err = r.Window(time.Minute, -1)
+	qt.Assert(t, qt.IsNil(err))
+	gate.Close()
+	w, err = closed()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(w, Window{}))
+
+	gate, closed, err = r.Window(time.Minute, -1)
+	qt.Assert(t, qt.IsNil(err))
+	start := time.Now()
+	_, err = closed()
+	qt.Check(t, qt.ErrorMatches(err, ".*not ready in time"))
+	qt.Check(t, qt.IsTrue(time.Since(start) < ready+late))
+	gate.Close()
+
+	gate, closed, err = r.Window(time.Minute, -1)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(Pass(gate)))
+	qt.Check(t, qt.Equals(value(t, p), 1))
+	_, err = r.Restore()
+	qt.Assert(t, qt.IsNil(err))
+	settled(t, p, 2)
+	gate.Close()
+	closed()
+}
+
+// A third party's value stays, also when it is the one that the window was opened with.
+func TestWindowForeign(t *testing.T) {
+	for _, foreign := range []int{0, 1, 2} {
+		p := fake(t, "2")
+		r := standsBy(t, p)
+		gate, closed, err := r.Window(time.Minute, -1)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(Pass(gate)))
+		qt.Assert(t, qt.IsNil(os.WriteFile(p.sysctl, []byte(strconv.Itoa(foreign)), 0o600)))
+		gate.Close()
+		w, err := closed()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(w, Window{Open: w.Open, Foreign: true}))
+		qt.Check(t, qt.Equals(value(t, p), foreign))
+		gate, closed, err = r.Window(time.Minute, -1)
+		qt.Assert(t, qt.IsNil(err))
+		passErr := Pass(gate)
+		gate.Close()
+		_, err = closed()
+		if foreign == 2 {
+			qt.Check(t, qt.IsNil(passErr))
+			qt.Check(t, qt.IsNil(err))
+		} else {
+			qt.Check(t, qt.ErrorMatches(err, ".*is not 2, it is "+strconv.Itoa(foreign)))
+		}
+		report, err := r.Restore()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(report, Report{Old: 2, Set: 1, Now: foreign, Foreign: foreign != 2}))
+		settled(t, p, foreign)
+	}
+}
+
+// A third party's value stays also when nothing is open, and the guardian is killed.
+func TestForeignOutsideOfWindows(t *testing.T) {
+	p := fake(t, "2")
+	r := standsBy(t, p)
+	qt.Assert(t, qt.IsNil(os.WriteFile(p.sysctl, []byte("1"), 0o600)))
+	pids := guardians(t, p)
+	qt.Assert(t, qt.HasLen(pids, 1))
+	qt.Assert(t, qt.IsNil(unix.Kill(pids[0], unix.SIGKILL)))
+	_, err := r.Restore()
+	qt.Assert(t, qt.IsNil(err))
+	settled(t, p, 1)
+}
+
+// A guardian that is stopped in mid-window is replaced by its starter, one that is killed too.
+func TestWindowWithoutGuardian(t *testing.T) {
+	for _, signal := range []syscall.Signal{unix.SIGSTOP, unix.SIGKILL} {
+		p := fake(t, "2")
+		r := standsBy(t, p)
+		pids := guardians(t, p)
+		qt.Assert(t, qt.HasLen(pids, 1))
+		const limit = 100 * time.Millisecond
+		gate, closed, err := r.Window(limit, -1)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(Pass(gate)))
+		start := time.Now()
+		qt.Assert(t, qt.IsNil(unix.Kill(pids[0], signal)))
+		_, err = closed()
+		qt.Check(t, qt.ErrorMatches(err, "the guardian of .*"))
+		qt.Check(t, qt.Equals(value(t, p), 2))
+		qt.Check(t, qt.IsTrue(time.Since(start) < limit+time.Second))
+		gate.Close()
+		_, err = r.Restore()
+		qt.Check(t, qt.IsNil(err))
+		settled(t, p, 2)
+	}
+}
+
+// The starter is stopped, or does nothing about its window: the guardian keeps the deadline.
+func TestWindowOfAStoppedStarter(t *testing.T) {
+	p := fake(t, "2")
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{openerArgv0, p.sysctl, p.lock, p.state}
+	out, err := cmd.StdoutPipe()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(cmd.Start()))
+	out.Read(make([]byte, 16))
+	qt.Check(t, qt.Equals(value(t, p), 1))
+	qt.Assert(t, qt.IsNil(unix.Kill(cmd.Process.Pid, unix.SIGSTOP)))
+	start := time.Now()
+	for value(t, p) != 2 && time.Since(start) < 5*time.Second {
+		time.Sleep(5 * time.Millisecond)
+	}
+	qt.Check(t, qt.Equals(value(t, p), 2))
+	qt.Check(t, qt.IsTrue(time.Since(start) < openerLimit+time.Second), qt.Commentf("%v", time.Since(start)))
+	cmd.Process.Kill()
+	cmd.Wait()
+	settled(t, p, 2)
 }

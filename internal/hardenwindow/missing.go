@@ -5,9 +5,6 @@ package hardenwindow
 import (
 	"errors"
 	"fmt"
-	"runtime"
-	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +12,9 @@ import (
 
 // missing is memory of which no page is there: who touches it waits until it is delivered.
 type missing struct {
-	memory []byte
-	fd     int
+	fd      int
+	address uintptr
+	memory  []byte // nil when it is another process's
 }
 
 // Of include/uapi/linux/userfaultfd.h.
@@ -45,15 +43,14 @@ func newMissing(size int) (*missing, error) {
 		m.close()
 		return nil, fmt.Errorf("map memory: %w", err)
 	}
-	reg := struct{ start, len, mode, ioctls uint64 }{uint64(m.address()), uint64(size), registerMissing, 0}
+	m.address = uintptr(unsafe.Pointer(unsafe.SliceData(m.memory)))
+	reg := struct{ start, len, mode, ioctls uint64 }{uint64(m.address), uint64(size), registerMissing, 0}
 	if err := m.ioctl(uffdioRegister, unsafe.Pointer(&reg)); err != nil {
 		m.close()
 		return nil, fmt.Errorf("userfaultfd: %w", err)
 	}
 	return m, nil
 }
-
-func (m *missing) address() uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(m.memory))) }
 
 func (m *missing) close() {
 	unix.Close(m.fd)
@@ -70,31 +67,12 @@ func (m *missing) ioctl(request uintptr, arg unsafe.Pointer) error {
 	return nil
 }
 
-// wait waits until somebody touches the memory, all has ended, or the time, unless 0, is over. It does not let the scheduler of Go have the
-// processor, which could take long to come back, but for a moment from time to time.
-func (m *missing) wait(ended *atomic.Bool, limit time.Duration) (touched bool) {
-	start := time.Now()
-	for !ended.Load() {
-		fds := [1]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}
-		timeout := unix.Timespec{Nsec: 1e6}
-		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
-		if errno == 0 && n > 0 {
-			return true
-		}
-		if limit != 0 && time.Since(start) > limit {
-			return false
-		}
-		runtime.Gosched()
-	}
-	return false
-}
-
 // deliver fills the memory, and lets go who waits for it.
 func (m *missing) deliver(content []byte) error {
 	a := struct {
 		dst, src, len, mode uint64
 		copied              int64
-	}{uint64(m.address()), uint64(uintptr(unsafe.Pointer(&content[0]))), uint64(len(content)), 0, 0}
+	}{uint64(m.address), uint64(uintptr(unsafe.Pointer(&content[0]))), uint64(len(content)), 0, 0}
 	for a.len > 0 {
 		err := m.ioctl(uffdioCopy, unsafe.Pointer(&a))
 		if err == nil {

@@ -12,18 +12,18 @@
 // delivered. The window is the time in between, some tens of microseconds. Where a load that stopped so fails all the same, the
 // kernel reads the setting later (5.10), and the window is the whole call.
 //
-// A guardian process puts the setting back when the process is killed in mid-window.
+// A guardian, a process out of the loader's reach, lowers the setting and puts it back, at the latest when the deadline of the window is
+// over, whoever is stopped, hangs or is killed meanwhile.
 package hardenwindow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"slices"
-	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -31,15 +31,16 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/fdinfo"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 )
-
-const setting = "net.core.bpf_jit_harden"
 
 // Report says what a load in a window exposed.
 type Report struct {
 	// Latched says that the window was over before the kernel had the instructions.
 	Latched bool
+	// WholeCall says that a window was open for the whole call: asked for, or since a latched one had no effect.
+	WholeCall bool
+	// Overdue says that a window was closed by its deadline, with the call still going on.
+	Overdue bool
 	// Open is how long the setting was 1, over all windows that the load took.
 	Open time.Duration
 	// Windows is how many that were: 2 where the first, latched, had no effect.
@@ -57,14 +58,31 @@ type Options struct {
 	Guardian guardian.Files
 	// WholeCall does without the latch.
 	WholeCall bool
+	// Limit is the deadline of a window for the whole call, Longest if zero.
+	Limit time.Duration
 }
+
+const (
+	// Longest is how long a window for a whole call, or for several, is open at most.
+	Longest = 10 * time.Second
+	// LongestLatched is that of a window that ends when the kernel asks for the instructions. It is tried again then.
+	LongestLatched = 20 * time.Millisecond
+)
+
+// ErrNoWindow is returned where no window can be opened, such as with a /run that is read-only or full.
+var ErrNoWindow = errors.New("no window can be opened in net.core.bpf_jit_harden")
 
 // A Loader makes the load that is to work.
 type Loader struct {
 	Code []byte
-	// Load makes it with the instructions at an address, on a thread of its choice. It calls open when all else is prepared, right before the
-	// system call, and does not make the call when open fails. Load is called once for each window.
-	Load func(code uintptr, open func() error) (fd int, err error)
+	// Missing makes size bytes of memory of which every page is missing, in the process that will load. fd is its userfaultfd, nonblocking,
+	// which is closed when it is not needed any more. nil: in this process. An error leads to a window for the whole call.
+	Missing func(size int) (fd int, address uintptr, err error)
+	// Load makes the load, with the instructions at an address in that memory, or in its own for 0. Right before the system call, when all is
+	// prepared, the thread that makes it, of this process or another, passes the gate (guardian.Pass), and does not make the call when that
+	// fails. The window is closed when nobody has the gate open any more; here it is closed when Load has returned. Load is called once for
+	// each window.
+	Load func(address uintptr, gate *os.File) (fd int, err error)
 	// Works reports whether the program is what was hoped for: compiled. nil: a load without an error works.
 	Works func(fd int) bool
 }
@@ -98,13 +116,19 @@ func Load(ctx context.Context, l Loader, o Options) (fd int, r Report, err error
 			break // the kernel had its chance, and reads the setting later
 		}
 	}
-	fd, err = w.whole()
+	r.WholeCall = true
+	fd, err = w.open(limit(o), -1, func(gate *os.File) (int, error) { return l.Load(0, gate) })
 	if err == nil && !l.works(fd, err) {
 		closeProgram(fd)
-		return -1, r, errors.New("load program: it was not compiled at net.core.bpf_jit_harden=1 either")
+		fd, err = -1, errors.New("load program: it was not compiled at net.core.bpf_jit_harden=1 either")
+	}
+	if err != nil && r.Overdue {
+		err = fmt.Errorf("%w; the window was closed after %v, before the call had ended", err, limit(o))
 	}
 	return fd, r, err
 }
+
+func limit(o Options) time.Duration { return cmp.Or(o.Limit, Longest) }
 
 // Around calls load, which makes any number of loads by means that hide the instructions' address, with the window open all the time, and
 // returns its error. load returns the ids of the programs that it made. Otherwise it is like Load without a latch.
@@ -115,39 +139,35 @@ func Around(ctx context.Context, o Options, load func() (own []uint32, err error
 	}
 	var own []uint32
 	defer func() { err = errors.Join(err, end(own...)) }()
-	if err := w.lower(); err != nil {
-		return r, err
+	r.WholeCall = true
+	_, err = w.open(limit(o), -1, func(gate *os.File) (int, error) {
+		if err := guardian.Pass(gate); err != nil {
+			return -1, err
+		}
+		own, err = load()
+		return -1, err
+	})
+	if err != nil && r.Overdue {
+		err = fmt.Errorf("%w; the window was closed after %v, before all was loaded", err, limit(o))
 	}
-	defer func() { err = errors.Join(err, w.raise()) }() // also when load panics
-	own, err = load()
 	return r, err
 }
 
 // standBy prepares a window and starts its guardian. end, which is to be called when the loads are over and the window is closed, completes the
 // report and ends the guardian.
 func standBy(ctx context.Context, o Options, r *Report) (w *window, end func(own ...uint32) error, err error) {
-	g, err := guardian.StandBy(ctx, o.Guardian)
-	if err != nil {
-		return nil, nil, err
-	}
-	restore := func() error {
-		var err error
-		if r.Harden, err = g.Restore(); err != nil {
-			return fmt.Errorf("restore net.core.bpf_jit_harden: %w", err)
-		}
-		return nil
-	}
-	f, err := sysctl.OpenFile(setting, os.O_WRONLY)
-	if err != nil {
-		return nil, nil, errors.Join(err, restore())
-	}
 	before, err := programs()
 	if err != nil {
-		f.Close()
-		return nil, nil, errors.Join(err, restore())
+		return nil, nil, fmt.Errorf("%w: %w", ErrNoWindow, err)
 	}
-	return &window{sysctl: int(f.Fd()), guardian: g, report: r}, func(own ...uint32) error {
-		f.Close()
+	g, err := guardian.StandBy(ctx, o.Guardian)
+	if err != nil {
+		if ctx.Err() != nil || errors.Is(err, guardian.ErrNotTwo) {
+			return nil, nil, err
+		}
+		return nil, nil, fmt.Errorf("%w: %w", ErrNoWindow, err)
+	}
+	return &window{guardian: g, report: r}, func(own ...uint32) error {
 		if after, err := programs(); err == nil {
 			for _, id := range after {
 				if _, known := slices.BinarySearch(before, id); !known && !slices.Contains(own, id) {
@@ -155,7 +175,11 @@ func standBy(ctx context.Context, o Options, r *Report) (w *window, end func(own
 				}
 			}
 		}
-		return restore()
+		var err error
+		if r.Harden, err = g.Restore(); err != nil {
+			return fmt.Errorf("restore net.core.bpf_jit_harden: %w", err)
+		}
+		return nil
 	}, nil
 }
 
@@ -165,86 +189,47 @@ func closeProgram(fd int) {
 	}
 }
 
-// window opens and closes.
+// window is opened once or more often.
 type window struct {
-	sysctl   int
 	guardian *guardian.Raised
 	loader   *Loader
 	report   *Report
-	opened   time.Time
-	open     atomic.Bool
 }
 
-var (
-	one = [2]byte{'1', '\n'}
-	two = [2]byte{'2', '\n'}
-)
-
-// lower opens the window. It does so without a detour through the scheduler, as raise does.
-func (w *window) lower() error {
-	select {
-	case <-w.guardian.Ended():
-		return errors.New("lower net.core.bpf_jit_harden: its guardian has ended")
-	default:
-	}
-	w.opened = time.Now()
-	w.report.Windows++
-	if err := pwrite(w.sysctl, &one); err != nil {
-		return fmt.Errorf("lower net.core.bpf_jit_harden: %w", err)
-	}
-	w.open.Store(true)
-	return nil
-}
-
-// raise closes the window. It may be called more than once.
-func (w *window) raise() error {
-	if !w.open.CompareAndSwap(true, false) {
-		return nil
-	}
-	err := pwrite(w.sysctl, &two)
-	w.report.Open += time.Since(w.opened)
+// open makes a load in one window. The load goes on when the window is closed before it has ended; closed is called at that moment.
+func (w *window) open(limit time.Duration, latch int, load func(gate *os.File) (int, error), closed ...func(guardian.Window) error) (fd int, err error) {
+	gate, wait, err := w.guardian.Window(limit, latch)
 	if err != nil {
-		return fmt.Errorf("restore net.core.bpf_jit_harden: %w", err)
+		return -1, err
 	}
-	return nil
-}
-
-func pwrite(fd int, b *[2]byte) error {
-	_, _, errno := unix.RawSyscall6(unix.SYS_PWRITE64, uintptr(fd), uintptr(unsafe.Pointer(b)), uintptr(len(b)), 0, 0, 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-// whole keeps the window open for the whole call.
-func (w *window) whole() (int, error) {
-	code := slices.Clone(w.loader.Code)
-	var pin runtime.Pinner
-	defer pin.Unpin()
-	pin.Pin(&code[0])
-	ask, opened, done := make(chan struct{}), make(chan error), make(chan struct{})
-	var fd int
-	var err error
+	over := make(chan error, 1)
 	go func() {
-		defer close(done)
-		fd, err = w.loader.Load(uintptr(unsafe.Pointer(&code[0])), func() error {
-			close(ask)
-			return <-opened
-		})
+		g, err := wait()
+		if g.Open > 0 {
+			w.report.Windows++
+			w.report.Open += g.Open
+			w.report.Overdue = w.report.Overdue || g.Overdue && latch < 0
+		}
+		for _, f := range closed {
+			err = errors.Join(err, f(g))
+		}
+		over <- err
 	}()
-	// The loader's thread may not be allowed to write the setting.
-	select {
-	case <-ask:
-		opened <- w.lower()
-		<-done
-	case <-done:
+	shut := func() error {
+		gate.Close()
+		return <-over
 	}
-	if raiseErr := w.raise(); raiseErr != nil {
-		closeProgram(fd)
-		return -1, errors.Join(err, raiseErr)
-	}
-	return fd, err
+	defer func() { // also when load panics
+		if windowErr := shut(); windowErr != nil {
+			closeProgram(fd)
+			fd = -1
+			if errors.Is(err, io.EOF) {
+				err = nil // the gate was not opened, and this is why
+			}
+			err = errors.Join(err, windowErr)
+		}
+	}()
+	return load(gate)
 }
 
 // enotsupp is the kernel's errno for a program that it must compile and cannot.
@@ -252,78 +237,38 @@ const enotsupp = unix.Errno(524)
 
 var errNoLatch = errors.New("no latch")
 
-// longest is how long a latched window stays open for a load that does not come to its instructions. It is tried again then.
-const longest = 20 * time.Millisecond
-
-// latched closes the window when the kernel asks for the instructions. met says that it did ask while the window was open.
+// latched has the window closed when the kernel asks for the instructions. met says that it did ask while the window was open.
 func (w *window) latched() (fd int, met bool, err error) {
 	size := (len(w.loader.Code) + os.Getpagesize() - 1) &^ (os.Getpagesize() - 1)
-	page, err := newMissing(size)
+	page, err := w.loader.missing(size)
 	if err != nil {
 		return -1, true, fmt.Errorf("%w: %w", errNoLatch, err) // and will not next time
 	}
 	defer page.close()
 	full := make([]byte, size)
 	copy(full, w.loader.Code)
-
-	// The loader and the watcher keep their processors from before the window until after it, and nothing stops the world meanwhile: a
-	// collection of garbage would wait for the watcher, which waits for the loader, which the collection has stopped.
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2))
-
-	ask, done := make(chan struct{}), make(chan struct{})
-	var state atomic.Int32 // 0: not open yet
-	const isOpen, failed = 1, 2
-	var lowerErr, watchErr error
-	watched := make(chan struct{})
-	var ended atomic.Bool
-	go func() {
-		defer close(watched)
-		runtime.LockOSThread() // and not unlocked: what it is scheduled as ends with it
-		select {
-		case <-ask:
-		case <-done:
-			return
-		}
-		realTime()
-		if lowerErr = w.lower(); lowerErr != nil {
-			state.Store(failed)
-			return
-		}
-		state.Store(isOpen)
-		met = page.wait(&ended, longest)
-		watchErr = w.raise()
-		// Whatever happened, the kernel must get its page.
-		if met || page.wait(&ended, 0) {
-			watchErr = errors.Join(watchErr, page.deliver(full))
-		}
-	}()
-	fd, err = w.loader.Load(page.address(), func() error {
-		close(ask)
-		for n := 0; state.Load() == 0; n++ {
-			if n%100_000 == 99_999 {
-				runtime.Gosched()
-			}
-		}
-		if state.Load() == failed {
-			return lowerErr
+	fd, err = w.open(LongestLatched, page.fd, func(gate *os.File) (int, error) {
+		return w.loader.Load(page.address, gate)
+	}, func(g guardian.Window) error {
+		met = g.Touched
+		// Whatever happened, the kernel must get its pages.
+		if err := page.deliver(full); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) { // the process is gone, or its memory
+			return err
 		}
 		return nil
 	})
-	ended.Store(true)
-	close(done)
-	<-watched
-	if watchErr != nil {
-		closeProgram(fd)
-		return -1, met, watchErr
-	}
 	return fd, met, err
 }
 
-// realTime makes the calling thread run before others, where it may.
-func realTime() {
-	p := struct{ priority int32 }{1}
-	_, _, _ = unix.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, unix.SCHED_FIFO|unix.SCHED_RESET_ON_FORK, uintptr(unsafe.Pointer(&p)))
+func (l *Loader) missing(size int) (*missing, error) {
+	if l.Missing == nil {
+		return newMissing(size)
+	}
+	fd, address, err := l.Missing(size)
+	if err != nil {
+		return nil, err
+	}
+	return &missing{fd: fd, address: address}, nil
 }
 
 // programs lists the ids of all programs, ascending.

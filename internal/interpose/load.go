@@ -9,12 +9,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"golang.org/x/sys/unix"
@@ -156,9 +158,14 @@ func (p *Proxy) inWindow(s *snapshot, h handles) outcome {
 	defer cancel()
 	fd, r, err := hardenwindow.Load(ctx, hardenwindow.Loader{
 		Code: l.code,
-		Load: func(code uintptr, open func() error) (fd int, err error) {
+		Load: func(code uintptr, gate *os.File) (fd int, err error) {
 			asErr := who.as(func() {
-				if err = open(); err == nil {
+				if err = guardian.Pass(gate); err != nil {
+					return
+				}
+				if code == 0 {
+					fd, err = l.do()
+				} else {
 					fd, err = l.doAt(code)
 				}
 			})
