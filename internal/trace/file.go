@@ -23,6 +23,8 @@ const (
 	maxData = 256 << 10
 	// maxList bounds every list inside one record: as many maps, spans or hooks as no kernel gives.
 	maxList = 4096
+	// maxValues bounds the values of one line, before it is decoded: an empty object of three bytes becomes a struct of a hundred.
+	maxValues = 1 << 16
 )
 
 // ErrTruncated says that a trace stops before its End record: the recorder was killed, or the file was cut.
@@ -216,6 +218,9 @@ func (r *Reader) line() ([]byte, error) {
 }
 
 func parse(line []byte) (Record, error) {
+	if bytes.Count(line, []byte{','}) >= maxValues {
+		return Record{}, fmt.Errorf("more than %d values", maxValues)
+	}
 	var rec Record
 	if err := json.Unmarshal(line, &rec); err != nil {
 		return Record{}, errors.New("not a JSON record: " + clip(err.Error()))

@@ -241,18 +241,3 @@ func TestWriteError(t *testing.T) {
 	qt.Assert(t, qt.ErrorIs(err, errDisk))
 	qt.Assert(t, qt.ErrorMatches(err, "write trace: .*"))
 }
-
-func FuzzReader(f *testing.F) {
-	f.Add(record(f, sample()))
-	f.Add(unpack(f, record(f, sample())))
-	f.Add([]byte("{\"header\":{\"schema\":\"bpfwhy.trace/v1\"}}\n{\"call\":{}}\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		recs, err := readAll(bytes.NewReader(data))
-		if err != nil && strings.ContainsAny(err.Error(), "\n\x1b") {
-			t.Errorf("error is not one clean line: %q", err)
-		}
-		if err == nil && (len(recs) == 0 || recs[len(recs)-1].End == nil) {
-			t.Errorf("no error and no end")
-		}
-	})
-}
