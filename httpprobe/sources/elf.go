@@ -4,6 +4,7 @@ package sources
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -26,17 +27,29 @@ const (
 // errNotELF is for files that are no 64-bit ELF files of x86-64.
 var errNotELF = errors.New("not a 64-bit ELF file of x86-64")
 
-type segmentHeader struct{ flags, offset, vaddr, size uint64 }
+// codeSegment is a part of the file that holds code.
+type codeSegment struct{ offset, address, size uint64 }
 
 // elfFile is as much of an ELF file as is read here. Go's debug/elf reads whole tables.
 type elfFile struct {
 	r        io.ReaderAt
-	kind     elf.Type
 	class    elf.Class
-	segments []segmentHeader // that are loaded
-	interp   bool            // has a dynamic linker
-	sections []elf.Section64
+	code     []codeSegment // by address: a file can have thousands, and millions of symbols that lie in none
+	interp   bool          // has a dynamic linker
+	sections []elfSection
+	names    int // the section of their names
 }
+
+type elfSection struct {
+	name, kind, link        uint32
+	offset, size, entrySize uint64
+}
+
+// Sizes of the entries of a 64-bit file.
+const (
+	segmentEntry = 56
+	sectionEntry = 64
+)
 
 func readELF(r io.ReaderAt) (*elfFile, error) {
 	var ident [elf.EI_NIDENT]byte
@@ -48,56 +61,74 @@ func readELF(r io.ReaderAt) (*elfFile, error) {
 		return f, errNotELF
 	}
 	var h elf.Header64
-	if err := readStruct(r, 0, &h); err != nil || elf.Machine(h.Machine) != elf.EM_X86_64 {
+	if err := readHeader(r, &h); err != nil || elf.Machine(h.Machine) != elf.EM_X86_64 {
 		return f, errNotELF
 	}
-	f.kind = elf.Type(h.Type)
-	if h.Phentsize != 56 && h.Phnum > 0 || h.Shentsize != 64 && h.Shnum > 0 {
+	f.names = int(h.Shstrndx)
+	if h.Phentsize != segmentEntry && h.Phnum > 0 || h.Shentsize != sectionEntry && h.Shnum > 0 {
 		return nil, fmt.Errorf("read ELF header: entries of another size")
 	}
-	for i := range min(int(h.Phnum), maxHeaders) {
-		var p elf.Prog64
-		if err := readStruct(r, h.Phoff+uint64(i)*56, &p); err != nil {
-			return nil, fmt.Errorf("read segment: %w", err)
-		}
-		switch elf.ProgType(p.Type) {
+	segments, err := readTable(r, h.Phoff, h.Phnum, segmentEntry)
+	if err != nil {
+		return nil, fmt.Errorf("read segments: %w", err)
+	}
+	for b := segments; len(b) >= segmentEntry; b = b[segmentEntry:] {
+		switch elf.ProgType(little.Uint32(b)) {
 		case elf.PT_LOAD:
-			f.segments = append(f.segments, segmentHeader{uint64(p.Flags), p.Off, p.Vaddr, p.Filesz})
+			if elf.ProgFlag(little.Uint32(b[4:]))&elf.PF_X != 0 {
+				f.code = append(f.code, codeSegment{offset: little.Uint64(b[8:]), address: little.Uint64(b[16:]), size: little.Uint64(b[32:])})
+			}
 		case elf.PT_INTERP:
 			f.interp = true
 		}
 	}
-	for i := range min(int(h.Shnum), maxHeaders) {
-		var s elf.Section64
-		if err := readStruct(r, h.Shoff+uint64(i)*64, &s); err != nil {
-			break // sections are for tools; files run without them
-		}
-		f.sections = append(f.sections, s)
+	slices.SortStableFunc(f.code, func(a, b codeSegment) int { return cmp.Compare(a.address, b.address) })
+	sections, _ := readTable(r, h.Shoff, h.Shnum, sectionEntry) // they are for tools; files run without them
+	for b := sections; len(b) >= sectionEntry; b = b[sectionEntry:] {
+		f.sections = append(f.sections, elfSection{
+			name: little.Uint32(b), kind: little.Uint32(b[4:]), link: little.Uint32(b[40:]),
+			offset: little.Uint64(b[24:]), size: little.Uint64(b[32:]), entrySize: little.Uint64(b[56:]),
+		})
 	}
 	return f, nil
 }
 
-func readStruct(r io.ReaderAt, at uint64, to any) error {
-	b := make([]byte, binary.Size(to))
-	if at > 1<<62 {
-		return io.ErrUnexpectedEOF
-	}
-	if _, err := r.ReadAt(b, int64(at)); err != nil {
+var little = binary.LittleEndian
+
+func readHeader(r io.ReaderAt, h *elf.Header64) error {
+	b := make([]byte, binary.Size(h))
+	if _, err := r.ReadAt(b, 0); err != nil {
 		return err
 	}
-	_, err := binary.Decode(b, binary.LittleEndian, to)
+	_, err := binary.Decode(b, little, h)
 	return err
+}
+
+// readTable reads the first entries of a table, and what there is of one that the file cuts off.
+func readTable(r io.ReaderAt, at uint64, count uint16, size int) ([]byte, error) {
+	if count == 0 {
+		return nil, nil
+	}
+	if at > 1<<62 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	b := make([]byte, min(int(count), maxHeaders)*size)
+	n, err := r.ReadAt(b, int64(at))
+	if n == len(b) {
+		err = nil
+	}
+	return b[:n], err
 }
 
 // functions finds where functions are in the file, by name. Those that it does not have are missing.
 func (f *elfFile) functions(names []string) (map[string]uint64, error) {
 	found := map[string]uint64{}
 	for _, table := range []elf.SectionType{elf.SHT_DYNSYM, elf.SHT_SYMTAB} {
-		i := slices.IndexFunc(f.sections, func(s elf.Section64) bool { return elf.SectionType(s.Type) == table })
-		if i < 0 || uint64(f.sections[i].Link) >= uint64(len(f.sections)) {
+		i := slices.IndexFunc(f.sections, func(s elfSection) bool { return elf.SectionType(s.kind) == table })
+		if i < 0 || uint64(f.sections[i].link) >= uint64(len(f.sections)) {
 			continue
 		}
-		if err := f.search(f.sections[i], f.sections[f.sections[i].Link], names, found); err != nil {
+		if err := f.search(f.sections[i], f.sections[f.sections[i].link], names, found); err != nil {
 			return nil, err
 		}
 		if len(found) > 0 {
@@ -109,30 +140,31 @@ func (f *elfFile) functions(names []string) (map[string]uint64, error) {
 
 // search looks for symbols in one table. First for the names' places among all names, then for symbols that have such a name: neither table
 // is kept.
-func (f *elfFile) search(symbols, strings elf.Section64, names []string, found map[string]uint64) error {
-	if elf.SectionType(strings.Type) != elf.SHT_STRTAB || symbols.Entsize != symbolSize {
+func (f *elfFile) search(symbols, strings elfSection, names []string, found map[string]uint64) error {
+	if elf.SectionType(strings.kind) != elf.SHT_STRTAB || symbols.entrySize != symbolSize {
 		return nil
 	}
 	places, err := f.places(strings, names)
 	if err != nil || len(places) == 0 {
 		return err
 	}
-	if symbols.Off > 1<<62 {
+	if symbols.offset > 1<<62 {
 		return nil
 	}
-	r := io.NewSectionReader(f.r, int64(symbols.Off), int64(min(symbols.Size, maxSymbols)))
+	r := io.NewSectionReader(f.r, int64(symbols.offset), int64(min(symbols.size, maxSymbols)))
 	buf := make([]byte, stringChunk/symbolSize*symbolSize)
 	for {
 		n, err := io.ReadFull(r, buf)
 		for b := buf[:n-n%symbolSize]; len(b) > 0; b = b[symbolSize:] {
-			name, ok := places[binary.LittleEndian.Uint32(b)]
-			if !ok || elf.ST_TYPE(b[4]) != elf.STT_FUNC || binary.LittleEndian.Uint16(b[6:]) == uint16(elf.SHN_UNDEF) {
+			name, ok := places[little.Uint32(b)]
+			if !ok || elf.ST_TYPE(b[4]) != elf.STT_FUNC || little.Uint16(b[6:]) == uint16(elf.SHN_UNDEF) {
 				continue
 			}
-			if at, ok := f.offset(binary.LittleEndian.Uint64(b[8:])); ok {
-				if _, ok := found[name]; !ok {
-					found[name] = at
-				}
+			if _, ok := found[name]; ok {
+				continue
+			}
+			if at, ok := f.offset(little.Uint64(b[8:])); ok {
+				found[name] = at
 			}
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -145,13 +177,13 @@ func (f *elfFile) search(symbols, strings elf.Section64, names []string, found m
 }
 
 // places finds where names stand in a table of names. One may be the end of another.
-func (f *elfFile) places(strings elf.Section64, names []string) (map[uint32]string, error) {
-	if strings.Off > 1<<62 {
+func (f *elfFile) places(strings elfSection, names []string) (map[uint32]string, error) {
+	if strings.offset > 1<<62 {
 		return nil, nil
 	}
 	found := map[uint32]string{}
 	count := map[string]int{}
-	r := io.NewSectionReader(f.r, int64(strings.Off), int64(min(strings.Size, maxStrings)))
+	r := io.NewSectionReader(f.r, int64(strings.offset), int64(min(strings.size, maxStrings)))
 	const overlap = 64 // longer than any name
 	buf := make([]byte, stringChunk)
 	kept, at := 0, 0 // bytes of the chunk before, and where buf begins
@@ -186,27 +218,31 @@ func (f *elfFile) places(strings elf.Section64, names []string) (map[uint32]stri
 
 // offset is where in the file the code of an address is.
 func (f *elfFile) offset(address uint64) (uint64, bool) {
-	for _, s := range f.segments {
-		if elf.ProgFlag(s.flags)&elf.PF_X != 0 && address >= s.vaddr && address-s.vaddr < s.size {
-			at := address - s.vaddr + s.offset
-			return at, at >= s.offset && at < 1<<62
+	i, _ := slices.BinarySearchFunc(f.code, address, func(s codeSegment, address uint64) int {
+		if s.address <= address {
+			return -1
 		}
+		return 1
+	})
+	if i == 0 {
+		return 0, false
 	}
-	return 0, false
+	s := f.code[i-1] // the last that begins at the address or before it
+	if address-s.address >= s.size {
+		return 0, false
+	}
+	at := address - s.address + s.offset
+	return at, at >= s.offset && at < 1<<62
 }
 
 // section is the beginning of the section of a name, nil when there is none.
 func (f *elfFile) section(name string) []byte {
-	var h elf.Header64
-	if readStruct(f.r, 0, &h) != nil || int(h.Shstrndx) >= len(f.sections) {
+	if f.names >= len(f.sections) {
 		return nil
 	}
-	names := f.content(f.sections[h.Shstrndx])
+	names, want := f.content(f.sections[f.names]), append([]byte(name), 0)
 	for _, s := range f.sections {
-		if uint64(s.Name) >= uint64(len(names)) {
-			continue
-		}
-		if own, _, ok := bytes.Cut(names[s.Name:], []byte{0}); ok && string(own) == name {
+		if uint64(s.name) < uint64(len(names)) && bytes.HasPrefix(names[s.name:], want) {
 			return f.content(s)
 		}
 	}
@@ -214,11 +250,11 @@ func (f *elfFile) section(name string) []byte {
 }
 
 // content is the beginning of a section.
-func (f *elfFile) content(s elf.Section64) []byte {
-	if s.Off > 1<<62 || elf.SectionType(s.Type) == elf.SHT_NOBITS {
+func (f *elfFile) content(s elfSection) []byte {
+	if s.offset > 1<<62 || elf.SectionType(s.kind) == elf.SHT_NOBITS {
 		return nil
 	}
-	b := make([]byte, min(s.Size, stringChunk))
-	n, _ := f.r.ReadAt(b, int64(s.Off))
+	b := make([]byte, min(s.size, stringChunk))
+	n, _ := f.r.ReadAt(b, int64(s.offset))
 	return b[:n]
 }
