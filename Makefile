@@ -50,3 +50,7 @@ bench: deps
 	dir=$$(mktemp -d) && trap 'rm -rf '$$dir EXIT && \
 	BPFWHY_OBJECTS=$$dir $(GO) test -timeout 1h -run TestSelftestObjects -count=1 ./internal/object && \
 	BPFWHY_LAB=1 BPFWHY_BENCH=1 BPFWHY_HOST_SYSCTL=1 BPFWHY_OBJECTS=$$dir $(GO) test -p 1 -timeout 2h -run TestBench -v -count=1 ./internal/bench ./httpprobe/truth
+
+# Every fuzz target for FUZZTIME (60s). Fails when one finds something, or makes fewer than 10,000 executions.
+fuzz:
+	./scripts/fuzz.sh
