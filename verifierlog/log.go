@@ -21,6 +21,10 @@ const (
 	maxLine         = 2048 // the kernel's own limit is 1024
 	maxMessages     = 16
 	maxPath         = 256
+	maxReport       = 512 // lines
+	// maxClassified bounds the bytes of one log that are compared with every wording, which takes 200 times as long as reading
+	// them. Of all that kernels print, the complaints take a few hundred.
+	maxClassified = 16 << 10
 )
 
 // Options say what the caller knows about the text.
@@ -108,9 +112,12 @@ var chatter = []string{
 	"func#", "Func#", "Validating ", "Live regs before insn", "topo_order", "subprog#", "stack use/def", "SCC ",
 	"last_idx ", "regs=", "mark_precise:", "parent ", "parent didn't", "propagating ", "caller:", "callee:",
 	"returning from callee:", "to caller at ", "cur state:", "old state:", "verification time ", "stack depth ", "insns processed ",
-	"adding ", "frame 0", "frame 1", "frame 2", "libbpf: ", "-- BEGIN PROG LOAD LOG --", "-- END PROG LOAD LOG --", "arg#", "insn history",
+	"adding ", "frame 0", "frame 1", "frame 2", "libbpf: ", "-- BEGIN PROG LOAD LOG --", "-- END PROG LOAD LOG --", "insn history",
 	"Call to ", hole,
 }
+
+// argument starts lines that may be either.
+const argument = "arg#"
 
 // hole stands where bytes are missing.
 const hole = "... (part of the log is missing) ..."
@@ -233,18 +240,31 @@ func (l *Log) findMessage(body []string) {
 			add(rest)
 		}
 	}
+	left := maxClassified
+	classify := func(s string) Match {
+		if left -= len(s); left < 0 {
+			return Match{Kind: Unknown}
+		}
+		return Classify(s)
+	}
 	ended := false
 	for _, line := range body[last+1:] {
 		ended = ended || statsLine.MatchString(line)
+		switch {
+		case !isComplaint(line):
 		// Behind the statistics the loader has its say, and 7.2 about the blinding of a program of one function.
-		if isComplaint(line) && (!ended || Classify(line).Kind == PatchRange) {
+		case ended && classify(line).Kind != PatchRange:
+		// Messages about an argument begin like the note on one.
+		case strings.HasPrefix(line, argument) && classify(line).Kind == Unknown:
+		default:
 			add(line)
 		}
 	}
 	// What is known counts before what is not; among equals the first says
 	// what is wrong and the others elaborate.
+	left = maxClassified
 	for _, c := range complaints {
-		if m := Classify(c); m.Kind != Unknown {
+		if m := classify(c); m.Kind != Unknown {
 			l.Message, l.Match = c, m
 			break
 		}
@@ -288,8 +308,7 @@ func isComplaint(line string) bool {
 	}
 	for _, c := range chatter {
 		if strings.HasPrefix(line, c) {
-			// Messages about an argument begin like the note on one.
-			return c == "arg#" && Classify(line).Kind != Unknown
+			return false
 		}
 	}
 	return !stateLine.MatchString(line) && !safeLine.MatchString(line) && !statsLine.MatchString(line)

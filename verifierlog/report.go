@@ -59,7 +59,7 @@ func parseReport(lines []string) *Report {
 	r.Category, r.Problem, _ = strings.Cut(strings.TrimPrefix(lines[0], reportPrefix), ": ")
 	name := ""
 	sections := make(map[string][]string)
-	for _, line := range lines[1:] {
+	for _, line := range lines[1:min(len(lines), maxReport)] {
 		if statsLine.MatchString(line) {
 			break
 		}
@@ -126,7 +126,7 @@ func readPlaces(lines []string) []place {
 			p.label, p.text, continued = m[1], m[2], true
 			continue
 		}
-		if m := annotated.FindStringSubmatch(line); m != nil && continued {
+		if m := annotated.FindStringSubmatch(line); m != nil && continued && len(p.text) < maxLine {
 			p.text += " " + m[1]
 			continue
 		}
