@@ -169,28 +169,48 @@ const (
 )
 
 // tracker finds out where the context may be, by letting it flow along every
-// path. Sets only grow, so that it ends.
+// path. Sets only grow, so that it ends: a slot is looked at again only when more
+// has come to it.
 type tracker struct {
 	prog      []insn.Instruction
 	functions []insn.Function
 	before    []regs
-	changed   bool
+	todo      []int32 // slots to look at, as a ring
+	next, n   int
+	queued    []bool
 	// spilled: it was stored somewhere, from where a pointer may bring it back.
 	// aliased: also through a pointer that may lead into the stack.
 	spilled, aliased bool
+	// given are the arguments of all calls of which it is not known whom they call.
+	given regs
 }
 
 // contextRegisters returns what may hold the context before each slot.
 func contextRegisters(prog []insn.Instruction, functions []insn.Function) []regs {
-	t := tracker{prog: prog, functions: functions, before: make([]regs, len(prog))}
+	t := tracker{prog: prog, functions: functions, before: make([]regs, len(prog)), todo: make([]int32, len(prog)), queued: make([]bool, len(prog))}
 	t.flow(0, regs{r: 1 << 1})
-	for t.changed {
-		t.changed = false
-		for i := range prog {
-			t.step(i)
-		}
+	t.all()
+	for t.n > 0 {
+		i := int(t.todo[t.next])
+		t.next, t.n = (t.next+1)%len(t.todo), t.n-1
+		t.queued[i] = false
+		t.step(i)
 	}
 	return t.before
+}
+
+func (t *tracker) queue(i int) {
+	if !t.queued[i] {
+		t.queued[i] = true
+		t.todo[(t.next+t.n)%len(t.todo)] = int32(i)
+		t.n++
+	}
+}
+
+func (t *tracker) all() {
+	for i := range t.prog {
+		t.queue(i)
+	}
 }
 
 func (t *tracker) flow(to int, s regs) {
@@ -201,13 +221,14 @@ func (t *tracker) flow(to int, s regs) {
 	if s.r&^b.r != 0 || s.stack&^b.stack != 0 {
 		b.r |= s.r
 		b.stack |= s.stack
-		t.changed = true
+		t.queue(to)
 	}
 }
 
 func (t *tracker) note(flag *bool) {
 	if !*flag {
-		*flag, t.changed = true, true
+		*flag = true
+		t.all()
 	}
 }
 
@@ -304,10 +325,11 @@ func (t *tracker) call(i int, s *regs) {
 		to, ok := in.CallTarget(i)
 		if f, found := insn.FunctionAt(t.functions, to); ok && found && f.Start == to {
 			t.flow(to, given)
-		} else {
+		} else if given.r&^t.given.r != 0 {
 			// Not relocated yet: it may be any.
+			t.given.r |= given.r
 			for _, f := range t.functions {
-				t.flow(f.Start, given)
+				t.flow(f.Start, t.given)
 			}
 		}
 	}

@@ -160,8 +160,9 @@ func (e *editor) plan() error {
 	if err != nil {
 		return err
 	}
+	work := maxWork
 	for _, f := range e.functions {
-		r := newRoute(e.original, f, pos, e.options)
+		r := newRoute(e.original, f, pos, e.options, &work)
 		if !r.needed() {
 			continue
 		}

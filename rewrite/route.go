@@ -54,13 +54,13 @@ type route struct {
 
 	stations []station
 	base     []int // how many slots the stations before each one hold
-	work     int
+	work     *int  // what is left of maxWork, for all functions
 }
 
 type place struct{ station, target int }
 
-func newRoute(prog []insn.Instruction, f insn.Function, pos []int, o Options) *route {
-	r := &route{prog: prog, f: f, pos: pos, limit: o.Limit, gotol: o.Gotol}
+func newRoute(prog []insn.Instruction, f insn.Function, pos []int, o Options, work *int) *route {
+	r := &route{prog: prog, f: f, pos: pos, limit: o.Limit, gotol: o.Gotol, work: work}
 	for i := f.Start; i < f.End; i++ {
 		if in := prog[i]; in.IsJump16() {
 			r.jumps = append(r.jumps, jump{slot: i, target: i + 1 + int(in.Off), via: direct})
@@ -87,8 +87,8 @@ func (r *route) reaches(need int) bool { return -r.limit <= need && need <= r.li
 // find places islands until every jump reaches its next stop. Where too many
 // islands crowd a station, more and closer stations share them.
 func (r *route) find() error {
-	var err error
-	for spacing := r.limit * 2 / 3; spacing >= 4; spacing /= 2 {
+	err := errCrowded
+	for spacing := r.limit * 2 / 3; spacing >= 4 && *r.work > 0; spacing /= 2 {
 		r.begin(spacing)
 		if err = r.settle(); err == nil {
 			r.prune()
@@ -193,8 +193,8 @@ func (r *route) at(n int) int {
 // longer for what passes by, so this takes a few rounds; islands are never taken
 // away meanwhile, so that it ends.
 func (r *route) settle() error {
-	for r.work < maxWork {
-		r.work += len(r.jumps) + len(r.islands) + len(r.stations)
+	for *r.work > 0 {
+		*r.work -= len(r.jumps) + len(r.islands) + len(r.stations)
 		r.layout()
 		changed := false
 		for n := range r.jumps {
@@ -212,7 +212,7 @@ func (r *route) settle() error {
 				j.via, changed = r.add(via, j.target, j.atTarget), true
 			}
 		}
-		for n := 0; n < len(r.islands) && !r.gotol; n++ {
+		for n := 0; n < len(r.islands) && !r.gotol && *r.work > 0; n++ {
 			i := r.islands[n]
 			// Forward, the next station is the one after; backward, what comes
 			// before does not include the station itself.
@@ -228,7 +228,7 @@ func (r *route) settle() error {
 				r.islands[n].next, changed = next, true
 			}
 		}
-		if !changed {
+		if !changed && *r.work > 0 {
 			return nil
 		}
 		if len(r.islands) > maxSlots-r.f.Len() {
@@ -241,9 +241,12 @@ func (r *route) settle() error {
 const (
 	// A program has at most a million instructions.
 	maxSlots = 1_000_000
-	// maxWork is how often jumps and islands are looked at before a function is
-	// given up, about a second. The worst of what could be done took a fiftieth.
-	maxWork = 20_000_000
+	// maxWork is how often the jumps and islands of a program are looked at before
+	// it is given up, a second or two. The worst of what could be done, 33,600 jumps
+	// that are all too long in one function of 200,000 slots, took a third.
+	maxWork = 12_000_000
+	// islandWork is what a new island costs, beside a look.
+	islandWork = 8
 )
 
 var errCrowded = fmt.Errorf("too many jumps cross the same place")
@@ -288,6 +291,7 @@ func (r *route) add(s, target, atTarget int) int {
 	p := place{s, target}
 	n, ok := r.index[p]
 	if !ok {
+		*r.work -= islandWork
 		n = len(r.islands)
 		r.index[p] = n
 		r.islands = append(r.islands, island{station: s, order: len(r.stations[s].islands), target: target, before: atTarget, next: direct})
