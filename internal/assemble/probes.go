@@ -72,6 +72,7 @@ type programProbe struct {
 	insns    []insn.Instruction
 	// failing rows are told from ordinary programs by their failure alone, and only count with it.
 	failing bool
+	own     bool                 // bpfwhy's
 	only    func(c *probed) bool // what else must hold
 }
 
@@ -190,10 +191,10 @@ func (p *programProbe) matches(at *load.Attempt, c *probed) bool {
 	if len(got) == 0 && len(p.insns) > 0 {
 		// Nothing was copied, as of a load that worked: then its tag tells, or a name of the loader's own choice.
 		switch {
-		case p.failing:
-			return false
+		case p.failing || p.own && at.Outcome != load.Loaded:
+			return false // whoever hides his instructions hides no failure
 		case c.tag != [8]byte{}:
-			return insn.MatchesTag(p.insns, c.tag)
+			return matchesTag(p.insns, c.tag)
 		}
 		return p.name != ""
 	}
@@ -263,9 +264,11 @@ func programProbeOf(at *load.Attempt, c *call) string {
 	if r := c.ranges[trace.License]; r != nil {
 		p.license, p.known = at.Program.License, true
 	}
-	for i := range programProbes {
-		if row := &programProbes[i]; row.matches(at, p) {
-			return row.by + ": " + row.what
+	for _, table := range [][]programProbe{programProbes, ownProbes} {
+		for i := range table {
+			if row := &table[i]; row.matches(at, p) {
+				return row.by + ": " + row.what
+			}
 		}
 	}
 	return ""

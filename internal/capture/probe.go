@@ -3,6 +3,8 @@
 package capture
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +17,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/bpfwhy/bpfwhy/internal/tracefs"
 	"github.com/bpfwhy/bpfwhy/internal/verbatim"
 )
@@ -36,9 +40,13 @@ func probeKernelReads() error {
 
 // probeFentry reports whether the kernel lets a program be attached at a function's entry.
 func probeFentry(symbol string) error {
+	own, err := asm.AppendInstructions(nil, bytes.NewReader(insn.Encode(assemble.OwnTrivial())), binary.LittleEndian, "linux")
+	if err != nil {
+		return err
+	}
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: symbol, License: "Dual BSD/GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+		Name: assemble.OwnName, Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: symbol, License: "Dual BSD/GPL",
+		Instructions: own,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %s", errFentry, reason(err))

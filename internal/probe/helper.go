@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
@@ -78,7 +79,7 @@ func helper(progType uint32, id int32, log []byte) (a answer, why string) {
 	case typeSyscall:
 		at.flags = flagSleepable
 	}
-	errno := try(at, []insn.Instruction{{Code: 0x85, Imm: id}, {Code: 0xb7}, {Code: 0x95}}, log) // call id; r0 = 0; exit
+	errno := try(at, assemble.OwnHelper(id), log)
 	if errno == 0 {
 		return yes, ""
 	}
@@ -89,14 +90,10 @@ func helper(progType uint32, id int32, log []byte) (a answer, why string) {
 // gotol and movsx are what v4 of the instruction set brought. Vendors backport single ones: Debian's 6.1 takes gotol, which blinding does
 // not break, and refuses movsx.
 func gotol() error {
-	return taken([]insn.Instruction{
-		{Code: 0xb7}, {Code: 0x15, Dst: 1, Off: 1}, {Code: insn.OpcodeGotol, Imm: 1}, {Code: 0xb7, Imm: 1}, {Code: 0x95},
-	})
+	return taken(assemble.OwnGotol())
 }
 
-func movsx() error {
-	return taken([]insn.Instruction{{Code: 0xb7, Dst: 1, Imm: 1}, {Code: 0xbf, Src: 1, Off: 8}, {Code: 0x95}})
-}
+func movsx() error { return taken(assemble.OwnMovsx()) }
 
 // taken loads a socket filter that is right but for an instruction that the kernel may not know.
 func taken(prog []insn.Instruction) error {
@@ -113,6 +110,7 @@ func taken(prog []insn.Instruction) error {
 // try loads a program, and closes it at once. log may be nil.
 func try(at attr, prog []insn.Instruction, log []byte) unix.Errno {
 	code, license := insn.Encode(prog), []byte("GPL\x00")
+	copy(at.name[:], assemble.OwnName)
 	clear(log)
 	var pin runtime.Pinner
 	defer pin.Unpin()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/assemble"
+	"github.com/bpfwhy/bpfwhy/internal/freeing"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -26,10 +27,10 @@ var loud = []string{"bpf_trace_printk", "bpf_trace_vprintk", "bpf_probe_write_us
 // tried. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), and takes half a second for some
 // thousands of loads; it stops early with the context. Results belong to this process: they include what its capabilities and the
 // node's lockdown allow.
-func Add(ctx context.Context, p *node.Profile) { add(ctx, p, nil) }
+func Add(ctx context.Context, p *node.Profile) { add(ctx, p, nil, new(freeing.Bound).Closed) }
 
-// add asks for the helpers of some types of programs only, or of all.
-func add(ctx context.Context, p *node.Profile, only []string) {
+// add asks for the helpers of some types of programs only, or of all. closed is told of each program that was tried, and may stop it.
+func add(ctx context.Context, p *node.Profile, only []string, closed func() error) {
 	if p.Unknown == nil {
 		p.Unknown = map[string]string{}
 	}
@@ -62,7 +63,7 @@ func add(ctx context.Context, p *node.Profile, only []string) {
 	for n := 1; n <= assemble.ProgramTypes; n++ {
 		note(f.Programs, "program type", assemble.ProgramType(uint32(n)), features.HaveProgramType(ebpf.ProgramType(n)))
 	}
-	helpers(ctx, p, only)
+	helpers(ctx, p, only, closed)
 	lockdown(p)
 }
 
@@ -78,7 +79,7 @@ func lockdown(p *node.Profile) {
 }
 
 // helpers tries every helper with every type of program that there is, or with those of a list.
-func helpers(ctx context.Context, p *node.Profile, only []string) {
+func helpers(ctx context.Context, p *node.Profile, only []string, closed func() error) {
 	unclearOf := map[string][]string{} // what was said, with the helper: the types
 	log := make([]byte, 16<<10)
 	for n := uint32(1); int(n) <= assemble.ProgramTypes; n++ {
@@ -103,7 +104,12 @@ func helpers(ctx context.Context, p *node.Profile, only []string) {
 			if slices.Contains(loud, h.Name) {
 				continue
 			}
-			switch may, why := helper(n, int32(id), log); may {
+			may, why := helper(n, int32(id), log)
+			if err := closed(); err != nil {
+				p.Unknown["helpers"] = err.Error()
+				return
+			}
+			switch may {
 			case yes:
 				found = append(found, h.Name)
 			case unclear:

@@ -3,19 +3,90 @@
 package probe
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/assemble"
+	"github.com/bpfwhy/bpfwhy/internal/capture"
+	"github.com/bpfwhy/bpfwhy/internal/freeing"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/internal/vm"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 )
+
+// probeArgv0 is the name under which this test binary probes.
+const probeArgv0 = "probe-features"
+
+func TestMain(m *testing.M) {
+	if os.Args[0] == probeArgv0 {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		p := node.Host()
+		// all of them take an emulated machine a quarter of a minute
+		add(context.Background(), p, []string{"xdp", "sched_cls", "kprobe"}, new(freeing.Bound).Closed)
+		if err := json.NewEncoder(os.Stdout).Encode(p); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// watched probes in a process of its own, under the eyes of ours: none of its loads is a finding.
+func watched(t *testing.T) *node.Profile {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{probeArgv0}
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	qt.Assert(t, qt.IsNil(err))
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	qt.Assert(t, qt.IsNil(cmd.Start()))
+	c, err := capture.Open(t.Context(), capture.Options{PIDs: []int{cmd.Process.Pid}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(in.Close()))
+	ended := make(chan error, 1)
+	go func() {
+		ended <- cmd.Wait()
+		c.Close()
+	}()
+	asm := assemble.New(c.Header())
+	known := map[string]int{}
+	for {
+		r, err := c.Read()
+		if err == io.EOF {
+			break
+		}
+		qt.Assert(t, qt.IsNil(err))
+		if r.Loss != nil && r.Loss.Mechanism == trace.LostLoads {
+			t.Errorf("lost: %+v", *r.Loss)
+		}
+		for _, at := range asm.Add(r) {
+			known[at.FeatureProbe]++
+			if at.Finding() {
+				t.Errorf("a finding: %s %+v errno %d, map %+v", at.Kind, at.Program, at.Errno, at.Map)
+			}
+		}
+	}
+	qt.Assert(t, qt.IsNil(<-ended))
+	t.Logf("%v", known)
+	// A type has more than 100 helpers.
+	qt.Check(t, qt.IsTrue(known["bpfwhy: helper"] > 300), qt.Commentf("%v", known))
+	p := new(node.Profile)
+	qt.Assert(t, qt.IsNil(json.Unmarshal(out.Bytes(), p)))
+	return p
+}
 
 // TestJudge: what kernels say of a call without arguments. The lines are theirs: 5.10, 6.1, 6.18.
 func TestJudge(t *testing.T) {
@@ -75,6 +146,25 @@ func TestStops(t *testing.T) {
 	qt.Check(t, qt.Equals(p.Unknown["helpers"], "context canceled"))
 }
 
+// TestStuck: when the kernel no longer frees what is closed, nothing more is loaded.
+func TestStuck(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	p, tried := &node.Profile{}, 0
+	add(t.Context(), p, nil, func() error {
+		if tried++; tried == 300 {
+			return freeing.ErrStuck
+		}
+		return nil
+	})
+	if p.Features == nil {
+		t.Skipf("%s", p.Unknown["features"])
+	}
+	qt.Check(t, qt.Equals(tried, 300)) // every program is counted, and none is tried after
+	qt.Check(t, qt.Equals(p.Unknown["helpers"], freeing.ErrStuck.Error()))
+}
+
 func TestKernels(t *testing.T) {
 	vmtest.Run(t, "^TestGuest", vm.Machine{})
 }
@@ -82,8 +172,7 @@ func TestKernels(t *testing.T) {
 // TestGuestFeatures compares a few answers with what the kernels' releases have.
 func TestGuestFeatures(t *testing.T) {
 	kernel := vmtest.Guest(t)
-	p := node.Host()
-	add(t.Context(), p, []string{"xdp", "sched_cls", "kprobe"}) // all of them take an emulated machine a quarter of a minute
+	p := watched(t)
 	qt.Assert(t, qt.IsNotNil(p.Features), qt.Commentf("%v", p.Unknown))
 	release, ok := p.Kernel()
 	qt.Assert(t, qt.IsTrue(ok))
