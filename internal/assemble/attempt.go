@@ -178,7 +178,7 @@ func (a *Assembler) evidence(at *load.Attempt, f *fold) (why []string) {
 		if n := c.attr.u32(progInsnCnt); len(c.attr) > 0 && uint64(n) != uint64(len(e.Insns)) {
 			whole = false
 		}
-		e.InsnsState = state(e.Insns, whole, c.tag())
+		e.InsnsState = state(e.Insns, whole, c.tag(), c.rec.Flags.TagMatched)
 	}
 	lines, cut := sourceLines(c.ranges[trace.LineInfo], c.ranges[trace.BTF], c.attr.u32(progLineRec), c.attr.u32(progLineCnt))
 	e.Lines = lines
@@ -206,13 +206,13 @@ func instructions(r *bytesOf) ([]insn.Instruction, bool) {
 	return prog, whole && len(b)%insn.Size == 0
 }
 
-func state(prog []insn.Instruction, whole bool, tag [8]byte) load.InsnsState {
+func state(prog []insn.Instruction, whole bool, tag [8]byte, matched bool) load.InsnsState {
 	switch {
 	case len(prog) == 0:
 		return load.InsnsNone
 	case !whole:
 		return load.InsnsTruncated
-	case tag != [8]byte{} && insn.MatchesTag(prog, tag):
+	case tag != [8]byte{} && (matched || insn.MatchesTag(prog, tag)):
 		return load.InsnsVerified
 	}
 	return load.InsnsUnverified

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/redact"
 	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -109,7 +110,7 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 		return nil, err
 	}
 	c.coll = coll
-	c.decoder = decoder{keep: coll.objects, all: opts.All, failed: opts.FailedOnly}
+	c.decoder = decoder{levels: redact.Host(), keep: coll.objects, all: opts.All, failed: opts.FailedOnly}
 	if c.reader, err = ringbuf.NewReader(coll.records); err != nil {
 		coll.Close()
 		return nil, fmt.Errorf("open ring buffer: %w", err)

@@ -10,13 +10,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/redact"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
 // decoder turns ring buffer samples into records. The samples come from our own programs, but the bytes in them do not: every length is
-// checked, and names are cleaned where they are shown.
+// checked, and names are cleaned where they are shown. Addresses of the kernel end here: no record holds one.
 type decoder struct {
+	levels  redact.Levels
 	keep    bool // remember objects: the backend does not read the kernel
 	all     bool // successful maps and BTF are asked for
 	failed  bool // only failures are asked for
@@ -32,7 +35,7 @@ type pieces struct {
 	maps   []trace.Map
 	newBTF []byte
 	hasBTF bool           // the program's BTF was read from the kernel
-	chunks []trace.Record // held back until it is known whether the program was compiled
+	chunks []trace.Record // held back until the call's end: an address may begin in one and end in the next
 }
 
 func (p *pieces) size() int {
@@ -52,6 +55,59 @@ func (p *pieces) insns() []byte {
 		}
 	}
 	return code
+}
+
+// redact takes kernel addresses out of what was copied for a call, and out of its arguments where those are the kernel's own. The tag was
+// made of the instructions as they were.
+func (p *pieces) redact(l *redact.Load, call *trace.Call) {
+	if call.Flags.FromKernel {
+		l.Words(call.Attr)
+	}
+	if code := p.insns(); len(call.Tag) == 8 && l.Instructions(slices.Clone(code)) {
+		if prog, err := insn.Decode(code[:len(code)/insn.Size*insn.Size]); err == nil {
+			call.Flags.TagMatched = insn.MatchesTag(prog, [8]byte(call.Tag))
+		}
+	}
+	instructions := func(b []byte) { l.Instructions(b) }
+	p.runs(trace.Insns, instructions)
+	p.runs(trace.Translated, instructions)
+	p.runs(trace.Log, l.Log)
+	p.runs(trace.BTFLog, l.Log)
+}
+
+// runs gives each stretch of a range that has no hole to a function, which may change it in place.
+func (p *pieces) runs(what trace.What, change func([]byte)) {
+	var run []*trace.Chunk
+	flush := func() {
+		if len(run) == 0 {
+			return
+		}
+		// Chunks do not end between instructions.
+		skip := 0
+		if what != trace.Log && what != trace.BTFLog {
+			skip = int(-run[0].Offset & (insn.Size - 1))
+		}
+		var whole []byte
+		for _, c := range run {
+			whole = append(whole, c.Data...)
+		}
+		skip = min(skip, len(whole))
+		change(whole[skip:])
+		for _, c := range run {
+			whole = whole[copy(c.Data, whole):]
+		}
+		run = run[:0]
+	}
+	for _, r := range p.chunks {
+		if r.Chunk.What != what {
+			continue
+		}
+		if n := len(run); n > 0 && run[n-1].Offset+uint64(len(run[n-1].Data)) != r.Chunk.Offset {
+			flush()
+		}
+		run = append(run, r.Chunk)
+	}
+	flush()
 }
 
 // Bounds of the pieces of calls that have not ended. Calls whose end was lost leave theirs behind.
@@ -128,12 +184,13 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		}
 		delete(d.pieces, id)
 		d.size -= p.size()
+		p.redact(redact.New(d.levels), call)
 		call.Maps = p.maps
 		if d.keep && call.Kind == load.ProgLoad && call.Ret >= 0 && call.Prog == nil {
 			call.Prog = loadedProgram(call, p.insns())
 		}
 		bad := call.Ret < 0 || call.Prog != nil && !call.Prog.JITed
-		if bad {
+		if bad || !d.keep {
 			*to = append(*to, p.chunks...)
 		}
 		if bad && d.keep {
@@ -158,10 +215,6 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 			ID: id, What: whatNames[coreWhat(c.What)], Offset: c.Offset, Total: c.Total, Errno: int(-c.Err),
 			Data: append([]byte(nil), data[:min(int(c.Len), len(data))]...),
 		}
-		if !d.keep {
-			*to = append(*to, trace.Record{Chunk: chunk})
-			return nil
-		}
 		d.remember(chunk, coreWhat(c.What))
 	case coreRecordTypeR_SAY:
 		s, ok := view[coreSay](sample)
@@ -171,10 +224,8 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		say := &trace.Say{ID: id, Format: text(s.Format[:]), Args: s.Args}
 		for i := range s.Strings {
 			say.Strings[i] = text(s.Strings[i][:])
-			if isKernelAddress(say.Args[i]) {
-				say.Args[i] = 0
-			}
 		}
+		redact.New(d.levels).Message(say.Format, &say.Args, &say.Strings)
 		*to = append(*to, trace.Record{Say: say})
 	case coreRecordTypeR_MAPS:
 		m, ok := view[coreMapList](sample)
@@ -307,10 +358,6 @@ func decodeCall(r *coreCallRecord) *trace.Call {
 	}
 	return c
 }
-
-// isKernelAddress reports whether a number would tell where the kernel is: traces are handed around. The upper half begins with eight
-// bits set, with five-level paging too; small negative numbers do as well, and are none.
-func isKernelAddress(v uint64) bool { return v>>56 == 0xff && v < 1<<64-1<<16 }
 
 // isCheck reports whether a hook keeps only failures: then nothing is said by an entry without an exit.
 func isCheck(id uint32) bool {

@@ -203,16 +203,6 @@ func TestHookNames(t *testing.T) {
 	qt.Check(t, qt.Equals(hookName(uint32(coreHookH_MAX)), ""))
 }
 
-// Traces are handed around: they do not tell where the kernel is.
-func TestKernelAddresses(t *testing.T) {
-	for v, want := range map[uint64]bool{
-		0xffffffff81000000: true, 0xffff888012345678: true, 0xff11000012345678: true, // text, direct map, with five levels
-		0: false, 42: false, 1<<47 - 1: false, 1<<64 - 22: false, 1<<64 - 524: false, 0x7f0012345678: false,
-	} {
-		qt.Check(t, qt.Equals(isKernelAddress(v), want), qt.Commentf("%#x", v))
-	}
-}
-
 // What compiled programs hold is read again where it may be the reason: not for every load that fails.
 func TestRefresh(t *testing.T) {
 	if _, ok := node.JITMemory(); !ok {

@@ -94,11 +94,12 @@ func TestGuestScenes(t *testing.T) {
 }
 
 func playAll(t *testing.T, kernel string) {
+	space := kernelSpaceOf(t)
 	var watchers []*watcher
 	for _, b := range backends {
 		watchers = append(watchers, watch(t, place{Options: Options{Backend: string(b)}}))
 	}
-	scenes := []scene{nullMapValue(), works(t), unprivileged(), denied(), farJump(), kernelSide(), controlCharacters(), killed(), tooMany(), longLog(), i386Calls(), dirtyLog(saysLogSize(t))}
+	scenes := []scene{nullMapValue(), works(t), unprivileged(), denied(), farJump(), kernelSide(), controlCharacters(), killed(), tooMany(), longLog(), i386Calls(), dirtyLog(saysLogSize(t)), addresses()}
 	scenes = append(scenes, lies()...)
 	for _, sc := range scenes {
 		start := time.Now()
@@ -128,6 +129,9 @@ func playAll(t *testing.T, kernel string) {
 			for _, sc := range scenes {
 				t.Run(sc.name, func(t *testing.T) { sc.check(t, v) })
 			}
+			// Nothing that is recorded or printed of any of these scenes tells where the kernel is.
+			qt.Check(t, qt.HasLen(space.inRecording(t, v.header, v.seen), 0))
+			qt.Check(t, qt.HasLen(space.inJSON(t, v.header, v.seen), 0))
 		})
 	}
 }

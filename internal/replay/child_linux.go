@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/redact"
 )
 
 // Argv0 is the name under which an executable loads programs for Prove: see Main.
@@ -179,6 +180,7 @@ func (c *child) try(t *trial) answer {
 		text, a.LogCut = text[len(text)-logKept:], true
 		text = text[bytes.IndexByte(text, '\n')+1:]
 	}
+	redact.New(redact.Host()).Log(text) // it may be printed in the place of the recorded one
 	a.Log = string(text)
 	return a
 }

@@ -93,6 +93,8 @@ type CallFlags struct {
 	AttrFault  bool `json:"attr_fault,omitempty"` // the attr could not be read
 	// LogDirty: the log buffer did not begin with NUL when the call began, and the kernel is not known to have written to it.
 	LogDirty bool `json:"log_dirty,omitempty"`
+	// TagMatched: the instructions held kernel addresses, which were taken out, and matched the tag before.
+	TagMatched bool `json:"tag_matched,omitempty"`
 }
 
 // Stage sums up the executions of one watched function inside a call.

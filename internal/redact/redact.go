@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package redact takes kernel addresses out of what is recorded: traces and JSON are handed around, and must not tell where in memory a
+// kernel is. Numbers that are none stay as they are.
+//
+// What tells the two apart: the kernel's data lies in ranges in which bounds, masks and constants of programs do not. Its code and modules lie among the
+// 32-bit numbers with a sign (-559038737 is as likely a hash); there a number is an address only if an instruction loads it as 64 bits,
+// which no compiler does with a number that fits 32, or if it is close to such a one.
+package redact
+
+import (
+	"bufio"
+	"encoding/binary"
+	"math/bits"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Placeholder stands where a program had an address. It is none: no processor takes it for one.
+const Placeholder = 0x0badadd7_0badadd7
+
+// Levels of page tables: what is an address depends on them (Documentation/arch/x86/x86_64/mm.rst).
+type Levels int
+
+// The two of x86-64.
+const (
+	Four Levels = 4
+	Five Levels = 5
+)
+
+// Host returns the levels of this machine's kernel. Where that cannot be read, five: the ranges of four are among them.
+func Host() Levels {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return Five
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if flags, ok := strings.CutPrefix(lines.Text(), "flags"); ok {
+			// the kernel takes the flag away when it runs with four
+			if slices.Contains(strings.Fields(flags), "la57") {
+				return Five
+			}
+			return Four
+		}
+	}
+	return Five
+}
+
+// data reports whether a number lies where the kernel has its data: the direct map, vmalloc, page structures, the processors' own.
+func (l Levels) data(v uint64) bool {
+	from := uint64(0xffff8800_00000000)
+	if l == Five {
+		from = 0xff100000_00000000
+	}
+	return v >= from && v < 0xfffffe80_00000000 && !round(v)
+}
+
+// image reports whether a number lies where the kernel has its code and modules.
+func image(v uint64) bool { return v > 0xffffffff_80000000 && v < 0xffffffff_ffe00000 && !round(v) }
+
+func (l Levels) address(v uint64) bool { return l.data(v) || image(v) }
+
+// round numbers are masks and bounds: all ones above some bit and zeros below, or all ones but one.
+func round(v uint64) bool { return bits.OnesCount64(-v) <= 1 || bits.OnesCount64(^v) <= 1 }
+
+// Load is what belongs to one load: an address of its instructions is recognised in its log.
+type Load struct {
+	levels Levels
+	known  []uint64
+}
+
+// New starts with nothing known.
+func New(l Levels) *Load { return &Load{levels: l} }
+
+// Most addresses of one load that are remembered.
+const maxKnown = 1024
+
+func (l *Load) know(v uint64) {
+	if len(l.known) < maxKnown && !slices.Contains(l.known, v) {
+		l.known = append(l.known, v)
+	}
+}
+
+// near reports whether a number is one of the addresses of the load, or was computed from one.
+func (l *Load) near(v uint64) bool {
+	const close = 1 << 20
+	return slices.ContainsFunc(l.known, func(k uint64) bool { return v-k < close || k-v < close })
+}
+
+const (
+	slot     = 8
+	ldImm64  = 0x18
+	movImm64 = 0xb7
+	movImm32 = 0xb4
+	movReg64 = 0xbf
+	perCPU   = -1 // the offset of a move that makes a per-CPU address of a register (BPF_ADDR_PERCPU)
+)
+
+// Instructions replaces the addresses in a program, in place, and reports whether there were any.
+func (l *Load) Instructions(code []byte) (changed bool) {
+	for ; len(code) >= slot; code = code[slot:] {
+		low := binary.LittleEndian.Uint32(code[4:])
+		switch {
+		case code[0] == ldImm64 && len(code) >= 2*slot:
+			v := uint64(low) | uint64(binary.LittleEndian.Uint32(code[slot+4:]))<<32
+			if l.levels.address(v) {
+				l.know(v)
+				binary.LittleEndian.PutUint32(code[4:], Placeholder&0xffffffff)
+				binary.LittleEndian.PutUint32(code[slot+4:], Placeholder>>32)
+				changed = true
+			}
+			code = code[slot:]
+		case code[0] == ldImm64: // the copy ends here: half an address
+			binary.LittleEndian.PutUint32(code[4:], 0)
+			changed = changed || low != 0
+		case (code[0] == movImm64 || code[0] == movImm32) && len(code) >= 2*slot && code[slot] == movReg64 &&
+			int16(binary.LittleEndian.Uint16(code[slot+2:])) == perCPU && image(uint64(int64(int32(low)))):
+			// a per-CPU variable of the kernel's, as the verifier puts it in the place of a helper
+			binary.LittleEndian.PutUint32(code[4:], Placeholder&0xffffffff)
+			changed = true
+		}
+	}
+	return changed
+}
+
+// Words replaces the addresses among the 8-byte words of arguments that the kernel made itself.
+func (l *Load) Words(b []byte) {
+	for ; len(b) >= 8; b = b[8:] {
+		if v := binary.LittleEndian.Uint64(b); l.levels.address(v) {
+			binary.LittleEndian.PutUint64(b, Placeholder)
+		}
+	}
+}
