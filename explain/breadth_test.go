@@ -883,6 +883,9 @@ func TestRulesAreComplete(t *testing.T) {
 	for _, test := range pastedTexts {
 		seen[test.rule] = true
 	}
+	for _, fx := range hangFixtures {
+		seen[fx.rule] = true
+	}
 	ids := map[string]bool{}
 	for _, r := range All() {
 		t.Run(r.ID, func(t *testing.T) {

@@ -46,11 +46,12 @@ var families = []struct{ prefix, title string }{
 	{"INST", "Installation"},
 	{"MAP", "Maps"},
 	{"CBPF", "Classic filters"},
+	{"HANG", "Loads that do not come back"},
 }
 
 var classes = []string{
 	"R1 permission", "R2 BTF and CO-RE", "R3 the verifier", "R4 complexity", "R5 attaching", "R6 features and requests", "R7 the JIT's memory limit",
-	"R8 prog arrays", "R9 blinding and the JIT", "R10 maps", "R11 BPF tokens",
+	"R8 prog arrays", "R9 blinding and the JIT", "R10 maps", "R11 BPF tokens", "R12 loads that hang",
 }
 
 func rulesMarkdown() []byte {

@@ -30,7 +30,7 @@ type Rule struct {
 	Title string
 	// Text says what happens in the kernel and why.
 	Text string
-	// Class is the class of field reports, R1 to R11 (docs/rules.md).
+	// Class is the class of field reports, R1 to R12 (docs/rules.md).
 	Class string
 	// Stage is the stage that the failure is counted under (docs/stages.md).
 	Stage load.Stage

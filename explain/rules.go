@@ -23,6 +23,7 @@ func build() []Rule {
 		installRules(),
 		mapRules(),
 		classicRules(),
+		hangRules(),
 	)
 	for i := range all {
 		all[i].Text = reflow(all[i].Text)

@@ -8,6 +8,7 @@ import "time"
 const (
 	KindSummary Kind = "summary"
 	KindLoss    Kind = "loss"
+	KindHang    Kind = "hang"
 )
 
 // Summary counts attempts that were like one that was told before: the same failure of the same program, in the same process group, which

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/cli"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/hang"
 	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
@@ -18,6 +19,7 @@ func main() {
 	// The executable is also its own helpers, told apart by argv[0].
 	launch.Main()
 	guardian.Main()
+	hang.Main()
 	interpose.Main()
 	patient.Main()
 	replay.Main()

@@ -108,6 +108,13 @@ func lost() load.Loss {
 		Unknown: []string{"recursion in fentry_sys_bpf"}}
 }
 
+func hangs() load.Hang {
+	a := everything()
+	return load.Hang{Schema: load.Schema, Kind: load.KindHang, Time: a.Time, Calls: 2, AfterNS: 30 * time.Second, Since: a.Time, OldestNS: 31 * time.Second,
+		Earlier: true, Diagnosis: a.Diagnosis, Places: []load.HangPlace{{Calls: 2, Functions: []string{"mutex_lock", "bpf_prog_pack_alloc.isra.0"}, From: "stack",
+			What: []load.Kind{load.ProgLoad, load.Seccomp}, Processes: []load.Process{a.Process}}}}
+}
+
 // attempts are one of each kind.
 func attempts() []load.Attempt {
 	out := []load.Attempt{everything()}
@@ -132,7 +139,8 @@ func TestEncodedLines(t *testing.T) {
 	unknown.Loads, unknown.Events = nil, map[string]uint64{}
 	for name, line := range map[string]any{
 		"summary": repeats(), "loss": lost(), "loss of which nothing is known": unknown, "attempt of a kind to come": &perf,
-		"line of a kind to come": map[string]any{"schema": load.Schema, "kind": "hang", "time": perf.Time, "loads": "many"},
+		"hang": hangs(), "hang that has ended": load.Hang{Schema: load.Schema, Kind: load.KindHang, Time: perf.Time, Since: perf.Time, Places: []load.HangPlace{}},
+		"line of a kind to come": map[string]any{"schema": load.Schema, "kind": "news", "time": perf.Time, "loads": "many"},
 	} {
 		qt.Check(t, qt.IsNil(s.Validate(encode(t, line))), qt.Commentf("%s", name))
 	}
@@ -187,6 +195,15 @@ func TestRefuses(t *testing.T) {
 			qt.Assert(t, qt.IsNotNil(s.Validate(encode(t, &a))))
 		})
 	}
+	for name, spoil := range map[string]func(h *load.Hang){
+		"hang without a diagnosis": func(h *load.Hang) { h.Diagnosis = nil },
+		"hang without places":      func(h *load.Hang) { h.Places = nil },
+		"hang at an address":       func(h *load.Hang) { h.Places[0].Functions[0] = "0xffffffff81000000" },
+	} {
+		h := hangs()
+		spoil(&h)
+		qt.Check(t, qt.IsNotNil(s.Validate(encode(t, h))), qt.Commentf("%s", name))
+	}
 	for name, spoil := range map[string]func(r *load.Summary){
 		"summary of nothing":    func(r *load.Summary) { r.Repeats = 0 },
 		"summary of successes":  func(r *load.Summary) { r.Outcome = load.Loaded },
@@ -222,7 +239,7 @@ func TestEveryField(t *testing.T) {
 		"stage_result": load.StageResult{}, "process": load.Process{}, "cgroup": load.Cgroup{}, "program": load.Program{},
 		"map": load.Map{}, "verifier_log": load.VerifierLog{}, "jump": load.Jump{}, "diagnosis": load.Diagnosis{},
 		"alternative": load.Alternative{}, "remedy": load.Remedy{}, "replay": load.Replay{}, "trial": load.Trial{}, "repair": load.Repair{},
-		"attempt": load.Attempt{}, "summary": load.Summary{}, "loss": load.Loss{}, "attach": load.Attach{}, "attach_program": load.AttachProgram{},
+		"attempt": load.Attempt{}, "summary": load.Summary{}, "loss": load.Loss{}, "hang": load.Hang{}, "hang_place": load.HangPlace{}, "attach": load.Attach{}, "attach_program": load.AttachProgram{},
 		"attach_target": load.AttachTarget{}, "growth": load.Growth{}, "growth_part": load.GrowthPart{}, "line": load.Line{},
 	}
 	for name := range root.Defs {

@@ -43,6 +43,8 @@ type Options struct {
 	CgroupID     uint64 // only this cgroup v2 and those below it
 	FailedOnly   bool
 	All          bool // successful maps, BTF, links too
+	// HangAfter is how long a call may take before it is told that it hangs; 0: HangAfter.
+	HangAfter time.Duration
 	// Node goes into the trace's header. Read by the caller, who may know more.
 	Node node.Profile
 	Tool string // version, for the header
@@ -68,6 +70,7 @@ type Capture struct {
 	decoder decoder
 	losses  lossMeter
 	asked   asked
+	hangs   *inflight
 	// What compiled programs held when it was last looked at.
 	jitUsed  uint64
 	jitKnown bool
@@ -140,6 +143,9 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 	}
 	c.losses.coll = coll
 	c.polled = time.Now()
+	if c.hangs, err = startInflight(coll, opts); err != nil {
+		return nil, errors.Join(err, c.Close(), c.release())
+	}
 	return c, nil
 }
 
@@ -237,6 +243,14 @@ func (c *Capture) poll() {
 	c.asked.sweep(c.coll.asked)
 	c.losses.dropped = c.decoder.dropped
 	c.pending = append(c.pending, c.losses.read()...)
+	if c.hangs == nil {
+		return
+	}
+	select {
+	case h := <-c.hangs.found:
+		c.pending = append(c.pending, trace.Record{Hang: h})
+	default:
+	}
 }
 
 // decisive are the sysctls that decide loads and can have been changed since we started.
@@ -285,6 +299,9 @@ func (c *Capture) jitMemory() (uint64, bool) {
 // Close detaches everything. Read then drains what is left, and lets go of the buffer when it comes to the end.
 func (c *Capture) Close() error {
 	c.closeOnce.Do(func() {
+		if c.hangs != nil {
+			close(c.hangs.stop)
+		}
 		c.losses.freeze()
 		c.closeErr = errors.Join(c.coll.detach(), c.reader.Flush())
 	})

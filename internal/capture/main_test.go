@@ -24,6 +24,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/hang/hangtest"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
@@ -40,6 +41,7 @@ const (
 
 func TestMain(m *testing.M) {
 	patient.Main()
+	hangtest.Main()
 	for name, main := range map[string]func([]string) error{
 		watcherArgv0: watcherMain, nestArgv0: nestMain, floodArgv0: floodMain, execArgv0: execMain,
 	} {

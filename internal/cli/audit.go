@@ -25,11 +25,15 @@ func newAudit() *cobra.Command {
 		Short: "Every program loaded on this node, and what net.core.bpf_jit_harden would do to it",
 		Long: `List every program that is loaded on this node: who holds it, whether it is compiled and blinded, and what would
 become of it at net.core.bpf_jit_harden 1 and 2, with the margin. Say in one sentence whether the node can
-be hardened. It reads and changes nothing. The status is 0 when every program would survive 2, and 1 when one
-would not, or could not be judged.`,
+be hardened. It reads and changes nothing, but for one load of four instructions, which shows whether loads come back here. The status is 0 when
+every program would survive 2, and 1 when one would not, or could not be judged, or when loads do not come back.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			ctx := interruptible()
+			if err := loadsHang(ctx); err != nil && ctx.Err() == nil {
+				// Whatever the programs would survive, nothing can be loaded again here.
+				return &status{code: negative, err: fmt.Errorf("audit: whether this node can be hardened cannot be said: %w", err)}
+			}
 			p := node.Host()
 			probe.Blinding(p)
 			r, err := audit.Run(ctx, p)

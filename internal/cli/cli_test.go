@@ -19,6 +19,8 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/capture"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/hang"
+	"github.com/bpfwhy/bpfwhy/internal/hang/hangtest"
 	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
@@ -30,6 +32,8 @@ import (
 func TestMain(m *testing.M) {
 	launch.Main()
 	guardian.Main()
+	hang.Main()
+	hangtest.Main()
 	interpose.Main()
 	patient.Main()
 	replay.Main()

@@ -35,7 +35,9 @@ type report struct {
 	Hooks        []trace.Hook   `json:"hooks"`
 	Capabilities []capCheck     `json:"capabilities"`
 	Tracefs      string         `json:"tracefs,omitempty"` // where it is mounted
-	Advice       []string       `json:"advice,omitempty"`
+	// Hanging are loads of others that do not come back.
+	Hanging *load.Hang `json:"hanging,omitempty"`
+	Advice  []string   `json:"advice,omitempty"`
 }
 
 type backendCheck struct {
@@ -88,8 +90,11 @@ func doctor(asJSON bool) error {
 
 func examine() *report {
 	r := &report{Schema: "bpfwhy.doctor/v1", Build: buildInfo(), Node: *node.Host(), Tracefs: tracefs()}
-	c, err := capture.Open(context.Background(), capture.Options{})
-	if err != nil {
+	waiting := scanWaiting()
+	stuck := loadsHang(context.Background())
+	if stuck != nil {
+		r.Error = stuck.Error()
+	} else if c, err := capture.Open(context.Background(), capture.Options{}); err != nil {
 		r.Error = err.Error()
 	} else {
 		h := c.Header()
@@ -98,6 +103,10 @@ func examine() *report {
 	}
 	r.Stages = observed(r.Hooks)
 	for _, name := range backends {
+		if stuck != nil {
+			r.Backends = append(r.Backends, backendCheck{Backend: name, Why: "not tried: loads hang"})
+			continue
+		}
 		b := backendCheck{Backend: name}
 		began := time.Now()
 		c, err := capture.Open(context.Background(), capture.Options{Backend: name})
@@ -134,6 +143,7 @@ func examine() *report {
 	for _, n := range needs {
 		r.Capabilities = append(r.Capabilities, capCheck{node.Capability(n.bit), have&(1<<n.bit) != 0, n.what})
 	}
+	r.Hanging = waiting.still()
 	r.Advice = r.advise()
 	return r
 }
@@ -265,8 +275,14 @@ func (r *report) print(t *render.Text) error {
 		}
 		kinds = append(kinds, s)
 	}
+	if h := r.Hanging; h != nil {
+		verdict += fmt.Sprintf("; but loads hang (%s)", h.Diagnosis.Rule)
+	}
 	sections := []render.Section{{Label: "kernel", Items: []string{strings.Join(strings.Fields(r.Node.Release+" "+r.Node.Machine+" "+r.Node.Distro), " ")}},
 		{Label: "stages", Items: stages}, {Label: "backends", Items: kinds}}
+	if h := r.Hanging; h != nil {
+		sections = append(sections, render.Section{Label: "hanging", Items: append([]string{h.Diagnosis.Cause}, h.Diagnosis.Evidence...)})
+	}
 	if len(r.Hooks) > 0 {
 		sections = append(sections, render.Section{Label: "hooks", Items: hookLines(r.Hooks)})
 	}

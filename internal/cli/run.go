@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/bpfwhy/bpfwhy/internal/capture"
@@ -125,6 +126,10 @@ func run(o runOptions) error {
 	if fixes != nil {
 		s.others = fixes.take
 	}
+	if o.output == "" {
+		// The command may be what hangs: then nothing else would ever be said.
+		s.hung = sayHang
+	}
 	// A broken pipe is a held process that a signal has ended: then that is the command's status.
 	if err := p.Release(); err != nil && !errors.Is(err, unix.EPIPE) {
 		p.Abandon()
@@ -159,6 +164,16 @@ func run(o runOptions) error {
 		return &status{code: code}
 	}
 	return nil
+}
+
+// sayHang says in one line that loads do not come back, or that they have.
+func sayHang(h *load.Hang) {
+	switch {
+	case h.Calls == 0:
+		say("the loads that hung have come back, or their threads have ended")
+	default:
+		say("%s %s ('bpfwhy explain %s')", h.Diagnosis.Cause, strings.Join(h.Diagnosis.Evidence, "; "), h.Diagnosis.Rule)
+	}
 }
 
 // start starts the held command, with a proxy for its loads when it is to have one and can.

@@ -38,6 +38,11 @@ type counter interface {
 	loss(*load.Loss) error
 }
 
+// hangSink is a sink that takes word of loads that do not come back.
+type hangSink interface {
+	hang(*load.Hang) error
+}
+
 // sink is what the flags ask for.
 func (s *selection) sink(w io.Writer, text *render.Text) sink {
 	switch {
@@ -56,6 +61,8 @@ func (s jsonSink) attempt(a *load.Attempt) error { return render.JSON(s.w, a) }
 func (s jsonSink) repeats(r *load.Summary) error { return render.JSON(s.w, r) }
 
 func (s jsonSink) loss(l *load.Loss) error { return render.JSON(s.w, l) }
+
+func (s jsonSink) hang(h *load.Hang) error { return render.JSON(s.w, h) }
 
 // oldSink writes bpfwhy.load/v1, which has lines for attempts alone.
 type oldSink struct{ w io.Writer }
@@ -94,6 +101,8 @@ func (s *textSink) attempt(a *load.Attempt) error {
 
 func (s *textSink) repeats(r *load.Summary) error { return s.text.Repeats(r) }
 
+func (s *textSink) hang(h *load.Hang) error { return s.text.Hang(h) }
+
 // The text tells what was lost at its end.
 func (*textSink) loss(*load.Loss) error { return nil }
 
@@ -116,6 +125,8 @@ type session struct {
 	now func() time.Time
 	// others returns attempts that come from elsewhere than the source; nil: there are none.
 	others func() []*load.Attempt
+	// hung is told at once of loads that do not come back; nil: the sink is enough.
+	hung func(*load.Hang)
 	// prove loads an attempt's program again; nil: nobody asked for it.
 	prove func(*load.Attempt) error
 }
@@ -223,6 +234,8 @@ func (s *session) replay(r *trace.Reader) error {
 			clock = max(clock, rec.Call.End)
 		case rec.Loss != nil:
 			clock = max(clock, rec.Loss.To)
+		case rec.Hang != nil:
+			clock = max(clock, rec.Hang.At)
 		}
 		if err != nil {
 			return errors.Join(s.end(), notEOF(err))
@@ -252,7 +265,24 @@ func (s *session) add(r trace.Record) error {
 			return err
 		}
 	}
+	if r.Hang != nil {
+		return s.hang(assemble.Hang(s.header, r.Hang))
+	}
 	return s.emit(s.asm.Add(r))
+}
+
+func (s *session) hang(h *load.Hang) error {
+	explain.Hang(h)
+	s.summary.Hanging = h.Calls
+	if s.hung != nil {
+		s.hung(h)
+	}
+	if out, ok := s.out.(hangSink); ok {
+		if err := out.hang(h); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	}
+	return nil
 }
 
 func (s *session) emitOthers() error {

@@ -94,8 +94,11 @@ func announce(what string, h trace.Header) {
 	say("watching %s by %s; not observed but concluded: %s ('bpfwhy doctor' says why)", what, by, strings.Join(missing, ", "))
 }
 
-// openCapture attaches.
+// openCapture attaches, if loads come back on this machine.
 func openCapture(ctx context.Context, opts capture.Options) (*capture.Capture, error) {
+	if err := loadsHang(ctx); err != nil {
+		return nil, fmt.Errorf("watch bpf(2): %w", err)
+	}
 	opts.Node, opts.Tool = *node.Host(), buildInfo().Version
 	return capture.Open(ctx, opts)
 }

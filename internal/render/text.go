@@ -379,6 +379,7 @@ type Summary struct {
 	LostLoads    uint64            `json:"lost_loads"` // failing loads that are in no attempt
 	Unknown      []string          `json:"unknown"`    // counters of losses that could not be read
 	Incomplete   int               `json:"incomplete"` // attempts that a hole touched
+	Hanging      int               `json:"hanging"`    // loads that had not come back when it was last looked
 }
 
 // Add counts one attempt; shown says whether it was one to show.
@@ -452,6 +453,9 @@ func (t *Text) Summary(s *Summary) error {
 	if s.FeatureProbe+s.LeftOut > 0 {
 		p.print("left out", fmt.Sprintf("%s of loaders, %s for maps, BTF, links and the like",
 			plural(s.FeatureProbe, "feature probe"), plural(s.LeftOut, "healthy call")))
+	}
+	if s.Hanging > 0 {
+		p.print("hanging", plural(s.Hanging, "load")+" had not come back when it was last looked")
 	}
 	if s.Repeats > 0 {
 		p.print("again", fmt.Sprintf("%s of failures that were explained before", plural(s.Repeats, "repeat")))

@@ -227,7 +227,7 @@ func parse(line []byte) (Record, error) {
 	}
 	set := 0
 	for _, on := range []bool{rec.Header != nil, rec.Call != nil, rec.Chunk != nil, rec.Say != nil,
-		rec.Loss != nil, rec.Sysctl != nil, rec.Begin != nil, rec.End != nil} {
+		rec.Loss != nil, rec.Sysctl != nil, rec.Begin != nil, rec.Hang != nil, rec.End != nil} {
 		if on {
 			set++
 		}
@@ -238,6 +238,16 @@ func parse(line []byte) (Record, error) {
 	if c := rec.Call; c != nil {
 		if len(c.Stages) > maxList || len(c.Failed) > maxList || len(c.Maps) > maxList {
 			return Record{}, errors.New("a list is too long")
+		}
+	}
+	if h := rec.Hang; h != nil {
+		if len(h.Calls) > maxList || h.More < 0 {
+			return Record{}, errors.New("a list is too long")
+		}
+		for _, c := range h.Calls {
+			if len(c.Functions) > maxList {
+				return Record{}, errors.New("a list is too long")
+			}
 		}
 	}
 	if h := rec.Header; h != nil && len(h.Hooks) > maxList {

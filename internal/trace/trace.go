@@ -21,6 +21,7 @@ type Record struct {
 	Say    *Say    `json:"say,omitempty"`
 	Loss   *Loss   `json:"loss,omitempty"`
 	Sysctl *Sysctl `json:"sysctl,omitempty"`
+	Hang   *Hang   `json:"hang,omitempty"`
 	End    *End    `json:"end,omitempty"`
 }
 
@@ -216,6 +217,28 @@ type Sysctl struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 	At    uint64 `json:"at"` // monotonic ns
+}
+
+// Hang are calls that have not come back for longer than After; none: those that were told of before have.
+type Hang struct {
+	At    uint64        `json:"at"`    // monotonic ns
+	After uint64        `json:"after"` // ns
+	Calls []HangingCall `json:"calls"` // the oldest first
+	More  int           `json:"more,omitempty"`
+}
+
+// HangingCall is a call without an end. Functions are where it waits, the innermost first; From is the file of /proc that says so.
+type HangingCall struct {
+	ID        CallID    `json:"id"`
+	TGID      uint32    `json:"tgid,omitempty"`
+	Comm      string    `json:"comm,omitempty"`
+	Cgroup2   *Cgroup   `json:"cgroup2,omitempty"`
+	Kind      load.Kind `json:"kind"`
+	Program   string    `json:"program,omitempty"`
+	Functions []string  `json:"functions,omitempty"`
+	From      string    `json:"from,omitempty"`
+	// Earlier: it began before anybody watched; ID.Start is when that was.
+	Earlier bool `json:"earlier,omitempty"`
 }
 
 // End closes a trace that was not cut off.

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/bpfwhy/bpfwhy/internal/hang"
+	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/load"
+)
+
+// HangAfter is how long a call may take before it is told that it hangs.
+const HangAfter = 30 * time.Second
+
+// Bounds of what is told of calls that hang.
+const (
+	maxHanging  = 64               // calls with their places
+	mostSilence = 10 * time.Minute // between two reports while there are more and more
+)
+
+// inflight looks for calls that do not come back. It has a goroutine of its own, because a look at a thread may itself take long.
+type inflight struct {
+	calls *ebpf.Map
+	after time.Duration
+	// earlier are threads that were inside a load before anybody watched. nil where only some are watched.
+	earlier []hang.Thread
+	found   chan *trace.Hang
+	stop    chan struct{}
+
+	told    map[trace.CallID]bool
+	silence time.Duration
+	next    uint64 // not to be told again before
+}
+
+// startInflight watches for calls that take too long, until stop is closed.
+func startInflight(c *collection, opts Options) (*inflight, error) {
+	calls, err := c.maps["calls"].Clone() // ours to close: a look may outlast the capture
+	if err != nil {
+		return nil, fmt.Errorf("keep the map of calls: %w", err)
+	}
+	f := &inflight{calls: calls, after: cmp.Or(opts.HangAfter, HangAfter), found: make(chan *trace.Hang), stop: make(chan struct{})}
+	everything := !opts.OnlyFollowed && opts.Comm == "" && opts.CgroupID == 0
+	go f.run(everything)
+	return f, nil
+}
+
+func (f *inflight) run(everything bool) {
+	defer f.calls.Close()
+	if everything {
+		f.earlier = hang.Scan()
+	}
+	began := monotonic()
+	// Not sooner: who has hung for longer by then is told at once.
+	tick := time.NewTicker(max(f.after/6, 100*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.stop:
+			return
+		case <-tick.C:
+		}
+		h := f.look(monotonic(), began)
+		if h == nil {
+			continue
+		}
+		select {
+		case <-f.stop:
+			return
+		case f.found <- h:
+		}
+	}
+}
+
+// look returns what is to be told now, nil for nothing.
+func (f *inflight) look(now, began uint64) *trace.Hang {
+	calls := f.hanging(now)
+	if now-began > uint64(f.after) && len(f.earlier) > 0 {
+		// Those that are still where they were.
+		f.earlier = hang.Still(f.earlier)
+		for _, t := range f.earlier {
+			if slices.ContainsFunc(calls, func(c trace.HangingCall) bool { return c.ID.TID == uint32(t.TID) }) {
+				continue // it began just after the hooks were there
+			}
+			calls = append(calls, Earlier(t, began))
+		}
+	}
+	slices.SortStableFunc(calls, func(a, b trace.HangingCall) int {
+		if a.Earlier != b.Earlier {
+			return map[bool]int{true: -1, false: 1}[a.Earlier]
+		}
+		return cmp.Compare(a.ID.Start, b.ID.Start)
+	})
+	more, told := false, map[trace.CallID]bool{}
+	for _, c := range calls {
+		told[c.ID] = true
+		more = more || !f.told[c.ID]
+	}
+	back := len(calls) == 0 && len(f.told) > 0
+	if back {
+		f.told, f.silence, f.next = nil, 0, 0
+		return &trace.Hang{At: now, After: uint64(f.after)}
+	}
+	if !more || now < f.next {
+		return nil
+	}
+	f.told = told
+	f.silence = min(max(2*f.silence, f.after), mostSilence)
+	f.next = now + uint64(f.silence)
+	h := &trace.Hang{At: now, After: uint64(f.after), Calls: calls[:min(len(calls), maxHanging)], More: max(len(calls)-maxHanging, 0)}
+	for i := range h.Calls {
+		if c := &h.Calls[i]; !c.Earlier && inInitialPIDNamespace() {
+			describeHanging(c)
+		}
+	}
+	return h
+}
+
+// Earlier is a thread that was found waiting inside a load, at a time of the monotonic clock, without having been seen to begin.
+func Earlier(t hang.Thread, found uint64) trace.HangingCall {
+	c := trace.HangingCall{ID: trace.CallID{TID: uint32(t.TID), Start: found}, TGID: uint32(t.PID), Kind: kindOfCall(t.Call), Earlier: true}
+	describeHanging(&c)
+	return c
+}
+
+// hanging are the calls that our programs have seen begin, and not end, in time.
+func (f *inflight) hanging(now uint64) (list []trace.HangingCall) {
+	var key uint32
+	var value []byte
+	each := f.calls.Iterate()
+	for each.Next(&key, &value) {
+		var r coreCallRecord // begins with a struct call
+		c := &r.Call
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c)), value)
+		if c.Head.Start == 0 || c.Head.Start > now || now-c.Head.Start < uint64(f.after) {
+			continue
+		}
+		h := trace.HangingCall{ID: trace.CallID{TID: c.Head.Tid, Start: c.Head.Start}}
+		switch coreCallKind(c.Kind) {
+		case coreCallKindK_SECCOMP:
+			h.Kind = load.Seccomp
+		case coreCallKindK_SOCKFILTER:
+			h.Kind = load.SocketFilter
+		default:
+			h.Kind = cmp.Or(kinds[c.Cmd], load.OtherCommand)
+			if h.Kind == load.ProgLoad && coreCallFlags(c.Flags)&coreCallFlagsF_ATTR_FAULT == 0 {
+				h.Program = text(c.Attr[attrProgName : attrProgName+16])
+			}
+		}
+		list = append(list, h)
+	}
+	if err := each.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return nil
+	}
+	// A map that changes meanwhile may show an entry twice.
+	slices.SortFunc(list, func(a, b trace.HangingCall) int {
+		return cmp.Or(cmp.Compare(a.ID.TID, b.ID.TID), cmp.Compare(a.ID.Start, b.ID.Start))
+	})
+	return slices.CompactFunc(list, func(a, b trace.HangingCall) bool { return a.ID == b.ID })
+}
+
+// attrProgName is the offset of prog_name in union bpf_attr.
+const attrProgName = 48
+
+// kindOfCall is the kind of what hang.Scan has found.
+func kindOfCall(call string) load.Kind {
+	switch call {
+	case "BPF_PROG_LOAD":
+		return load.ProgLoad
+	case "BPF_MAP_CREATE":
+		return load.MapCreate
+	case "BPF_BTF_LOAD":
+		return load.BTFLoad
+	case "BPF_LINK_CREATE":
+		return load.LinkCreate
+	case "BPF_PROG_ATTACH":
+		return load.ProgAttach
+	case "BPF_RAW_TRACEPOINT_OPEN":
+		return load.RawTPOpen
+	case "SO_ATTACH_FILTER":
+		return load.SocketFilter
+	}
+	return load.Seccomp
+}
+
+// describeHanging adds who hangs and where. Threads have their numbers of the first pid namespace: elsewhere they cannot be looked at.
+func describeHanging(c *trace.HangingCall) {
+	dir := "/proc/" + strconv.Itoa(int(c.ID.TID)) + "/"
+	for line := range strings.Lines(readSome(dir + "status")) {
+		if n, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			if tgid, err := strconv.ParseUint(strings.TrimSpace(n), 10, 32); err == nil {
+				c.TGID = uint32(tgid)
+			}
+		}
+	}
+	c.Comm = strings.TrimSuffix(readSome(dir+"comm"), "\n")
+	c.Cgroup2, _ = cgroupNames(readSome(dir+"cgroup"), &trace.Cgroup{})
+	p := hang.Of(int(c.ID.TID))
+	c.Functions, c.From = p.Functions, p.From
+}

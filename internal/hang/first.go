@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hang
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/assemble"
+	"golang.org/x/sys/unix"
+)
+
+// Argv0 is the name under which an executable makes the first load: see Main.
+const Argv0 = "bpfwhy-first-load"
+
+// Deadline is how long the smallest load may take.
+const Deadline = 5 * time.Second
+
+// Error says that a load of our own does not come back.
+type Error struct {
+	Place
+	After time.Duration
+}
+
+func (e *Error) Error() string {
+	where := "where, the kernel does not say"
+	switch {
+	case len(e.Functions) > 1:
+		where = "in " + strings.Join(e.Functions[:min(len(e.Functions), 6)], " < ")
+	case len(e.Functions) == 1:
+		where = "in " + e.Functions[0]
+	case e.Call != "":
+		where = "inside " + e.Call
+	}
+	return fmt.Sprintf("a load of four instructions has not come back after %v: it hangs %s ('bpfwhy explain %s')", e.After, where, Rule(e.Place))
+}
+
+// First makes the smallest load in a process of its own, and returns an *Error when that has not come back after a while: the process
+// is left behind then, for nothing ends one that waits for a lock of the kernel. Whatever else becomes of the load is not the matter here.
+// Any other error says that it could not be tried. The executable's main, or TestMain, calls Main.
+func First(ctx context.Context, atMost time.Duration) error {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{Argv0}
+	cmd.Dir = "/"
+	// Not of our session: a Ctrl-C is ours, and what is left behind holds no terminal.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make a pipe for the first load: %w", err)
+	}
+	defer ready.Close()
+	cmd.Stdout = theirs
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start a process for the first load: %w", err)
+	}
+	began, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		var b [1]byte
+		if n, _ := io.ReadFull(ready, b[:]); n == 1 {
+			close(began)
+		}
+	}()
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	defer cmd.Process.Kill()
+	// A slow machine takes its time to start a process. That is not the load's.
+	start := time.NewTimer(time.Minute)
+	defer start.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-start.C:
+		return fmt.Errorf("start a process for the first load: it did not start within a minute")
+	case <-began:
+	}
+	limit := time.NewTimer(atMost)
+	defer limit.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-limit.C:
+		return &Error{Place: Of(cmd.Process.Pid), After: atMost} // its first thread makes the load
+	}
+}
+
+// Main makes the load and ends the process, if the executable was started for it; otherwise it returns at once. It belongs at the very
+// start of main.
+func Main() {
+	if len(os.Args) != 1 || os.Args[0] != Argv0 {
+		return
+	}
+	runtime.LockOSThread() // still the first thread
+	code, license := insn.Encode(assemble.OwnTrivial()), []byte("GPL\x00")
+	var pin runtime.Pinner
+	pin.Pin(&code[0])
+	pin.Pin(&license[0])
+	attr := struct {
+		typ, count     uint32
+		insns, license uint64
+		log            [2]uint64
+		version, flags uint32
+		name           [16]byte
+		rest           [8]uint64 // up to fd_array
+	}{typ: 1, count: uint32(len(code) / insn.Size), insns: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
+	copy(attr.name[:], assemble.OwnName)
+	_, _ = os.Stdout.Write([]byte{1})
+	os.Stdout.Close()
+	_, _, _ = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	os.Exit(0)
+}
