@@ -18,6 +18,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/freeing"
 	"github.com/bpfwhy/bpfwhy/internal/randprog"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf"
@@ -386,7 +387,9 @@ func corpus(t *testing.T, first uint64, programs int, raise func()) *tally {
 	m := values(t)
 	k := thisKernel()
 	var trials []*trial
+	var closed freeing.Bound
 	for n := range programs {
+		qt.Assert(t, qt.IsNil(closed.Closed()))
 		if tr := begin(t, first+uint64(n), m, k); tr != nil {
 			trials = append(trials, tr)
 		}
@@ -398,6 +401,7 @@ func corpus(t *testing.T, first uint64, programs int, raise func()) *tally {
 	qt.Assert(t, qt.IsTrue(mayBeBlinded()))
 	for _, tr := range trials {
 		c.judge(t, tr, watch)
+		qt.Assert(t, qt.IsNil(closed.Closed()))
 	}
 	c.Seconds = time.Since(start).Seconds()
 	for _, p := range c.problems {

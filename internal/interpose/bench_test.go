@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/freeing"
 )
 
 // TestBenchLoads measures what a load costs under a proxy, next to what it costs without, at net.core.bpf_jit_harden=2. Runs with and without
@@ -104,7 +105,13 @@ func timed(args []string) error {
 	}
 	debug.SetGCPercent(-1) // it sends signals
 	took := make([]time.Duration, n)
+	var closed freeing.Bound
 	for i := range took {
+		if args[0] != "map" && args[0] != "getppid" {
+			if err := closed.Closed(); err != nil {
+				return err
+			}
+		}
 		start := time.Now()
 		if err := call(); err != nil {
 			return err
