@@ -26,7 +26,9 @@ import (
 
 // TestGuestHang: loads that do not come back are told by watch, run and doctor, and so is it when a load of their own, or of audit, does not.
 func TestGuestHang(t *testing.T) {
-	vmtest.Guest(t)
+	if vmtest.Guest(t) == "5.10" && !vmtest.Long() {
+		t.Skip("waits for 30 s; the newest kernel is enough when time is short")
+	}
 	// Whoever is confined can load nothing, and the others can: nothing on the machine hangs yet.
 	t.Run("own load", func(t *testing.T) {
 		var all sync.WaitGroup

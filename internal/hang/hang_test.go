@@ -65,7 +65,7 @@ func TestFirst(t *testing.T) {
 	t.Logf("%v", time.Since(start))
 }
 
-func TestKernels(t *testing.T) { vmtest.Run(t, "^TestGuest", vm.Machine{}) }
+func TestKernels(t *testing.T) { vmtest.RunIn(t, vmtest.Sample(), "^TestGuest", vm.Machine{}) }
 
 // TestGuestHang: a load of another process that hangs is found by a scan, with its place; a load of our own that hangs is told in time.
 func TestGuestHang(t *testing.T) {
