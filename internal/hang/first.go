@@ -22,8 +22,14 @@ import (
 // Argv0 is the name under which an executable makes the first load: see Main.
 const Argv0 = "bpfwhy-first-load"
 
-// Deadline is how long the smallest load may take.
-const Deadline = 5 * time.Second
+// Deadline is how long the smallest load may take before we look whether it still moves.
+const Deadline = 3 * time.Second
+
+// A load that has not run for this long hangs. One that runs has a slow machine, until the last.
+const (
+	unmoved = 2 * time.Second
+	last    = time.Minute
+)
 
 // Error says that a load of our own does not come back.
 type Error struct {
@@ -44,7 +50,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("a load of four instructions has not come back after %v: it hangs %s ('bpfwhy explain %s')", e.After, where, Rule(e.Place))
 }
 
-// First makes the smallest load in a process of its own, and returns an *Error when that has not come back after a while: the process
+// First makes the smallest load in a process of its own, and returns an *Error when that waits for something that does not come: the process
 // is left behind then, for nothing ends one that waits for a lock of the kernel. Whatever else becomes of the load is not the matter here.
 // Any other error says that it could not be tried. The executable's main, or TestMain, calls Main.
 func First(ctx context.Context, atMost time.Duration) error {
@@ -88,15 +94,22 @@ func First(ctx context.Context, atMost time.Duration) error {
 		return fmt.Errorf("start a process for the first load: it did not start within a minute")
 	case <-began:
 	}
-	limit := time.NewTimer(atMost)
-	defer limit.Stop()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-limit.C:
-		return &Error{Place: Of(cmd.Process.Pid), After: atMost} // its first thread makes the load
+	pid := cmd.Process.Pid // its first thread makes the load
+	var seen Thread
+	for since, pause, inside := time.Now(), atMost, false; ; pause = unmoved {
+		select {
+		case <-ended:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		before, was := seen, inside
+		seen, inside = look(fmt.Sprintf("/proc/%d/", pid), pid, pid)
+		took := time.Since(since)
+		if was && inside && seen.moved == before.moved || took > last {
+			return &Error{Place: Of(pid), After: took.Round(time.Second)}
+		}
 	}
 }
 
