@@ -83,7 +83,10 @@ func (f *inflight) run(everything bool) {
 
 // look returns what is to be told now, nil for nothing.
 func (f *inflight) look(now, began uint64) *trace.Hang {
-	calls := f.hanging(now)
+	calls, ok := f.hanging(now)
+	if !ok {
+		return nil
+	}
 	if now-began > uint64(f.after) && len(f.earlier) > 0 {
 		// Those that are still where they were.
 		f.earlier = hang.Still(f.earlier)
@@ -91,9 +94,23 @@ func (f *inflight) look(now, began uint64) *trace.Hang {
 			if slices.ContainsFunc(calls, func(c trace.HangingCall) bool { return c.ID.TID == uint32(t.TID) }) {
 				continue // it began just after the hooks were there
 			}
-			calls = append(calls, Earlier(t, began))
+			calls = append(calls, earlier(t, began))
 		}
 	}
+	h := f.news(calls, now)
+	if h == nil {
+		return nil
+	}
+	for i := range h.Calls {
+		if c := &h.Calls[i]; c.Earlier || inInitialPIDNamespace() {
+			describeHanging(c)
+		}
+	}
+	return h
+}
+
+// news is what there is to tell of the calls that hang now: that there are more than were told of, or none any more.
+func (f *inflight) news(calls []trace.HangingCall, now uint64) *trace.Hang {
 	slices.SortStableFunc(calls, func(a, b trace.HangingCall) int {
 		if a.Earlier != b.Earlier {
 			return map[bool]int{true: -1, false: 1}[a.Earlier]
@@ -116,24 +133,22 @@ func (f *inflight) look(now, began uint64) *trace.Hang {
 	f.told = told
 	f.silence = min(max(2*f.silence, f.after), mostSilence)
 	f.next = now + uint64(f.silence)
-	h := &trace.Hang{At: now, After: uint64(f.after), Calls: calls[:min(len(calls), maxHanging)], More: max(len(calls)-maxHanging, 0)}
-	for i := range h.Calls {
-		if c := &h.Calls[i]; !c.Earlier && inInitialPIDNamespace() {
-			describeHanging(c)
-		}
-	}
-	return h
+	return &trace.Hang{At: now, After: uint64(f.after), Calls: calls[:min(len(calls), maxHanging)], More: max(len(calls)-maxHanging, 0)}
 }
 
 // Earlier is a thread that was found waiting inside a load, at a time of the monotonic clock, without having been seen to begin.
 func Earlier(t hang.Thread, found uint64) trace.HangingCall {
-	c := trace.HangingCall{ID: trace.CallID{TID: uint32(t.TID), Start: found}, TGID: uint32(t.PID), Kind: kindOfCall(t.Call), Earlier: true}
+	c := earlier(t, found)
 	describeHanging(&c)
 	return c
 }
 
-// hanging are the calls that our programs have seen begin, and not end, in time.
-func (f *inflight) hanging(now uint64) (list []trace.HangingCall) {
+func earlier(t hang.Thread, found uint64) trace.HangingCall {
+	return trace.HangingCall{ID: trace.CallID{TID: uint32(t.TID), Start: found}, TGID: uint32(t.PID), Kind: kindOfCall(t.Call), Earlier: true}
+}
+
+// hanging are the calls that our programs have seen begin, and not end, in time. It is not ok when they cannot be read.
+func (f *inflight) hanging(now uint64) (list []trace.HangingCall, ok bool) {
 	var key uint32
 	var value []byte
 	each := f.calls.Iterate()
@@ -159,13 +174,13 @@ func (f *inflight) hanging(now uint64) (list []trace.HangingCall) {
 		list = append(list, h)
 	}
 	if err := each.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return nil
+		return nil, false
 	}
 	// A map that changes meanwhile may show an entry twice.
 	slices.SortFunc(list, func(a, b trace.HangingCall) int {
 		return cmp.Or(cmp.Compare(a.ID.TID, b.ID.TID), cmp.Compare(a.ID.Start, b.ID.Start))
 	})
-	return slices.CompactFunc(list, func(a, b trace.HangingCall) bool { return a.ID == b.ID })
+	return slices.CompactFunc(list, func(a, b trace.HangingCall) bool { return a.ID == b.ID }), true
 }
 
 // attrProgName is the offset of prog_name in union bpf_attr.

@@ -16,6 +16,40 @@ import (
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
+// TestHangNews: a report when the first hangs, one when more do but not too often, and one when all are back.
+func TestHangNews(t *testing.T) {
+	f := &inflight{after: 30 * time.Second}
+	calls := func(n int) (list []trace.HangingCall) {
+		for i := range n {
+			list = append(list, trace.HangingCall{ID: trace.CallID{TID: uint32(i), Start: uint64(1000 - i)}})
+		}
+		return list
+	}
+	for _, step := range []struct {
+		at    time.Duration
+		hang  int
+		want  int // calls told, -1: nothing
+		first uint32
+	}{
+		{0, 0, -1, 0}, {31 * time.Second, 1, 1, 0}, {36 * time.Second, 1, -1, 0},
+		{40 * time.Second, 5, -1, 0}, {62 * time.Second, 5, 5, 4}, {70 * time.Second, 5, -1, 0}, // 30 s of silence, then 60
+		{100 * time.Second, 6, -1, 0}, {123 * time.Second, 6, 6, 5}, {130 * time.Second, 3, -1, 0}, // fewer are no news
+		{10 * time.Hour, 100, 100, 99}, {10*time.Hour + 3*time.Minute, 101, -1, 0}, {10*time.Hour + 5*time.Minute, 101, 101, 100}, // four minutes by then
+		{11 * time.Hour, 0, 0, 0}, {11*time.Hour + time.Second, 0, -1, 0}, {12 * time.Hour, 1, 1, 0}, // back, and anew
+	} {
+		h := f.news(calls(step.hang), uint64(step.at))
+		qt.Assert(t, qt.Equals(h != nil, step.want >= 0), qt.Commentf("%v", step.at))
+		if h == nil {
+			continue
+		}
+		qt.Check(t, qt.Equals(len(h.Calls)+h.More, step.want), qt.Commentf("%v", step.at))
+		qt.Check(t, qt.IsTrue(len(h.Calls) <= maxHanging))
+		if step.want > 0 {
+			qt.Check(t, qt.Equals(h.Calls[0].ID.TID, step.first)) // the oldest
+		}
+	}
+}
+
 // hangs are the reports among records.
 func (s seen) hangs() (list []*trace.Hang) {
 	for _, r := range s {

@@ -134,6 +134,9 @@ type session struct {
 func newSession(h trace.Header, sel *selection, out sink) (*session, error) {
 	s := &session{header: h, shows: sel.shows, asm: assemble.New(h), out: out, repeats: repeat.New(), now: time.Now, began: time.Now()}
 	s.counts, _ = out.(counter)
+	if _, ok := out.(hangSink); !ok {
+		s.hung = sayHang
+	}
 	if sel.record != "" {
 		f, err := trace.Create(sel.record)
 		if err != nil {
