@@ -416,7 +416,7 @@ func TestSources(t *testing.T) {
 
 // Without privileges one line says what is needed, and nothing is tried.
 func TestUnprivileged(t *testing.T) {
-	const all = "missing: CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_NET_RAW"
+	const all = "missing: CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_NET_RAW"
 	for _, args := range [][]string{nil, {"--sources", "packets"}, {"--port", "80", "--sources", "syscalls"}} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -425,7 +425,7 @@ func TestUnprivileged(t *testing.T) {
 		out, err := c.CombinedOutput()
 		qt.Check(t, qt.IsNotNil(err))
 		qt.Check(t, qt.Equals(c.ProcessState.ExitCode(), 2))
-		qt.Check(t, qt.Equals(string(out), "httpprobe: needs root, or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and CAP_NET_RAW for packets ("+all+")\n"))
+		qt.Check(t, qt.Equals(string(out), "httpprobe: needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN for syscalls; CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, or CAP_SYS_ADMIN for the first two for openssl; CAP_NET_RAW for packets ("+all+")\n"))
 	}
 }
 

@@ -4,15 +4,16 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/bpfwhy/bpfwhy/internal/privilege"
-	"github.com/bpfwhy/bpfwhy/node"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 )
 
-// lackError is a source that was not tried, because capabilities are missing without which it cannot be.
+// rows of the table of rights, by source.
+var rows = map[string]rights.Command{"syscalls": rights.Syscalls, "openssl": rights.OpenSSL, "packets": rights.Packets}
+
+// lackError is a source that was not tried, because capabilities are missing without which it cannot be, or would see less without a word.
 type lackError struct {
 	have uint64
 	lack []string
@@ -20,28 +21,15 @@ type lackError struct {
 
 func (e *lackError) Error() string { return "lacks " + strings.Join(e.lack, ", ") }
 
-// mayOpen is nil or a *lackError. Before it are kernels that want other capabilities, and user namespaces, whose capabilities are none here: of
-// these the kernel's refusal tells.
+// mayOpen is nil or a *lackError. Where a kernel wants more, its refusal tells.
 func mayOpen(name string) error {
-	have, err := privilege.Effective()
+	have, err := rights.Have()
 	if err != nil {
 		return nil
 	}
-	var must []int
-	switch {
-	case name == "packets":
-		must = []int{unix.CAP_NET_RAW} // a kernel may load socket filters for everybody
-	case have&(1<<unix.CAP_SYS_ADMIN) == 0: // which includes these
-		must = []int{unix.CAP_BPF, unix.CAP_PERFMON}
-	}
-	if name == "openssl" { // or the libraries of others are not found, without a word
-		must = append(must, unix.CAP_SYS_PTRACE)
-	}
 	e := &lackError{have: have}
-	for _, c := range must {
-		if have&(1<<c) == 0 {
-			e.lack = append(e.lack, node.Capability(c))
-		}
+	for _, r := range rows[name].Missing(have) {
+		e.lack = append(e.lack, r.Name())
 	}
 	if e.lack == nil {
 		return nil
@@ -49,14 +37,17 @@ func mayOpen(name string) error {
 	return e
 }
 
-// all is for when nothing can be watched: what everything needs.
+// all is for when nothing can be watched: what each source needs.
 func (e *lackError) all() error {
-	var missing []string
-	for _, c := range []int{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_NET_RAW} {
-		if e.have&(1<<c) == 0 {
-			missing = append(missing, node.Capability(c))
+	var needs, missing []string
+	for _, name := range sourceNames {
+		row := rows[name]
+		needs = append(needs, row.Needs()+" for "+name)
+		for _, r := range row.Missing(e.have) {
+			if !slices.Contains(missing, r.Name()) {
+				missing = append(missing, r.Name())
+			}
 		}
 	}
-	return fmt.Errorf("needs root, or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and CAP_NET_RAW for packets (missing: %s)",
-		strings.Join(missing, ", "))
+	return fmt.Errorf("needs %s (missing: %s)", strings.Join(needs, "; "), strings.Join(missing, ", "))
 }

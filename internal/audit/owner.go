@@ -112,6 +112,9 @@ func (h *holders) scanProcess(pid int) error {
 		names, err := dir.Readdirnames(1024)
 		for _, name := range names {
 			target, err := os.Readlink(base + "fd/" + name)
+			if errors.Is(err, fs.ErrPermission) {
+				return err // their names show to root, and nothing else
+			}
 			if err != nil || !strings.HasPrefix(target, "anon_inode:") {
 				continue
 			}

@@ -24,8 +24,8 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/internal/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/redact"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -85,7 +85,7 @@ type Capture struct {
 	closeErr  error
 }
 
-// Open attaches and returns when events flow: a call of our own has come through. Needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN. The error
+// Open attaches and returns when events flow: a call of our own has come through. Package rights has what it needs. The error
 // says what was tried.
 func Open(ctx context.Context, opts Options) (*Capture, error) {
 	if len(opts.Comm) > 15 {
@@ -99,9 +99,6 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 	if len(opts.PIDs) > 0 {
 		opts.OnlyFollowed = true
 	}
-	if err := permitted(); err != nil {
-		return nil, err
-	}
 	_ = rlimit.RemoveMemlock() // only kernels before 5.11 need it, and they say so themselves at the load
 	c := &Capture{opts: opts}
 	nonce, err := newNonce()
@@ -110,7 +107,7 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 	}
 	coll, err := attach(opts, nonce)
 	if err != nil {
-		return nil, err
+		return nil, rights.Watch.Explain(err)
 	}
 	c.coll = coll
 	c.decoder = decoder{levels: redact.Host(), keep: coll.objects, all: opts.All, failed: opts.FailedOnly}
@@ -147,16 +144,6 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 		return nil, errors.Join(err, c.Close(), c.release())
 	}
 	return c, nil
-}
-
-// permitted is a clear answer to the most frequent reason for which nothing can be watched.
-func permitted() error {
-	have, err := privilege.Effective()
-	const admin, bpf, perfmon = 1 << unix.CAP_SYS_ADMIN, 1 << unix.CAP_BPF, 1 << unix.CAP_PERFMON
-	if err != nil || have&admin != 0 || have&(bpf|perfmon) == bpf|perfmon {
-		return nil
-	}
-	return errors.New("watch bpf(2): needs root, or CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON")
 }
 
 // newNonce makes the call that only we can make: its low half is no bpf command.

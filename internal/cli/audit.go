@@ -14,6 +14,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/audit"
 	"github.com/bpfwhy/bpfwhy/internal/probe"
 	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
 )
@@ -41,7 +42,7 @@ every program would survive 2, and 1 when one would not, or could not be judged,
 			case ctx.Err() != nil:
 				return fmt.Errorf("audit: interrupted")
 			case err != nil:
-				return fmt.Errorf("audit: %w", err)
+				return fmt.Errorf("audit: %w", rights.Audit.Explain(err))
 			case asJSON:
 				err = render.JSON(os.Stdout, r)
 			default:

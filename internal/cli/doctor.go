@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/capture"
-	"github.com/bpfwhy/bpfwhy/internal/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -24,17 +24,17 @@ import (
 
 // report is what doctor found. Its JSON form is for support bundles; it has no schema of its own.
 type report struct {
-	Schema       string         `json:"schema"`
-	Build        build          `json:"build"`
-	Node         node.Profile   `json:"node"`
-	Watching     bool           `json:"watching"` // some backend works
-	Error        string         `json:"error,omitempty"`
-	Backend      string         `json:"backend,omitempty"`
-	Backends     []backendCheck `json:"backends"`
-	Stages       []stageCheck   `json:"stages"`
-	Hooks        []trace.Hook   `json:"hooks"`
-	Capabilities []capCheck     `json:"capabilities"`
-	Tracefs      string         `json:"tracefs,omitempty"` // where it is mounted
+	Schema   string         `json:"schema"`
+	Build    build          `json:"build"`
+	Node     node.Profile   `json:"node"`
+	Watching bool           `json:"watching"` // some backend works
+	Error    string         `json:"error,omitempty"`
+	Backend  string         `json:"backend,omitempty"`
+	Backends []backendCheck `json:"backends"`
+	Stages   []stageCheck   `json:"stages"`
+	Hooks    []trace.Hook   `json:"hooks"`
+	Rights   []rightsCheck  `json:"rights"`
+	Tracefs  string         `json:"tracefs,omitempty"` // where it is mounted
 	// Hanging are loads of others that do not come back.
 	Hanging *load.Hang `json:"hanging,omitempty"`
 	Advice  []string   `json:"advice,omitempty"`
@@ -54,10 +54,12 @@ type stageCheck struct {
 	By       []string   `json:"by,omitempty"`
 }
 
-type capCheck struct {
-	Name string `json:"name"`
-	Have bool   `json:"have"`
-	For  string `json:"for"`
+// rightsCheck is a row of the table of rights, as far as they are missing here.
+type rightsCheck struct {
+	Command string   `json:"command"`
+	Needs   string   `json:"needs"`
+	Missing []string `json:"missing,omitempty"` // it does not start
+	Without []string `json:"without,omitempty"` // what it does not show
 }
 
 func newDoctor() *cobra.Command {
@@ -124,24 +126,13 @@ func examine() *report {
 		}
 		r.Backends = append(r.Backends, b)
 	}
-	have, _ := privilege.Effective()
-	type need struct {
-		bit  int
-		what string
-	}
-	needs := []need{
-		{unix.CAP_BPF, "to load the hooks (5.8 and later; CAP_SYS_ADMIN does it too)"},
-		{unix.CAP_PERFMON, "to attach them and to read kernel memory"},
-		{unix.CAP_SYS_ADMIN, "to read net.core.bpf_jit_harden and to do all of it before 5.8"},
-		{unix.CAP_SYSLOG, "to see kernel addresses, for the verifier's words to loaders without a log"},
-		{unix.CAP_SYS_PTRACE, "to read /proc of other users' processes"},
-		{unix.CAP_DAC_READ_SEARCH, "to read /proc and tracefs where their modes are closed"},
-	}
-	if v, ok := r.Node.Kernel(); ok && v.Before(5, 11) {
-		needs = append(needs, need{unix.CAP_SYS_RESOURCE, "to raise RLIMIT_MEMLOCK (before 5.11)"})
-	}
-	for _, n := range needs {
-		r.Capabilities = append(r.Capabilities, capCheck{node.Capability(n.bit), have&(1<<n.bit) != 0, n.what})
+	have, _ := rights.Have()
+	for _, c := range rights.Commands() {
+		k := rightsCheck{Command: c.Name, Needs: c.Needs(), Without: c.Less(have)}
+		for _, m := range c.Missing(have) {
+			k.Missing = append(k.Missing, m.Name())
+		}
+		r.Rights = append(r.Rights, k)
 	}
 	r.Hanging = waiting.still()
 	r.Advice = r.advise()
@@ -179,15 +170,9 @@ func tracefs() string {
 // advise says what would change what is missing. It recommends nothing that weakens a machine without saying so.
 func (r *report) advise() []string {
 	var out []string
-	missing := map[string]bool{}
-	for _, c := range r.Capabilities {
-		missing[c.Name] = !c.Have
-	}
 	n := &r.Node
-	if missing["CAP_SYS_ADMIN"] && (missing["CAP_BPF"] || missing["CAP_PERFMON"]) {
-		out = append(out, "Run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN: without them nothing can be attached.")
-	} else if missing["CAP_SYS_ADMIN"] {
-		out = append(out, "CAP_SYS_ADMIN is missing: net.core.bpf_jit_harden cannot be read, and a diagnosis of blinding will say so.")
+	if why := n.Unknown[hardenSetting]; why != "" {
+		out = append(out, "The hardening of this node is not known ("+why+"), and a diagnosis of blinding will say so.")
 	}
 	unobserved := false
 	for _, s := range r.Stages {
@@ -248,6 +233,8 @@ func (r *report) settings() []string {
 	return out
 }
 
+const hardenSetting = "net.core.bpf_jit_harden"
+
 func (r *report) print(t *render.Text) error {
 	verdict := "Loads can be watched on this machine, by " + r.Backend
 	if !r.Watching {
@@ -261,10 +248,13 @@ func (r *report) print(t *render.Text) error {
 			stages = append(stages, fmt.Sprintf("%s: not observed; concluded from what was captured, where that allows it", s.Stage))
 		}
 	}
-	for _, c := range r.Capabilities {
-		s := c.Name
-		if !c.Have {
-			s = "MISSING " + s + ", " + c.For
+	for _, c := range r.Rights {
+		s := c.Command + ": all it can use"
+		switch {
+		case c.Missing != nil:
+			s = fmt.Sprintf("%s: needs %s; MISSING %s", c.Command, c.Needs, strings.Join(c.Missing, ", "))
+		case c.Without != nil:
+			s = c.Command + ": enough, but " + strings.Join(c.Without, "; ")
 		}
 		caps = append(caps, s)
 	}

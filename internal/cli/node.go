@@ -11,6 +11,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/probe"
 	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
 )
@@ -113,6 +114,8 @@ func printNode(t *render.Text, p *node.Profile) error {
 		add("process", "capabilities: "+deciding(q), "user namespace: "+ns,
 			"seccomp: "+q.Seccomp, "RLIMIT_MEMLOCK: "+memlock)
 	}
+	have, _ := rights.Have()
+	add("rights", rights.Node.Less(have)...)
 	var config []string
 	for _, want := range []string{"y", "m", "n"} {
 		var names []string

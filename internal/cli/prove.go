@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/replay"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -40,8 +41,8 @@ func prove(o explainOptions) error {
 	if o.what == "-" {
 		return errors.New("explain --prove: a trace is read twice, give it as a file")
 	}
-	if os.Geteuid() != 0 {
-		return errors.New("explain --prove: loading programs with their loader's capabilities needs root")
+	if err := rights.Prove.Check(); err != nil {
+		return fmt.Errorf("explain --prove: %w", err)
 	}
 	f, err := os.Open(o.what)
 	if err != nil {

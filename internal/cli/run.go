@@ -18,6 +18,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -99,6 +100,9 @@ func run(o runOptions) error {
 	// Signals first: from here on a Ctrl-C is the command's.
 	signals := launch.Signals()
 	p, fixes, err := start(cmd, &o)
+	if err != nil && o.user != "" {
+		err = rights.RunUser.Explain(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -113,6 +117,7 @@ func run(o runOptions) error {
 		say("%s runs unwatched: %v", o.args[0], err)
 	}
 	defer c.Close()
+	have, _ := rights.Have()
 	if fixes == nil {
 		// A binary built with cgo cannot; that is no reason to disturb the command's standard error. Who loads in the place
 		// of others needs what they have.
@@ -149,6 +154,9 @@ func run(o runOptions) error {
 	werr := s.live(c, done)
 	if werr == nil && !o.json && (s.summary.Attempts > 0 || !s.summary.Whole() || o.output != "") {
 		werr = out.text().Summary(&s.summary)
+		for _, line := range rights.Run.Less(have) {
+			fmt.Fprintf(out, "bpfwhy: %s\n", line)
+		}
 	}
 	if werr != nil {
 		say("%v", werr)
@@ -183,7 +191,7 @@ func start(cmd *launch.Command, o *runOptions) (*launch.Process, *repairs, error
 		if err == nil {
 			return p, fixes, nil
 		}
-		say("%s runs without repairs: %v", o.args[0], err)
+		say("%s runs without repairs: %v", o.args[0], rights.Repair.Explain(err))
 	}
 	p, err := cmd.Start()
 	return p, nil, err

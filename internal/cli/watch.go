@@ -13,6 +13,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/internal/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
@@ -67,6 +68,7 @@ func watch(o watchOptions) error {
 		return err
 	}
 	defer c.Close()
+	have, _ := rights.Have()
 	if err := dropPrivileges(); err != nil {
 		say("keeps its capabilities: %v", err)
 	}
@@ -75,6 +77,9 @@ func watch(o watchOptions) error {
 		return err
 	}
 	announce(o.words(), c.Header())
+	for _, line := range rights.Watch.Less(have) {
+		say("%s", line)
+	}
 	if err := s.live(c, ctx.Done()); err != nil {
 		return err
 	}
@@ -104,10 +109,14 @@ func openCapture(ctx context.Context, opts capture.Options) (*capture.Capture, e
 }
 
 // dropPrivileges gives up what only attaching needs. What is kept: CAP_SYS_ADMIN, without which the kernel refuses reads of
-// net.core.bpf_jit_harden and, before 5.19, every bpf(2) on maps that are open already; CAP_SYS_PTRACE and
-// CAP_DAC_READ_SEARCH for /proc of other users; CAP_KILL to pass signals to a command that runs as somebody else.
+// net.core.bpf_jit_harden and, before 5.19, every bpf(2) on maps that are open already, or in its place CAP_BPF for these; CAP_SYS_PTRACE
+// and CAP_DAC_READ_SEARCH for /proc of other users; CAP_KILL to pass signals to a command that runs as somebody else.
 func dropPrivileges() error {
-	return privilege.Drop(unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL)
+	keep := []int{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL}
+	if have, err := privilege.Effective(); err == nil && have&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		keep = append(keep, unix.CAP_BPF)
+	}
+	return privilege.Drop(keep...)
 }
 
 // words says what was selected.

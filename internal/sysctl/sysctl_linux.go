@@ -123,7 +123,7 @@ func named(name string, err error) error {
 		return err
 	}
 	if err == unix.EACCES {
-		return fmt.Errorf("%w: needs uid 0, or CAP_DAC_READ_SEARCH to read it", err)
+		return fmt.Errorf("%w: needs uid 0 or CAP_NET_ADMIN", err)
 	}
 	return fmt.Errorf("%w: needs %s", err, needsAdmin)
 }
