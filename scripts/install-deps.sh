@@ -23,6 +23,9 @@ curl curl
 xz xz-utils
 zstd zstd
 setpriv util-linux
+mount mount
+runc runc
+systemd-analyze systemd
 openssl openssl
 nginx nginx
 apache2 apache2-bin
