@@ -63,14 +63,16 @@ func (p *pieces) redact(l *redact.Load, call *trace.Call) {
 	if call.Flags.FromKernel {
 		l.Words(call.Attr)
 	}
-	if code := p.insns(); len(call.Tag) == 8 && l.Instructions(slices.Clone(code)) {
-		if prog, err := insn.Decode(code[:len(code)/insn.Size*insn.Size]); err == nil {
+	p.runs(trace.Insns, func(code []byte) {
+		if !l.Hold(code) {
+			return
+		}
+		if prog, err := insn.Decode(code[:len(code)/insn.Size*insn.Size]); err == nil && len(call.Tag) == 8 {
 			call.Flags.TagMatched = insn.MatchesTag(prog, [8]byte(call.Tag))
 		}
-	}
-	instructions := func(b []byte) { l.Instructions(b) }
-	p.runs(trace.Insns, instructions)
-	p.runs(trace.Translated, instructions)
+		l.Instructions(code)
+	})
+	p.runs(trace.Translated, l.Instructions)
 	p.runs(trace.Log, l.Log)
 	p.runs(trace.BTFLog, l.Log)
 }
@@ -87,12 +89,14 @@ func (p *pieces) runs(what trace.What, change func([]byte)) {
 		if what != trace.Log && what != trace.BTFLog {
 			skip = int(-run[0].Offset & (insn.Size - 1))
 		}
-		var whole []byte
-		for _, c := range run {
-			whole = append(whole, c.Data...)
+		whole := run[0].Data
+		if len(run) > 1 {
+			whole = nil
+			for _, c := range run {
+				whole = append(whole, c.Data...)
+			}
 		}
-		skip = min(skip, len(whole))
-		change(whole[skip:])
+		change(whole[min(skip, len(whole)):])
 		for _, c := range run {
 			whole = whole[copy(c.Data, whole):]
 		}

@@ -63,7 +63,7 @@ func TestRealLogs(t *testing.T) {
 				look(file, c.Data)
 			case c.What == trace.Insns:
 				programs++
-				if redact.New(redact.Five).Instructions(bytes.Clone(c.Data)) {
+				if redact.New(redact.Five).Hold(c.Data) {
 					t.Errorf("%s: a program was changed", file)
 				}
 			}

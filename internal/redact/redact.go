@@ -99,8 +99,18 @@ const (
 	perCPU   = -1 // the offset of a move that makes a per-CPU address of a register (BPF_ADDR_PERCPU)
 )
 
-// Instructions replaces the addresses in a program, in place, and reports whether there were any.
-func (l *Load) Instructions(code []byte) (changed bool) {
+// Hold reports whether there are addresses in a program.
+func (l *Load) Hold(code []byte) bool { return l.walk(code, false) }
+
+// Instructions replaces the addresses in a program, in place.
+func (l *Load) Instructions(code []byte) { l.walk(code, true) }
+
+func (l *Load) walk(code []byte, replace bool) (found bool) {
+	put := func(at int, v uint32) {
+		if found = true; replace {
+			binary.LittleEndian.PutUint32(code[at:], v)
+		}
+	}
 	for ; len(code) >= slot; code = code[slot:] {
 		low := binary.LittleEndian.Uint32(code[4:])
 		switch {
@@ -108,22 +118,21 @@ func (l *Load) Instructions(code []byte) (changed bool) {
 			v := uint64(low) | uint64(binary.LittleEndian.Uint32(code[slot+4:]))<<32
 			if l.levels.address(v) {
 				l.know(v)
-				binary.LittleEndian.PutUint32(code[4:], Placeholder&0xffffffff)
-				binary.LittleEndian.PutUint32(code[slot+4:], Placeholder>>32)
-				changed = true
+				put(4, Placeholder&0xffffffff)
+				put(slot+4, Placeholder>>32)
 			}
 			code = code[slot:]
 		case code[0] == ldImm64: // the copy ends here: half an address
-			binary.LittleEndian.PutUint32(code[4:], 0)
-			changed = changed || low != 0
+			if low != 0 {
+				put(4, 0)
+			}
 		case (code[0] == movImm64 || code[0] == movImm32) && len(code) >= 2*slot && code[slot] == movReg64 &&
 			int16(binary.LittleEndian.Uint16(code[slot+2:])) == perCPU && image(uint64(int64(int32(low)))):
 			// a per-CPU variable of the kernel's, as the verifier puts it in the place of a helper
-			binary.LittleEndian.PutUint32(code[4:], Placeholder&0xffffffff)
-			changed = true
+			put(4, Placeholder&0xffffffff)
 		}
 	}
-	return changed
+	return found
 }
 
 // Words replaces the addresses among the 8-byte words of arguments that the kernel made itself.

@@ -101,8 +101,9 @@ func TestInstructions(t *testing.T) {
 	} {
 		b, err := hex.DecodeString(in)
 		qt.Assert(t, qt.IsNil(err))
-		got := New(Four).Instructions(b)
-		qt.Check(t, qt.Equals(got, want != ""))
+		qt.Check(t, qt.Equals(New(Four).Hold(b), want != ""))
+		qt.Check(t, qt.Equals(hex.EncodeToString(b), in))
+		New(Four).Instructions(b)
 		if want == "" {
 			want = in
 		}
