@@ -161,7 +161,7 @@ func Hang(h *load.Hang) {
 func Where(p load.HangPlace) string {
 	where := "a place that the kernel does not tell"
 	if n := len(p.Functions); n > 0 {
-		const most = 8
+		const most = 12
 		where = strings.Join(p.Functions[:min(n, most)], " < ")
 		if n > most {
 			where += " < …"
