@@ -206,7 +206,10 @@ func TestGuestTighter(t *testing.T) {
 	qt.Assert(t, qt.IsNil(unix.Mount(file, file, "", unix.MS_BIND, "")))
 	defer unix.Unmount(file, 0)
 	qt.Assert(t, qt.IsNil(unix.Mount("", file, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")))
+	var why error
+	l.NoWindow = func(err error) { why = err }
 	if prog, err = l.NewProgramWithOptions(spec, silent); err == nil {
+		qt.Check(t, qt.ErrorMatches(why, "no window can be opened .*"))
 		qt.Check(t, qt.IsTrue(uncompiled(prog)))
 		prog.Close()
 		l.RequireJIT = true

@@ -294,6 +294,9 @@ func (a *attempt) inWindow(load source, bad []*candidate, cause error) (programs
 		return nil, nil, err
 	case window.Open == 0: // it did not open
 		a.closed = err
+		if a.l.NoWindow != nil {
+			a.l.NoWindow(err)
+		}
 		return nil, nil, fmt.Errorf("%w; and no window in the hardening: %w", cmp.Or(cause, ErrNotJITed), err)
 	default:
 		return nil, nil, err

@@ -68,6 +68,10 @@ type Loader struct {
 	// nothing is written that is not 2. Needs CAP_SYS_ADMIN in the first
 	// namespaces. Windows take turns on the whole machine.
 	HardenWindow bool
+	// NoWindow, unless nil, is told why a window could not be opened where
+	// HardenWindow wanted one, such as with a /run that is read-only or full. The
+	// program is then loaded as without HardenWindow.
+	NoWindow func(error)
 	// Report, unless nil, is told of each program that was repaired and then
 	// loaded, before the call that loads it returns.
 	Report func(Repair)

@@ -146,8 +146,9 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 
 	lines := bufio.NewReader(stdout)
 	first, err := readMessage(lines)
+	mute := err != nil
 	if err == nil && first.Error != "" {
-		err = errors.New(first.Error)
+		err = first.err()
 		if first.Lower {
 			err = fmt.Errorf("%w: it is %d already", ErrLower, first.Old)
 			if to == standBy {
@@ -166,13 +167,17 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 		if errors.Is(err, io.EOF) && waitErr != nil {
 			err = waitErr
 		}
-		// It may have been killed between writing the state and saying so.
-		_, recoverErr := recoverPaths(p)
 		what := "raise sysctl"
 		if to == standBy {
 			what = "lower sysctl"
 		}
-		return nil, errors.Join(fmt.Errorf("%s: %w", what, err), recoverErr)
+		err = fmt.Errorf("%s: %w", what, err)
+		if mute {
+			// It may have been killed between writing the state and saying so.
+			_, recoverErr := recoverPaths(p)
+			err = errors.Join(err, recoverErr)
+		}
+		return nil, err
 	}
 	r.old = first.Old
 	go r.listen(cmd, lines)
@@ -247,7 +252,7 @@ func (r *Raised) listen(cmd *exec.Cmd, lines *bufio.Reader) {
 		report, err := recoverPaths(r.paths)
 		r.finish(report, err)
 	case last.Error != "":
-		r.finish(last.Report, errors.New(last.Error))
+		r.finish(last.Report, last.err())
 	default:
 		r.finish(last.Report, nil)
 	}
@@ -287,7 +292,7 @@ func (r *Raised) Restore() (Report, error) {
 }
 
 // lingering is how long a guardian may take to end, on a busy machine too, with the value at rest.
-const lingering = 5 * time.Second
+const lingering = 10 * time.Second
 
 func (r *Raised) letGo() {
 	r.close.Do(func() {
@@ -324,9 +329,27 @@ func Lock(how int) (*os.File, error) {
 // message is a line from the guardian to its parent.
 type message struct {
 	Report
-	Error  string  `json:"error,omitempty"`
-	Lower  bool    `json:"lower,omitempty"`
-	Window *Window `json:"window,omitempty"` // that was closed
+	Error  string     `json:"error,omitempty"`
+	Errno  unix.Errno `json:"errno,omitempty"`
+	Lower  bool       `json:"lower,omitempty"`
+	Window *Window    `json:"window,omitempty"` // that was closed
+}
+
+func (m message) err() error { return &remoteError{m.Error, m.Errno} }
+
+// remoteError is an error of a guardian, with the kernel's errno.
+type remoteError struct {
+	text  string
+	errno unix.Errno
+}
+
+func (e *remoteError) Error() string { return e.text }
+
+func (e *remoteError) Unwrap() error {
+	if e.errno == 0 {
+		return nil
+	}
+	return e.errno
 }
 
 func readMessage(r *bufio.Reader) (message, error) {

@@ -188,7 +188,9 @@ func (k *keeper) takeLocks(p paths, gone <-chan struct{}) error {
 }
 
 func fail(err error) int {
-	say(message{Error: err.Error()})
+	m := message{Error: err.Error()}
+	errors.As(err, &m.Errno)
+	say(m)
 	return 1
 }
 

@@ -29,7 +29,7 @@ type Window struct {
 
 const (
 	// ready is how long the guardian waits for the loader to be ready, with nothing lowered.
-	ready = 2 * time.Second
+	ready = 5 * time.Second
 	// late is how much longer its starter waits for the guardian itself, before it takes it for stopped or hung.
 	late = 400 * time.Millisecond
 )
@@ -68,11 +68,10 @@ func (r *Raised) Window(limit time.Duration, latch int) (gate *os.File, closed f
 
 // await waits for the end of a window. A guardian that does not answer in time is replaced.
 func (r *Raised) await(limit time.Duration) (Window, error) {
-	// Time in which nobody got a processor, the guardian neither, does not count: hence ticks.
-	const period = late / 4
-	tick := time.NewTicker(period)
+	tick := time.NewTicker(late / 4)
 	defer tick.Stop()
 	var idle, open time.Duration
+	last := time.Now()
 	failed := func(what string) (Window, error) {
 		var w Window
 		if open := r.lowered.since(); open > 0 {
@@ -90,10 +89,13 @@ func (r *Raised) await(limit time.Duration) (Window, error) {
 		case <-r.ended:
 			return failed("has ended")
 		case <-tick.C:
+			// Where nobody got a processor for long, the guardian is to get one before it is judged.
+			passed := min(time.Since(last), late/2)
+			last = time.Now()
 			if r.lowered.since() > 0 {
-				open += period
+				open += passed
 			} else {
-				idle += period
+				idle += passed
 			}
 			if open > limit+late || idle > ready+late {
 				r.replace()

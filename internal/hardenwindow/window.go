@@ -90,20 +90,20 @@ type Loader struct {
 func (l *Loader) works(fd int, err error) bool { return err == nil && (l.Works == nil || l.Works(fd)) }
 
 // Load makes a load in a window. fd and the error are the loader's own; a program that does not work is closed. Windows take turns on the
-// whole machine, so Load may wait for others, at most until the context's end. Needs CAP_SYS_ADMIN in the first namespaces,
-// and CAP_SYS_PTRACE for the latch unless vm.unprivileged_userfaultfd is 1.
+// whole machine, so Load may wait for others, at most until the context's end. It gives up its turn when its window is closed, whether the
+// load has ended or not. Needs CAP_SYS_ADMIN in the first namespaces, and CAP_SYS_PTRACE for the latch unless vm.unprivileged_userfaultfd is 1.
 func Load(ctx context.Context, l Loader, o Options) (fd int, r Report, err error) {
-	w, end, err := standBy(ctx, o, &r)
+	before, err := programs()
 	if err != nil {
-		return -1, r, err
+		return -1, r, fmt.Errorf("%w: %w", ErrNoWindow, err)
 	}
-	w.loader = &l
+	w := &window{ctx: ctx, options: o, report: &r}
 	defer func() {
 		own, _ := programID(fd)
-		err = errors.Join(err, end(own))
+		r.others(before, own)
 	}()
 	for try := 0; !o.WholeCall && try < 3; try++ {
-		fd, met, err := w.latched()
+		fd, met, err := w.latched(&l)
 		switch {
 		case l.works(fd, err):
 			r.Latched = true
@@ -116,71 +116,46 @@ func Load(ctx context.Context, l Loader, o Options) (fd int, r Report, err error
 			break // the kernel had its chance, and reads the setting later
 		}
 	}
-	r.WholeCall = true
-	fd, err = w.open(limit(o), -1, func(gate *os.File) (int, error) { return l.Load(0, gate) })
+	fd, err = w.whole("the call had ended", func(gate *os.File) (int, error) { return l.Load(0, gate) })
 	if err == nil && !l.works(fd, err) {
 		closeProgram(fd)
 		fd, err = -1, errors.New("load program: it was not compiled at net.core.bpf_jit_harden=1 either")
 	}
-	if err != nil && r.Overdue {
-		err = fmt.Errorf("%w; the window was closed after %v, before the call had ended", err, limit(o))
-	}
 	return fd, r, err
 }
-
-func limit(o Options) time.Duration { return cmp.Or(o.Limit, Longest) }
 
 // Around calls load, which makes any number of loads by means that hide the instructions' address, with the window open all the time, and
 // returns its error. load returns the ids of the programs that it made. Otherwise it is like Load without a latch.
 func Around(ctx context.Context, o Options, load func() (own []uint32, err error)) (r Report, err error) {
-	w, end, err := standBy(ctx, o, &r)
+	before, err := programs()
 	if err != nil {
-		return r, err
+		return r, fmt.Errorf("%w: %w", ErrNoWindow, err)
 	}
 	var own []uint32
-	defer func() { err = errors.Join(err, end(own...)) }()
-	r.WholeCall = true
-	_, err = w.open(limit(o), -1, func(gate *os.File) (int, error) {
+	defer func() { r.others(before, own...) }()
+	w := &window{ctx: ctx, options: o, report: &r}
+	_, err = w.whole("all was loaded", func(gate *os.File) (int, error) {
 		if err := guardian.Pass(gate); err != nil {
 			return -1, err
 		}
+		var err error
 		own, err = load()
 		return -1, err
 	})
-	if err != nil && r.Overdue {
-		err = fmt.Errorf("%w; the window was closed after %v, before all was loaded", err, limit(o))
-	}
 	return r, err
 }
 
-// standBy prepares a window and starts its guardian. end, which is to be called when the loads are over and the window is closed, completes the
-// report and ends the guardian.
-func standBy(ctx context.Context, o Options, r *Report) (w *window, end func(own ...uint32) error, err error) {
-	before, err := programs()
+// others completes the report: programs that are new, and not our own, are those of others.
+func (r *Report) others(before []uint32, own ...uint32) {
+	after, err := programs()
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrNoWindow, err)
+		return
 	}
-	g, err := guardian.StandBy(ctx, o.Guardian)
-	if err != nil {
-		if ctx.Err() != nil || errors.Is(err, guardian.ErrNotTwo) {
-			return nil, nil, err
+	for _, id := range after {
+		if _, known := slices.BinarySearch(before, id); !known && !slices.Contains(own, id) {
+			r.Others = append(r.Others, id)
 		}
-		return nil, nil, fmt.Errorf("%w: %w", ErrNoWindow, err)
 	}
-	return &window{guardian: g, report: r}, func(own ...uint32) error {
-		if after, err := programs(); err == nil {
-			for _, id := range after {
-				if _, known := slices.BinarySearch(before, id); !known && !slices.Contains(own, id) {
-					r.Others = append(r.Others, id)
-				}
-			}
-		}
-		var err error
-		if r.Harden, err = g.Restore(); err != nil {
-			return fmt.Errorf("restore net.core.bpf_jit_harden: %w", err)
-		}
-		return nil
-	}, nil
 }
 
 func closeProgram(fd int) {
@@ -189,18 +164,42 @@ func closeProgram(fd int) {
 	}
 }
 
-// window is opened once or more often.
+// window is opened once or more often, each time by a guardian of its own.
 type window struct {
-	guardian *guardian.Raised
-	loader   *Loader
-	report   *Report
+	ctx     context.Context
+	options Options
+	report  *Report
 }
 
-// open makes a load in one window. The load goes on when the window is closed before it has ended; closed is called at that moment.
-func (w *window) open(limit time.Duration, latch int, load func(gate *os.File) (int, error), closed ...func(guardian.Window) error) (fd int, err error) {
-	gate, wait, err := w.guardian.Window(limit, latch)
+// load is a load in a window. It goes on when the window is closed before it has ended: closed is called then.
+type load struct {
+	latch  func() (int, error)
+	make   func(gate *os.File) (fd int, err error)
+	closed func(guardian.Window) error
+}
+
+func (w *window) open(limit time.Duration, l load) (fd int, err error) {
+	g, err := guardian.StandBy(w.ctx, w.options.Guardian)
 	if err != nil {
+		if w.ctx.Err() == nil && !errors.Is(err, guardian.ErrNotTwo) {
+			err = fmt.Errorf("%w: %w", ErrNoWindow, err)
+		}
 		return -1, err
+	}
+	end := func() error {
+		var err error
+		if w.report.Harden, err = g.Restore(); err != nil {
+			return fmt.Errorf("restore net.core.bpf_jit_harden: %w", err)
+		}
+		return nil
+	}
+	latch, err := l.latch()
+	if err != nil {
+		return -1, errors.Join(err, end())
+	}
+	gate, wait, err := g.Window(limit, latch)
+	if err != nil {
+		return -1, errors.Join(err, end())
 	}
 	over := make(chan error, 1)
 	go func() {
@@ -210,17 +209,11 @@ func (w *window) open(limit time.Duration, latch int, load func(gate *os.File) (
 			w.report.Open += g.Open
 			w.report.Overdue = w.report.Overdue || g.Overdue && latch < 0
 		}
-		for _, f := range closed {
-			err = errors.Join(err, f(g))
-		}
-		over <- err
+		over <- errors.Join(err, l.closed(g), end())
 	}()
-	shut := func() error {
+	defer func() { // also when the load panics
 		gate.Close()
-		return <-over
-	}
-	defer func() { // also when load panics
-		if windowErr := shut(); windowErr != nil {
+		if windowErr := <-over; windowErr != nil {
 			closeProgram(fd)
 			fd = -1
 			if errors.Is(err, io.EOF) {
@@ -229,7 +222,22 @@ func (w *window) open(limit time.Duration, latch int, load func(gate *os.File) (
 			err = errors.Join(err, windowErr)
 		}
 	}()
-	return load(gate)
+	return l.make(gate)
+}
+
+// whole makes a load, or several, with the window open all the time.
+func (w *window) whole(until string, make func(gate *os.File) (int, error)) (int, error) {
+	w.report.WholeCall = true
+	limit := cmp.Or(w.options.Limit, Longest)
+	fd, err := w.open(limit, load{
+		latch:  func() (int, error) { return -1, nil },
+		make:   make,
+		closed: func(guardian.Window) error { return nil },
+	})
+	if err != nil && w.report.Overdue {
+		err = fmt.Errorf("%w; the window was closed after %v, before %s", err, limit, until)
+	}
+	return fd, err
 }
 
 // enotsupp is the kernel's errno for a program that it must compile and cannot.
@@ -238,24 +246,34 @@ const enotsupp = unix.Errno(524)
 var errNoLatch = errors.New("no latch")
 
 // latched has the window closed when the kernel asks for the instructions. met says that it did ask while the window was open.
-func (w *window) latched() (fd int, met bool, err error) {
-	size := (len(w.loader.Code) + os.Getpagesize() - 1) &^ (os.Getpagesize() - 1)
-	page, err := w.loader.missing(size)
-	if err != nil {
-		return -1, true, fmt.Errorf("%w: %w", errNoLatch, err) // and will not next time
-	}
-	defer page.close()
+func (w *window) latched(l *Loader) (fd int, met bool, err error) {
+	size := (len(l.Code) + os.Getpagesize() - 1) &^ (os.Getpagesize() - 1)
 	full := make([]byte, size)
-	copy(full, w.loader.Code)
-	fd, err = w.open(LongestLatched, page.fd, func(gate *os.File) (int, error) {
-		return w.loader.Load(page.address, gate)
-	}, func(g guardian.Window) error {
-		met = g.Touched
-		// Whatever happened, the kernel must get its pages.
-		if err := page.deliver(full); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) { // the process is gone, or its memory
-			return err
+	copy(full, l.Code)
+	var page *missing
+	defer func() {
+		if page != nil {
+			page.close()
 		}
-		return nil
+	}()
+	fd, err = w.open(LongestLatched, load{
+		latch: func() (int, error) {
+			var err error
+			if page, err = l.missing(size); err != nil {
+				met = true // and will not next time
+				return -1, fmt.Errorf("%w: %w", errNoLatch, err)
+			}
+			return page.fd, nil
+		},
+		make: func(gate *os.File) (int, error) { return l.Load(page.address, gate) },
+		closed: func(g guardian.Window) error {
+			met = g.Touched
+			// Whatever happened, the kernel must get its pages.
+			if err := page.deliver(full); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) { // the process is gone, or its memory
+				return err
+			}
+			return nil
+		},
 	})
 	return fd, met, err
 }
