@@ -33,6 +33,7 @@ const (
 
 func TestMain(m *testing.M) {
 	Main()
+	act()
 	if os.Args[0] == raiserArgv0 {
 		p := paths{sysctl: os.Args[1], lock: os.Args[2], state: os.Args[3]}
 		if _, err := raise(context.Background(), p, 2); err != nil {
