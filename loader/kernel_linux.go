@@ -39,7 +39,8 @@ func isBlinding(err error) bool {
 		return false
 	}
 	var v *ebpf.VerifierError
-	return errors.As(err, &v) && (len(v.Log) == 0 || slices.ContainsFunc(v.Log, func(line string) bool {
+	const end = 64 // lines: there it says what is wrong, and there can be hundreds of thousands
+	return errors.As(err, &v) && (len(v.Log) == 0 || slices.ContainsFunc(v.Log[max(0, len(v.Log)-end):], func(line string) bool {
 		switch verifierlog.Classify(line).Kind {
 		case verifierlog.PatchRange, verifierlog.NeedsJIT:
 			return true

@@ -10,11 +10,12 @@ cd "$(dirname "$0")/.."
 : "${GO:=go}" "${FUZZTIME:=60s}" "${FUZZMIN:=10000}"
 log=$(mktemp) && trap 'rm -f "$log"' EXIT
 
-# Every target that go itself finds.
+# Every target in the test files that go builds here. go test -list would link them all first.
 targets() {
-	$GO list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... | while read -r package dir; do
-		grep -qs '^func Fuzz' "$dir"/*_test.go || continue
-		$GO test -list '^Fuzz' "$package" | sed -n "s|^Fuzz|$package &|p"
+	$GO list -f '{{$p := .}}{{range .TestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}
+{{end}}{{range .XTestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}
+{{end}}' ./... | while read -r package file; do
+		[ -z "$package" ] || sed -n "s|^func \\(Fuzz[A-Za-z0-9_]*\\)(.*|$package \\1|p" "$file"
 	done
 }
 

@@ -41,3 +41,36 @@ func TestHostileLog(t *testing.T) {
 		})
 	}
 }
+
+// A message that matches has one of the strings that are looked for first.
+func TestNeeds(t *testing.T) {
+	without := 0
+	for _, w := range wordings {
+		if len(w.needs) == 0 {
+			without++
+		}
+		qt.Check(t, qt.IsTrue(w.mayMatch(w.pattern.FindString(w.Sample))), qt.Commentf("%s: %q", w.pattern, w.needs))
+	}
+	qt.Check(t, qt.IsTrue(without < 5), qt.Commentf("%d of %d", without, len(wordings)))
+}
+
+func FuzzClassify(f *testing.F) {
+	for _, w := range wordings {
+		f.Add(w.Sample)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		s = s[:min(len(s), 300)]
+		got := Classify(s)
+		for _, w := range wordings { // the plain way
+			if w.pattern.MatchString(s) {
+				if got.Kind != w.Kind {
+					t.Fatalf("%q is %s, not %s", s, w.Kind, got.Kind)
+				}
+				return
+			}
+		}
+		if got.Kind != Unknown {
+			t.Fatalf("%q is %s", s, got.Kind)
+		}
+	})
+}

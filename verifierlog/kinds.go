@@ -2,7 +2,12 @@
 
 package verifierlog
 
-import "regexp"
+import (
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+)
 
 // A Kind is what the verifier objected to. The values are stable.
 type Kind string
@@ -77,13 +82,61 @@ type Info struct {
 	Kernels string
 
 	pattern *regexp.Regexp
+	// needs are strings of which a message has one if it matches: looking for them first takes a hundredth of the time.
+	needs []string
 	// late messages come after all instructions were examined, so the last
 	// instruction in the log is not to blame.
 	late bool
 }
 
 func wording(kind Kind, pattern, sample, kernels string) Info {
-	return Info{Kind: kind, Sample: sample, Kernels: kernels, pattern: regexp.MustCompile(pattern)}
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		panic(err)
+	}
+	return Info{Kind: kind, Sample: sample, Kernels: kernels, pattern: regexp.MustCompile(pattern), needs: literals(parsed)}
+}
+
+// literals are strings of which every match of an expression has at least one; nil if it need not have any.
+func literals(e *syntax.Regexp) []string {
+	switch e.Op {
+	case syntax.OpLiteral:
+		if e.Flags&syntax.FoldCase == 0 {
+			return []string{string(e.Rune)}
+		}
+	case syntax.OpCapture, syntax.OpPlus:
+		return literals(e.Sub[0])
+	case syntax.OpConcat: // the part whose shortest string is the longest
+		var best []string
+		for _, sub := range e.Sub {
+			if l := literals(sub); shortest(l) > shortest(best) {
+				best = l
+			}
+		}
+		return best
+	case syntax.OpAlternate:
+		var all []string
+		for _, sub := range e.Sub {
+			l := literals(sub)
+			if l == nil {
+				return nil
+			}
+			all = append(all, l...)
+		}
+		return all
+	}
+	return nil
+}
+
+func shortest(list []string) int {
+	if len(list) == 0 {
+		return 0
+	}
+	return len(slices.MinFunc(list, func(a, b string) int { return len(a) - len(b) }))
+}
+
+func (i *Info) mayMatch(message string) bool {
+	return i.needs == nil || slices.ContainsFunc(i.needs, func(s string) bool { return strings.Contains(message, s) })
 }
 
 func (i Info) afterwards() Info {
@@ -262,7 +315,11 @@ func Classify(message string) Match {
 	if len(message) > maxLine {
 		message = message[:maxLine]
 	}
-	for _, w := range wordings {
+	for i := range wordings {
+		w := &wordings[i]
+		if !w.mayMatch(message) {
+			continue
+		}
 		groups := w.pattern.FindStringSubmatch(message)
 		if groups == nil {
 			continue
