@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -93,7 +92,7 @@ func watch(o options, stdout, stderr *os.File, open opener) error {
 	stopServing := func() {}
 	if listener != nil {
 		say(stderr, "figures at http://%s/metrics", listener.Addr())
-		stopServing = p.serve(listener)
+		stopServing = serve(listener, p.metrics.Handler(), writeTime, func(err error) { say(stderr, "no more figures for Prometheus: %v", err) })
 	}
 	err := p.run(ctx)
 	stopServing() // without sources counters would fall
@@ -112,24 +111,6 @@ func signals() (s []os.Signal) {
 		}
 	}
 	return s
-}
-
-// serve answers Prometheus until the returned function is called.
-func (p *probe) serve(l net.Listener) (stop func()) {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", p.metrics.Handler())
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := s.Serve(l); err != http.ErrServerClosed {
-			say(p.stderr, "no more figures for Prometheus: %v", err)
-		}
-	}()
-	return func() {
-		s.Close()
-		<-done
-	}
 }
 
 // tick is how often streams look at their watch, and lines leave.

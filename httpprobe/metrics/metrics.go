@@ -4,13 +4,11 @@
 package metrics
 
 import (
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
@@ -23,6 +21,14 @@ type Source struct {
 	Up    bool
 	Stats streams.Stats
 	Loss  event.Loss
+	Files *Files // nil: it probes none
+}
+
+// Files are those that a source probes.
+type Files struct {
+	Probed   int
+	Unprobed map[string]int    // now, by reason
+	Failures map[string]uint64 // since the start, by reason
 }
 
 // Accounts are sums since the start; Blind is how many processes there are now that cannot be seen, by reason.
@@ -46,6 +52,9 @@ type Metrics struct {
 	registry *prometheus.Registry
 	duration [2]*prometheus.HistogramVec // of servers, of clients
 	first    [2]*prometheus.HistogramVec
+
+	rendering sync.Mutex
+	page      page
 
 	mu         sync.Mutex
 	series     map[key]series
@@ -86,11 +95,6 @@ func New(routes Routes, most int, accounts func() Accounts) *Metrics {
 	return m
 }
 
-// Handler serves the figures.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
-}
-
 // Route is the route of an exchange.
 func (m *Metrics) Route(e *streams.Exchange) string { return m.routes.Of(e.Path, e.Status) }
 
@@ -128,7 +132,7 @@ func (m *Metrics) admit(k key) series {
 		values = []string{"_OTHER", strconv.Itoa(k.status) + "xx", "_overflow", "", scheme(k.source), "", SourceName(k.source)}
 	}
 	for i := range values {
-		values[i] = strings.ToValidUTF8(values[i], "\uFFFD") // the client panics otherwise
+		values[i] = strings.ToValidUTF8(values[i][:min(len(values[i]), maxLabel)], "\uFFFD") // the client panics otherwise
 	}
 	i := 0
 	if k.role == http1.Client {
@@ -173,10 +177,13 @@ func SourceName(s event.Source) string {
 type collector Metrics
 
 var (
-	up          = prometheus.NewDesc("httpprobe_source_up", "1 while the source is running.", []string{"source"}, nil)
+	up          = prometheus.NewDesc("httpprobe_source_up", "1 while the source is running and something can be seen by it.", []string{"source"}, nil)
 	counted     = prometheus.NewDesc("httpprobe_requests_counted_total", "Requests that were seen with their responses.", []string{"source"}, nil)
 	unparsed    = prometheus.NewDesc("httpprobe_requests_unparsed_total", "Requests of which nothing sure can be said, by reason.", []string{"source", "reason"}, nil)
 	lost        = prometheus.NewDesc("httpprobe_events_lost_total", "Events that the source knows it lost, by reason.", []string{"source", "reason"}, nil)
+	files       = prometheus.NewDesc("httpprobe_files_probed", "Libraries and executables that are probed.", []string{"source"}, nil)
+	unprobed    = prometheus.NewDesc("httpprobe_files_unprobed", "Those that should be probed and are not, by reason. They are tried again.", []string{"source", "reason"}, nil)
+	failures    = prometheus.NewDesc("httpprobe_probe_failures_total", "Times that one could not be probed, by reason.", []string{"source", "reason"}, nil)
 	connections = prometheus.NewDesc("httpprobe_connections_total", "Connections by the protocol they turned out to speak.", []string{"source", "protocol"}, nil)
 	open        = prometheus.NewDesc("httpprobe_connections_open", "Connections that are followed.", []string{"source"}, nil)
 	blind       = prometheus.NewDesc("httpprobe_blind_processes", "Processes whose traffic cannot be seen, or not inside TLS, by reason.", []string{"reason"}, nil)
@@ -186,7 +193,7 @@ var (
 )
 
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{up, counted, unparsed, lost, connections, open, blind, dropped, seriesNow, overflow} {
+	for _, d := range []*prometheus.Desc{up, counted, unparsed, lost, files, unprobed, failures, connections, open, blind, dropped, seriesNow, overflow} {
 		to <- d
 	}
 }
@@ -216,6 +223,16 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 			sum(connections, s.Stats.Spoke[p], s.Name, p.String())
 		}
 		gauge(open, s.Stats.Open, s.Name)
+		if s.Files == nil {
+			continue
+		}
+		gauge(files, s.Files.Probed, s.Name)
+		for reason, n := range s.Files.Unprobed {
+			gauge(unprobed, n, s.Name, reason)
+		}
+		for reason, n := range s.Files.Failures {
+			sum(failures, n, s.Name, reason)
+		}
 	}
 	for reason, n := range a.Blind {
 		gauge(blind, n, strings.ToValidUTF8(reason, "\uFFFD"))

@@ -3,11 +3,15 @@
 package metrics
 
 import (
+	"compress/gzip"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
@@ -129,6 +133,49 @@ func TestCap(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The page is no larger than it is said to be, whatever comes.
+func TestPageSize(t *testing.T) {
+	const most = 300
+	m := New(quantised(t), most, none)
+	for i := range 2 * most {
+		e := exchange(http1.Role(1+i%2), "CONNECTED", fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26)+strings.Repeat("/"+strings.Repeat("\u00e9a", 16), 7)+"/x/y", 599)
+		if i%3 > 0 {
+			e.Path = fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26) + strings.Repeat("/"+strings.Repeat("a", 32), 8)
+		}
+		e.Source, e.LocalPort = event.OpenSSL, 65535
+		e.End = 1<<63 + uint64(i)
+		m.Observe(e, fmt.Sprintf("cri-containerd://%s%d", strings.Repeat("\n\"\\", 1000), i))
+	}
+	text := scrape(m)
+	t.Logf("%d bytes a series", len(text)/most)
+	qt.Check(t, qt.IsTrue(len(text) <= most*SeriesBytes+RestBytes), qt.Commentf("%d bytes", len(text)))
+	qt.Check(t, qt.IsTrue(len(text) > most*SeriesBytes/4))
+}
+
+// Who asks at once gets the same page, and later a new one.
+func TestPageAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		m := New(Routes{}, 100, func() Accounts { asked++; return Accounts{Dropped: uint64(asked)} })
+		for range 100 {
+			has(t, scrape(m), "httpprobe_output_lines_dropped_total 1")
+		}
+		time.Sleep(pageAge)
+		has(t, scrape(m), "httpprobe_output_lines_dropped_total 2")
+		qt.Check(t, qt.Equals(asked, 2))
+		r := httptest.NewRequest("GET", "/metrics", nil)
+		r.Header.Set("Accept-Encoding", "gzip")
+		w := httptest.NewRecorder()
+		m.Handler().ServeHTTP(w, r)
+		qt.Check(t, qt.Equals(w.Header().Get("Content-Encoding"), "gzip"))
+		z, err := gzip.NewReader(w.Body)
+		qt.Assert(t, qt.IsNil(err))
+		b, err := io.ReadAll(z)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(string(b), scrape(m)))
+	})
 }
 
 // Bytes that are no UTF-8 would make the client library panic.
