@@ -16,8 +16,9 @@ import (
 // accounts adds up what the sources say.
 func (p *probe) accounts() (a metrics.Accounts) {
 	for _, s := range p.sources {
-		loss, _ := s.Loss() // a source that cannot be asked has ended
-		a.Sources = append(a.Sources, metrics.Source{Name: s.Name(), Up: s.up.Load(), Stats: p.streams.Stats(s.id), Loss: loss})
+		files := countFiles(s.Files())
+		up := s.up.Load() && (files == nil || files.Probed > 0)
+		a.Sources = append(a.Sources, metrics.Source{Name: s.Name(), Up: up, Stats: p.streams.Stats(s.id), Loss: s.Loss(), Files: files})
 	}
 	a.Blind = map[string]int{}
 	for _, r := range sources.Reasons {
@@ -30,6 +31,20 @@ func (p *probe) accounts() (a metrics.Accounts) {
 		a.Blind[string(b.Reason)]++
 	}
 	return a
+}
+
+func countFiles(f *sources.Files) *metrics.Files {
+	if f == nil {
+		return nil
+	}
+	m := &metrics.Files{Probed: f.Probed, Unprobed: map[string]int{}, Failures: map[string]uint64{}}
+	for _, r := range sources.FileReasons {
+		m.Unprobed[string(r)], m.Failures[string(r)] = 0, f.Failures[r]
+	}
+	for _, u := range f.Unprobed {
+		m.Unprobed[string(u.Reason)]++
+	}
+	return m
 }
 
 // end is the last word: everything, and what is missing from it.
@@ -45,6 +60,11 @@ func (p *probe) end() {
 	a := p.accounts()
 	for _, line := range account(a) {
 		fmt.Fprintln(to, render.Clean(line))
+	}
+	for _, s := range p.sources {
+		for _, line := range unprobed(s.Name(), s.Files()) {
+			fmt.Fprintln(to, render.Clean(line))
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,6 +108,33 @@ func named(blind []sources.Blind) (lines []string) {
 	return lines
 }
 
+// unprobed lists the files that are not probed, a line for each reason.
+func unprobed(source string, f *sources.Files) (lines []string) {
+	if f == nil {
+		return nil
+	}
+	for rest := f.Unprobed; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && rest[n].Reason == rest[0].Reason {
+			n++
+		}
+		var names []string
+		for _, u := range rest[:min(n, mostNamed)] {
+			name := u.Path
+			if u.PID != 0 {
+				name += fmt.Sprintf(" of process %d", u.PID)
+			}
+			names = append(names, name)
+		}
+		if n > mostNamed {
+			names = append(names, "...")
+		}
+		lines = append(lines, fmt.Sprintf("%s: %d not probed, %s: %s (%v)", source, n, rest[0].Reason, strings.Join(names, ", "), rest[0].Err))
+		rest = rest[n:]
+	}
+	return lines
+}
+
 // account explains every request, a line for each source, and what was not shown.
 func account(a metrics.Accounts) (lines []string) {
 	for _, s := range a.Sources {
@@ -107,6 +154,18 @@ func account(a metrics.Accounts) (lines []string) {
 				add(l.Reason, l.Events)
 			}
 		})
+		if s.Files != nil {
+			var failed uint64
+			for _, n := range s.Files.Failures {
+				failed += n
+			}
+			line += fmt.Sprintf("; %d files probed, %d failures", s.Files.Probed, failed)
+			line += list(func(add func(string, uint64)) {
+				for _, r := range sources.FileReasons {
+					add(string(r), s.Files.Failures[string(r)])
+				}
+			})
+		}
 		line += fmt.Sprintf("; %d connections", s.Stats.Connections)
 		line += list(func(add func(string, uint64)) {
 			for pr := range http1.Protocols {

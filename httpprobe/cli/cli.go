@@ -28,8 +28,9 @@ import (
 
 const bad = 2
 
-// Main runs the command line and returns the exit status.
+// Main runs the command line and returns the exit status. The executable may be another one of its processes: see [sources.Main].
 func Main(args []string, stdout, stderr *os.File) int {
+	sources.Main()
 	return run(args, stdout, stderr, openSource)
 }
 
@@ -92,7 +93,7 @@ make sense of is counted by reason and shown at the end.`,
 	fs := c.Flags()
 	fs.StringSliceVar(&f.sources, "sources", []string{"auto"}, "where to look: "+strings.Join(sourceNames, ", ")+"; auto is syscalls and openssl, and packets where syscalls cannot be")
 	fs.BoolVar(&f.json, "json", false, "JSON Lines, one exchange a line (docs/schema/exchange-v1.schema.json); words go to standard error")
-	fs.StringVar(&f.listen, "listen", "", "serve figures for Prometheus at this address, /metrics; a port alone is one of localhost")
+	fs.StringVar(&f.listen, "listen", "", "serve figures for Prometheus at this address, /metrics, at most 32 KiB for each of --series; a port alone is one of localhost")
 	fs.DurationVar(&f.interval, "interval", 5*time.Second, "time between tables; 0: only at the end")
 	fs.IntSliceVar(&f.pids, "pid", nil, "only these processes, without their children")
 	fs.UintSliceVar(&f.ports, "port", nil, "only connections with these ports, at either end; openssl does not know ports, and auto leaves it out then")

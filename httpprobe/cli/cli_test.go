@@ -33,6 +33,7 @@ type fake struct {
 	name  string
 	play  func(func(*event.Event))
 	loss  event.Loss
+	files *sources.Files
 	muted []event.Conn
 }
 
@@ -40,9 +41,10 @@ func (f *fake) Name() string { return f.name }
 func (f *fake) Programs() []sources.Program {
 	return []sources.Program{{Name: "p", JITed: true, Repaired: true}}
 }
-func (f *fake) Loss() (event.Loss, error) { return f.loss, nil }
-func (f *fake) Mute(c event.Conn) error   { f.muted = append(f.muted, c); return nil }
-func (f *fake) Close() error              { return nil }
+func (f *fake) Loss() event.Loss        { return f.loss }
+func (f *fake) Files() *sources.Files   { return f.files }
+func (f *fake) Mute(c event.Conn) error { f.muted = append(f.muted, c); return nil }
+func (f *fake) Close() error            { return nil }
 func (f *fake) Run(ctx context.Context, take func(*event.Event)) error {
 	if f.play != nil {
 		f.play(take)
@@ -480,6 +482,33 @@ func TestOurs(t *testing.T) {
 	qt.Check(t, qt.IsTrue(ours(probe.Process.Pid)))
 	qt.Check(t, qt.IsFalse(ours(other.Process.Pid)))
 	qt.Check(t, qt.IsFalse(ours(0)))
+}
+
+// A source that sees nothing is not up, however well it runs; what it cannot see is told once while it runs, named at the end, and counted by reason.
+func TestFilesNotProbed(t *testing.T) {
+	denied := sources.Unprobed{Path: "/usr/lib/libssl.so.3\x1b[2J", PID: 42, Reason: sources.Denied, Tries: 2, Err: errors.New("open perf event: permission denied")}
+	f := &fake{name: "openssl", files: &sources.Files{Unprobed: []sources.Unprobed{denied, denied, {Path: "/x", Reason: sources.Hangs, Tries: 1, Err: errors.New("late")}},
+		Failures: map[sources.FileReason]uint64{sources.Denied: 7}, Unaware: errors.New("no perf events")}}
+	port := freePort(t)
+	var figures string
+	look := func() { figures = fetch(t, port); time.Sleep(1500 * time.Millisecond) }
+	o := probeRun(t, only(f), look, "--listen", port)
+	qt.Check(t, qt.Equals(o.status, 0))
+	for _, line := range []string{`httpprobe_source_up{source="openssl"} 0`, `httpprobe_files_probed{source="openssl"} 0`, `httpprobe_files_unprobed{reason="denied",source="openssl"} 2`,
+		`httpprobe_files_unprobed{reason="limit",source="openssl"} 0`, `httpprobe_probe_failures_total{reason="denied",source="openssl"} 7`} {
+		qt.Check(t, qt.IsTrue(strings.Contains(figures, line+"\n")), qt.Commentf("%s\n%s", line, figures))
+	}
+	all := o.stderr + o.stdout
+	qt.Check(t, qt.Equals(strings.Count(o.stderr, "openssl cannot see into"), 1))
+	for _, want := range []string{`openssl finds libraries later, .*: no perf events`, `openssl cannot see into /usr/lib/libssl.so.3.* of process 42, denied: open perf event: permission denied`,
+		`openssl: 0 requests counted, 0 unparsed; 0 events lost; 0 files probed, 7 failures \(denied 7\); 0 connections`,
+		`openssl: 2 not probed, denied: /usr/lib/libssl.so.3.* of process 42, .* \(open perf event: permission denied\)`, `openssl: 1 not probed, hangs: /x \(late\)`} {
+		qt.Check(t, qt.IsTrue(regexp.MustCompile(want).MatchString(all)), qt.Commentf("%s\n%s", want, all))
+	}
+	qt.Check(t, qt.IsFalse(strings.Contains(all, "\x1b")))
+	f.files = &sources.Files{Probed: 1}
+	probeRun(t, only(f), func() { figures = fetch(t, port) }, "--listen", port)
+	qt.Check(t, qt.IsTrue(strings.Contains(figures, `httpprobe_source_up{source="openssl"} 1`+"\n")))
 }
 
 // A source that ends on its own is told, and the others go on.

@@ -25,13 +25,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/document"
+	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
 	"github.com/bpfwhy/bpfwhy/internal/vm"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 )
 
 // TestKernels watches a server on each kernel, hardened.
 func TestKernels(t *testing.T) {
-	vmtest.Run(t, "^TestGuest", vm.Machine{Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}})
+	vmtest.Need(t)
+	vmtest.Run(t, "^TestGuest", vm.Machine{Sysctls: lateSysctls, Files: lateFiles(t), Env: []string{"PATH=/usr/bin"}})
 }
 
 // TestGuestServer: what the command counts is what the server says it served, by method, path and status, at both ends; and what it does not
@@ -201,11 +203,15 @@ func start(t *testing.T, while func(), args ...string) outcome {
 }
 
 func TestMain(m *testing.M) {
+	sources.Main()
 	switch os.Getenv("BPFWHY_TEST_HTTPPROBE") {
 	case "":
 	case "wait":
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
+	case "container":
+		fmt.Println(container(os.Args[1:]))
+		os.Exit(1)
 	case "unprivileged":
 		// Not privilege.Drop, which binaries that use cgo cannot do. Without new privileges, an exec gives root none either.
 		runtime.LockOSThread()

@@ -25,7 +25,8 @@ type source interface {
 	Name() string
 	Programs() []sources.Program
 	Run(context.Context, func(*event.Event)) error
-	Loss() (event.Loss, error)
+	Loss() event.Loss
+	Files() *sources.Files
 	Mute(event.Conn) error
 	Close() error
 }
@@ -60,8 +61,9 @@ func opened(s *sources.Source, err error) (source, error) {
 // running is a source with its fate.
 type running struct {
 	source
-	id event.Source
-	up atomic.Bool
+	id   event.Source
+	up   atomic.Bool
+	told map[sources.FileReason]bool // that were complained of
 }
 
 // failure is a source that cannot be.
@@ -126,7 +128,7 @@ func (p *probe) openAll(open opener, names []string) {
 			p.failed = append(p.failed, failure{names[i], r.error})
 			continue
 		}
-		s := &running{source: r.source}
+		s := &running{source: r.source, told: map[sources.FileReason]bool{}}
 		for id := event.Syscalls; id <= event.OpenSSL; id++ {
 			if metrics.SourceName(id) == s.Name() {
 				s.id = id
@@ -178,6 +180,9 @@ func (p *probe) announce() {
 		if len(programs) != 1 {
 			part += "s"
 		}
+		if f := s.Files(); f != nil {
+			part += fmt.Sprintf(", %d files", f.Probed)
+		}
 		if helped > 0 {
 			part += fmt.Sprintf(", %d with the loader's help", helped)
 		}
@@ -185,6 +190,11 @@ func (p *probe) announce() {
 			part += fmt.Sprintf(", %d not jited", unjited)
 		}
 		parts = append(parts, part+")")
+	}
+	for _, s := range p.sources {
+		if f := s.Files(); f != nil && f.Unaware != nil {
+			say(p.stderr, "%s finds libraries later, up to five seconds after they are loaded: %v", s.Name(), f.Unaware)
+		}
 	}
 	say(p.stderr, "watching by %s, after %v", strings.Join(parts, " and "), time.Since(p.began).Round(time.Millisecond))
 }

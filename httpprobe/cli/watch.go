@@ -44,6 +44,8 @@ type probe struct {
 	boot    time.Time // at which the events' clock was zero
 	began   time.Time
 
+	complained time.Time
+
 	// What takes exchanges, one at a time: the table of streams is locked meanwhile.
 	mu         sync.Mutex
 	table      *table.Table
@@ -126,7 +128,13 @@ func (p *probe) run(ctx context.Context) error {
 		defer close(census)
 		p.lookForBlind(ctx)
 	}()
-	defer func() { cancel(); <-census }()
+	defer func() {
+		cancel()
+		select {
+		case <-census:
+		case <-time.After(time.Second): // it hangs at somebody's executable, on a file system that does not answer
+		}
+	}()
 	var wg sync.WaitGroup
 	for _, s := range p.sources {
 		wg.Go(func() {
@@ -148,6 +156,7 @@ func (p *probe) run(ctx context.Context) error {
 			over = true
 		case <-ticks.C:
 			p.streams.Tick(monotonic())
+			p.complain(time.Now())
 			p.out.flush()
 			if _, err := p.out.state(); err != nil {
 				cancel()
@@ -167,6 +176,27 @@ func (p *probe) run(ctx context.Context) error {
 		err = errors.Join(err, errors.New("every source has ended"))
 	}
 	return err
+}
+
+// complain says once of each reason that a source has a file that it cannot probe: when it was tried again in vain, so that what passes is not told.
+func (p *probe) complain(now time.Time) {
+	if now.Sub(p.complained) < time.Second {
+		return
+	}
+	p.complained = now
+	for _, s := range p.sources {
+		f := s.Files()
+		if f == nil {
+			continue
+		}
+		for _, u := range f.Unprobed {
+			if s.told[u.Reason] || u.Tries < 2 {
+				continue
+			}
+			s.told[u.Reason] = true
+			say(p.stderr, "%s cannot see into %s of process %d, %s: %v. It is tried again; others like it are counted, and named at the end", s.Name(), u.Path, u.PID, u.Reason, u.Err)
+		}
+	}
 }
 
 // lookForBlind looks for processes that cannot be seen, now and then.

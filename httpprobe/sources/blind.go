@@ -64,7 +64,7 @@ func (c *Census) Take() []Blind {
 	for _, pid := range pids {
 		list = append(list, c.look(pid)...)
 	}
-	if b := readUpTo("/proc/net/tls_stat", stringChunk); kernelTLS(b) {
+	if b, _ := readUpTo("/proc/net/tls_stat", stringChunk); kernelTLS(b) {
 		list = append(list, Blind{Reason: KernelTLS})
 	}
 	return list
@@ -76,7 +76,8 @@ func (c *Census) look(pid int) (list []Blind) {
 	if !sockets {
 		return nil
 	}
-	comm := strings.TrimSuffix(string(readUpTo(proc+"/comm", 64)), "\n")
+	b, _ := readUpTo(proc+"/comm", 64)
+	comm := strings.TrimSuffix(string(b), "\n")
 	add := func(r Reason) { list = append(list, Blind{pid, comm, r}) }
 	if uring {
 		add(IOUring)
@@ -86,7 +87,8 @@ func (c *Census) look(pid int) (list []Blind) {
 		add(Compat)
 	}
 	openssl := facts.openssl
-	for _, m := range mappings(proc + "/maps") {
+	maps, _ := mappings(proc + "/maps") // who is gone has none
+	for _, m := range maps {
 		name := m.path[strings.LastIndexByte(m.path, '/')+1:]
 		switch {
 		case strings.HasPrefix(name, "libjvm.so"):

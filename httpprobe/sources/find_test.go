@@ -4,12 +4,17 @@ package sources
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 )
 
 func TestMappings(t *testing.T) {
@@ -23,14 +28,16 @@ func TestMappings(t *testing.T) {
 7f0000006000-7f0000007000 r-xp 00000000 00:05 12                         anon_inode:x
 nonsense
 `), 0o600)))
-	qt.Check(t, qt.DeepEquals(flat(mappings(name)), []string{
-		"55d0c0001000-55d0c0002000 /usr/bin/curl", "7f0000000000-7f0000001000 /opt/my libs/libssl.so.3 (deleted)",
+	list, err := mappings(name)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(flat(list), []string{
+		"55d0c0001000-55d0c0002000 08:01 08:01 10 /usr/bin/curl", "7f0000000000-7f0000001000 08:01 08:01 11 /opt/my libs/libssl.so.3 (deleted)",
 	}))
 }
 
 func flat(list []mapping) (s []string) {
 	for _, m := range list {
-		s = append(s, m.addresses+" "+m.path)
+		s = append(s, m.addresses+" "+m.device+" "+m.node+" "+m.path)
 	}
 	return s
 }
@@ -72,30 +79,180 @@ func TestOpenIn(t *testing.T) {
 	}
 }
 
-// A file is probed once, and again when it has changed; what fails is not tried again.
+// attached counts what is attached to whom, and fails as it is told.
+type attached struct {
+	probed, closed []map[string]uint64
+	err            error
+}
+
+func (a *attached) attach(_ *os.File, functions map[string]uint64) (io.Closer, error) {
+	if a.err != nil {
+		return nil, a.err
+	}
+	a.probed = append(a.probed, functions)
+	return closeFunc(func() error { a.closed = append(a.closed, functions); return nil }), nil
+}
+
+type closeFunc func() error
+
+func (f closeFunc) Close() error { return f() }
+
+// A file is probed once, and again when it has changed. What is no TLS library is left alone.
 func TestFinderFile(t *testing.T) {
-	var probed []map[string]uint64
-	f := newFinder(func(_ *os.File, functions map[string]uint64) error {
-		probed = append(probed, functions)
-		return errors.New("no")
-	})
+	var a attached
+	f := newFinder(a.attach)
 	name := filepath.Join(t.TempDir(), "libssl.so")
 	look := func() {
 		file, err := os.Open(name)
 		qt.Assert(t, qt.IsNil(err))
 		defer file.Close()
-		_ = f.file(file)
+		qt.Check(t, qt.IsTrue(f.file(file, name, 1).IsZero()))
 	}
 	qt.Assert(t, qt.IsNil(os.WriteFile(name, tinyELF(), 0o600)))
 	look()
 	look()
-	qt.Check(t, qt.DeepEquals(probed, []map[string]uint64{{"SSL_write": 0x1010}}))
+	qt.Check(t, qt.DeepEquals(a.probed, []map[string]uint64{{"SSL_write": 0x1010}}))
 	qt.Assert(t, qt.IsNil(os.WriteFile(name, append(tinyELF(), 0), 0o600)))
 	look()
-	qt.Check(t, qt.HasLen(probed, 2))
+	qt.Check(t, qt.HasLen(a.probed, 2))
 	qt.Assert(t, qt.IsNil(os.WriteFile(name, []byte("a script that is called libssl.so\n"), 0o600)))
 	look()
-	qt.Check(t, qt.HasLen(probed, 2))
+	qt.Check(t, qt.HasLen(a.probed, 2))
+	qt.Check(t, qt.Equals(f.accounts().Probed, 2))
+	qt.Check(t, qt.HasLen(f.accounts().Unprobed, 0))
+	qt.Check(t, qt.IsNil(f.close()))
+	qt.Check(t, qt.HasLen(a.closed, 2))
+}
+
+// A file that cannot be probed is not done: it is told of by reason, tried again after longer and longer pauses, and done when it is probed.
+func TestFinderRetries(t *testing.T) {
+	for err, want := range map[error]FileReason{
+		fmt.Errorf("probe SSL_read: open perf event: %w", unix.EACCES): Denied,
+		keeperError{unix.EACCES, "probe SSL_read: permission denied"}:  Denied,
+		unix.EMFILE: Descriptors, unix.ENOMEM: Memory, errKeeper: Keeper, unix.EINVAL: Refused, errors.New("no"): Refused,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := attached{err: err}
+			f := newFinder(a.attach)
+			name := filepath.Join(t.TempDir(), "libssl.so")
+			qt.Assert(t, qt.IsNil(os.WriteFile(name, tinyELF(), 0o600)))
+			look := func() time.Duration {
+				file, err := os.Open(name)
+				qt.Assert(t, qt.IsNil(err))
+				defer file.Close()
+				if at := f.file(file, name, 7); !at.IsZero() {
+					return time.Until(at)
+				}
+				return 0
+			}
+			for i, pause := range []time.Duration{1, 4, 15, 60, 60} {
+				qt.Check(t, qt.Equals(look(), pause*time.Second))
+				qt.Check(t, qt.Equals(look(), pause*time.Second)) // not tried before its time
+				got := f.accounts()
+				qt.Check(t, qt.Equals(got.Probed, 0))
+				qt.Check(t, qt.Equals(got.Failures[want], uint64(i+1)))
+				qt.Assert(t, qt.HasLen(got.Unprobed, 1))
+				qt.Check(t, qt.Equals(got.Unprobed[0], Unprobed{Path: name, PID: 7, Reason: want, Tries: i + 1, Err: err}))
+				time.Sleep(pause * time.Second)
+			}
+			a.err = nil
+			qt.Check(t, qt.Equals(look(), 0))
+			got := f.accounts()
+			qt.Check(t, qt.Equals(got.Probed, 1))
+			qt.Check(t, qt.HasLen(got.Unprobed, 0))
+			qt.Check(t, qt.Equals(got.Failures[want], 5)) // that is not forgotten
+		})
+	}
+}
+
+// Where there is room for no more files, those that are too many are told of, and probed when others are gone.
+func TestFinderLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a attached
+		f := newFinder(a.attach)
+		dir := t.TempDir()
+		look := func(n int) {
+			name := filepath.Join(dir, fmt.Sprintf("libssl.so.%d", n))
+			qt.Assert(t, qt.IsNil(os.WriteFile(name, append(tinyELF(), make([]byte, n)...), 0o600)))
+			file, err := os.Open(name)
+			qt.Assert(t, qt.IsNil(err))
+			defer file.Close()
+			f.file(file, name, 7)
+		}
+		for n := range maxFiles {
+			look(n)
+		}
+		look(maxFiles)
+		got := f.accounts()
+		qt.Check(t, qt.Equals(got.Probed, maxFiles))
+		qt.Assert(t, qt.HasLen(got.Unprobed, 1))
+		qt.Check(t, qt.Equals(got.Unprobed[0].Reason, Limit))
+		time.Sleep(2 * time.Minute)
+		f.tasks[7] = &task{looked: time.Now()} // whoever had them has others now
+		f.sweep()
+		qt.Check(t, qt.Equals(f.accounts().Probed, 0))
+		qt.Check(t, qt.HasLen(a.closed, maxFiles))
+		look(maxFiles)
+		qt.Check(t, qt.Equals(f.accounts().Probed, 1))
+	})
+}
+
+// What is still used is not left: by a process that was not looked at since, or by one that was seen with it.
+func TestFinderSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a attached
+		f := newFinder(a.attach)
+		name := filepath.Join(t.TempDir(), "libssl.so")
+		qt.Assert(t, qt.IsNil(os.WriteFile(name, tinyELF(), 0o600)))
+		look := func() {
+			file, err := os.Open(name)
+			qt.Assert(t, qt.IsNil(err))
+			defer file.Close()
+			f.file(file, name, 7)
+		}
+		look()
+		f.tasks[7] = &task{looked: time.Now()}
+		time.Sleep(10 * time.Minute) // in which nothing was looked at
+		f.sweep()
+		qt.Check(t, qt.HasLen(a.closed, 0))
+		look()
+		f.tasks[7].looked = time.Now()
+		time.Sleep(30 * time.Second)
+		f.sweep()
+		qt.Check(t, qt.HasLen(a.closed, 0))
+		time.Sleep(2 * time.Minute)
+		f.tasks[7].looked = time.Now() // without it
+		f.sweep()
+		qt.Check(t, qt.HasLen(a.closed, 1))
+	})
+}
+
+// A file whose file system does not answer holds up nobody but others of that file system, and these not for ever.
+func TestFinderHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFinder(nil)
+		answers := make(chan struct{})
+		start := time.Now()
+		at := f.within("00:45", func() time.Time { <-answers; return time.Time{} }, "/mnt/libssl.so", 7)
+		qt.Check(t, qt.Equals(time.Since(start), hangTime))
+		qt.Check(t, qt.Equals(time.Until(at), time.Second))
+		start = time.Now()
+		f.within("00:45", func() time.Time { t.Error("was touched"); return time.Time{} }, "/mnt/libssl.so.2", 8)
+		done := false
+		f.within("08:01", func() time.Time { done = true; return time.Time{} }, "/lib/libssl.so", 9)
+		qt.Check(t, qt.Equals(time.Since(start), 0))
+		qt.Check(t, qt.IsTrue(done))
+		got := f.accounts()
+		qt.Check(t, qt.Equals(got.Failures[Hangs], 2))
+		qt.Assert(t, qt.HasLen(got.Unprobed, 1))
+		qt.Check(t, qt.Equals(got.Unprobed[0], Unprobed{Path: "/mnt/libssl.so.2", PID: 8, Reason: Hangs, Tries: 2, Err: errHangs}))
+		close(answers)
+		synctest.Wait()
+		done = false
+		f.within("00:45", func() time.Time { done = true; return time.Time{} }, "/mnt/libssl.so", 7)
+		qt.Check(t, qt.IsTrue(done))
+		qt.Check(t, qt.HasLen(f.accounts().Unprobed, 0))
+	})
 }
 
 func TestTrimZeros(t *testing.T) {

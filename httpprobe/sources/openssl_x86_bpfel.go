@@ -24,7 +24,6 @@ const (
 	opensslMapMutes        = "mutes"
 	opensslMapNobody       = "nobody"
 	opensslMapPids         = "pids"
-	opensslProgProcessExec = "process_exec"
 	opensslProgSslFree     = "ssl_free"
 	opensslProgSslNew      = "ssl_new"
 	opensslProgSslRead     = "ssl_read"
@@ -84,7 +83,6 @@ type opensslSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type opensslProgramSpecs struct {
-	ProcessExec *ebpf.ProgramSpec `ebpf:"process_exec"`
 	SslFree     *ebpf.ProgramSpec `ebpf:"ssl_free"`
 	SslNew      *ebpf.ProgramSpec `ebpf:"ssl_new"`
 	SslRead     *ebpf.ProgramSpec `ebpf:"ssl_read"`
@@ -182,7 +180,6 @@ type opensslVariables struct {
 //
 // It can be passed to loadOpensslObjects or ebpf.CollectionSpec.LoadAndAssign.
 type opensslPrograms struct {
-	ProcessExec *ebpf.Program `ebpf:"process_exec"`
 	SslFree     *ebpf.Program `ebpf:"ssl_free"`
 	SslNew      *ebpf.Program `ebpf:"ssl_new"`
 	SslRead     *ebpf.Program `ebpf:"ssl_read"`
@@ -195,7 +192,6 @@ type opensslPrograms struct {
 
 func (p *opensslPrograms) Close() error {
 	return _OpensslClose(
-		p.ProcessExec,
 		p.SslFree,
 		p.SslNew,
 		p.SslRead,

@@ -44,6 +44,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	Main()
 	launch.Main()
 	guardian.Main()
 	interpose.Main()

@@ -7,8 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
-	"strings"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -16,11 +17,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
-	"github.com/bpfwhy/bpfwhy/internal/fdinfo"
 )
-
-// execKind is KIND_EXEC of bpf/wire.h.
-const execKind event.Kind = 128
 
 // lookInterval is how often Run looks into the ring when nobody wakes it.
 const lookInterval = 50 * time.Millisecond
@@ -34,7 +31,8 @@ type ring struct {
 	coll   *ebpf.Collection
 	reader *ringbuf.Reader
 	comms  map[[16]byte]string
-	exec   func(pid int) // told of processes that run another program; nil where no program does so
+
+	counters counters
 }
 
 func newRing(source event.Source, coll *ebpf.Collection) (*ring, error) {
@@ -65,12 +63,6 @@ func (r *ring) run(ctx context.Context, f func(*event.Event)) error {
 			}
 			if err := r.decode(record.RawSample, &e); err != nil {
 				return err
-			}
-			if e.Kind == execKind {
-				if r.exec != nil {
-					r.exec(int(e.TGID))
-				}
-				continue
 			}
 			f(&e)
 		}
@@ -122,28 +114,11 @@ func (r *ring) comm(b [16]byte) string {
 	return s
 }
 
-func (r *ring) loss() (event.Loss, error) {
-	var l event.Loss
+func (r *ring) loss() event.Loss {
 	var perCPU []syscallsLosses
-	if err := r.coll.Maps["lost"].Lookup(uint32(0), &perCPU); err != nil {
-		return event.Loss{}, fmt.Errorf("read losses: %w", err)
-	}
-	for _, n := range perCPU {
-		l.RingFull += n.Ring
-		l.MapFull += n.Map
-		l.ReadFault += n.Fault
-	}
-	for name, p := range r.coll.Programs {
-		if strings.HasSuffix(name, twin) {
-			continue
-		}
-		n := fdinfo.RecursionMisses(p.FD())
-		if p := r.coll.Programs[name+twin]; p != nil && n > 0 {
-			n = min(n, fdinfo.RecursionMisses(p.FD())) // lost is what both missed: never more than either did
-		}
-		l.Recursion += n
-	}
-	return l, nil
+	err := r.coll.Maps["lost"].Lookup(uint32(0), &perCPU)
+	names := slices.Collect(maps.Keys(r.coll.Programs))
+	return r.counters.lossOf(perCPU, err, names, func(program string) (uint64, error) { return misses(r.coll.Programs[program].FD()) })
 }
 
 func (r *ring) close() error {

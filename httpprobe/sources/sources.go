@@ -51,10 +51,18 @@ type Source struct {
 	stream
 }
 
+// Files says what has become of the files that the source probes; nil for a source that probes none.
+func (s *Source) Files() *Files {
+	if p, ok := s.stream.(interface{ files() *Files }); ok {
+		return p.files()
+	}
+	return nil
+}
+
 // stream is what differs between sources.
 type stream interface {
 	run(ctx context.Context, f func(*event.Event)) error
-	loss() (event.Loss, error)
+	loss() event.Loss
 	mute(c event.Conn) error
 	close() error
 }
@@ -69,8 +77,8 @@ func (s *Source) Programs() []Program { return slices.Clone(s.programs) }
 // and its Data are valid during the call only.
 func (s *Source) Run(ctx context.Context, f func(*event.Event)) error { return s.run(ctx, f) }
 
-// Loss is what was lost since the source was opened.
-func (s *Source) Loss() (event.Loss, error) { return s.loss() }
+// Loss is what was lost since the source was opened. It never falls: what the kernel does not tell just now is what it told before.
+func (s *Source) Loss() event.Loss { return s.loss() }
 
 // Mute says that a connection is of no interest: its events stop, its end is not told. A source that has lost sight of the connection does
 // nothing.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/cli"
 	"github.com/bpfwhy/bpfwhy/httpprobe/document"
+	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 )
@@ -34,6 +35,7 @@ const (
 
 func TestMain(m *testing.M) {
 	guardian.Main()
+	sources.Main()
 	if os.Getenv(commandEnv) != "" {
 		without(os.Getenv(withoutEnv))
 		os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr))

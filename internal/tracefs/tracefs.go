@@ -4,6 +4,7 @@
 package tracefs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -155,7 +156,7 @@ func (e Event) Attach(program int) (Attached, error) {
 func AttachPerf(attr unix.PerfEventAttr, program int) (Attached, error) {
 	fd, err := unix.PerfEventOpen(&attr, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	if err != nil {
-		return Attached{}, fmt.Errorf("open perf event: %w", err)
+		return Attached{}, fmt.Errorf("open perf event: %w", ExplainPerf(err))
 	}
 	if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, program); err != nil {
 		unix.Close(fd)
@@ -167,6 +168,20 @@ func AttachPerf(attr unix.PerfEventAttr, program int) (Attached, error) {
 	}
 	return Attached{fd}, nil
 }
+
+// ExplainPerf adds to a perf_event_open's EACCES what the kernel's own error does not tell: kernels of Debian and Ubuntu have values of
+// kernel.perf_event_paranoid above the others' highest, 2, where only CAP_SYS_ADMIN may have perf events.
+func ExplainPerf(err error) error {
+	b, _ := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
+	level := strings.TrimSpace(string(b))
+	if n, e := strconv.Atoi(level); errors.Is(err, unix.EACCES) && e == nil && n > 2 {
+		return fmt.Errorf("%w: kernel.perf_event_paranoid is %s, where this kernel lets only CAP_SYS_ADMIN have perf events; at 2 CAP_PERFMON is enough", err, level)
+	}
+	return err
+}
+
+// FD is the descriptor of the event. The program is on it as long as it is open.
+func (a Attached) FD() int { return a.fd }
 
 // Close takes the program off.
 func (a Attached) Close() error { return unix.Close(a.fd) }

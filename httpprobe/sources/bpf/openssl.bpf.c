@@ -325,13 +325,3 @@ SEC("uprobe/SSL_free") int ssl_free(struct pt_regs *ctx)
 	leave(ctx->di);
 	return 0;
 }
-
-/* A process has another program now, and soon other libraries. */
-SEC("tracepoint/sched/sched_process_exec") int process_exec(void *ctx)
-{
-	struct event e = { .kind = KIND_EXEC, .tgid = numbered() };
-
-	if (e.tgid)
-		bpf_ringbuf_output(&events, &e, sizeof(e), BPF_RB_FORCE_WAKEUP);
-	return 0;
-}

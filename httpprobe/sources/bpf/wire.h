@@ -11,7 +11,6 @@ enum kind {
 	KIND_OPEN,
 	KIND_CLOSE,
 	KIND_SHUT,
-	KIND_EXEC = 128, /* a process runs another program: not for those who listen */
 };
 
 enum direction {
