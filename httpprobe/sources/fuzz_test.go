@@ -25,7 +25,9 @@ func FuzzProc(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		qt.Assert(t, qt.IsNil(os.WriteFile(name, text, 0o600)))
 		seen := map[string]bool{}
-		for _, m := range mappings(name) {
+		list, err := mappings(name)
+		qt.Assert(t, qt.IsNil(err))
+		for _, m := range list {
 			if !strings.HasPrefix(m.path, "/") || strings.Contains(m.path, "\n") || seen[m.path] {
 				t.Fatalf("%+v", m)
 			}

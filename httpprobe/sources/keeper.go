@@ -73,7 +73,7 @@ func keep(socket int) error {
 		unix.CloseOnExec(keeperProgram + i)
 	}
 	p, err := findPMU(programs)
-	if err != nil {
+	if err = errors.Join(reply(socket, nil, err), err); err != nil { // the first one says that it is a keeper at all
 		return err
 	}
 	for {
@@ -267,6 +267,11 @@ func startKeeper(programs map[string]int) (*keeper, error) {
 		defer close(k.ended)
 		_ = cmd.Wait() // its end shows at the socket
 	}()
+	if _, b, err := receive(k.socket, 0); err != nil || len(b) != 4 {
+		_ = k.kill() // it may be anything
+		k.close()
+		return nil, fmt.Errorf("hear from it: %w", errKeeper)
+	}
 	return k, nil
 }
 

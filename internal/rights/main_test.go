@@ -13,6 +13,7 @@ import (
 	"time"
 
 	httpprobe "github.com/bpfwhy/bpfwhy/httpprobe/cli"
+	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
 	"github.com/bpfwhy/bpfwhy/internal/cli"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/internal/interpose"
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 	interpose.Main()
 	patient.Main()
 	replay.Main()
+	sources.Main()
 	switch os.Args[0] {
 	case "bpfwhy":
 		os.Exit(cli.Main(os.Args))
