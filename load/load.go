@@ -220,6 +220,8 @@ type Repair struct {
 	// WindowNS is how long hardening was lowered, and Exposed are the ids of the programs that others loaded around that time.
 	WindowNS time.Duration `json:"window_ns,omitempty"`
 	Exposed  []uint32      `json:"exposed,omitempty"`
+	// WholeCall says that this was the whole load, because the kernel reads the setting late (before 6.1).
+	WholeCall bool `json:"whole_call,omitempty"`
 }
 
 // HowKnown says how a diagnosis is known, strongest first.

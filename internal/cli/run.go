@@ -130,6 +130,8 @@ func run(o runOptions) error {
 	}
 	if fixes != nil {
 		s.others = fixes.take
+		// Without CAP_SETUID, and in a user namespace, this is not to be had.
+		_ = fixes.proxy.Apart()
 	}
 	if o.output == "" {
 		// The command may be what hangs: then nothing else would ever be said.
@@ -162,6 +164,11 @@ func run(o runOptions) error {
 		say("%v", werr)
 	}
 	<-done
+	if fixes != nil {
+		if left := fixes.proxy.Left(); left != (interpose.Left{}) {
+			say("programs that blinding may break were left to the kernel as they are: %s", left)
+		}
+	}
 	if err := out.flush(); err != nil {
 		say("%v", err)
 	}

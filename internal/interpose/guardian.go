@@ -13,14 +13,18 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/surrogate"
 )
 
 // Argv0 is the name under which the executable acts as guardian of a proxy: see Main.
 const Argv0 = "bpfwhy-proxy-guardian"
 
-// Main is the guardian, and ends the process, if the executable was started as one; otherwise it returns at once. Call it first in
+// Main is the guardian, or who starts processes for loads (package surrogate), and ends the process, if the executable was started as one;
+// otherwise it returns at once. Call it first in
 // main, and in TestMain of packages that start a proxy.
 func Main() {
+	surrogate.Main()
 	if len(os.Args) == 0 || os.Args[0] != Argv0 {
 		return
 	}
@@ -38,7 +42,7 @@ type slots struct {
 	free   chan int
 }
 
-const maxWaiting = 1024
+const maxWaiting = 4096
 
 func mapSlots(fd int) ([]byte, error) {
 	b, err := unix.Mmap(fd, 0, maxWaiting*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -49,17 +53,12 @@ func mapSlots(fd int) ([]byte, error) {
 }
 
 func newSlots() (*slots, *os.File, error) {
-	fd, err := unix.MemfdCreate("bpfwhy-waiting", unix.MFD_CLOEXEC)
+	f, err := surrogate.Memory("bpfwhy-waiting", maxWaiting*slotSize)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the shared memory: %w", err)
+		return nil, nil, err
 	}
-	f := os.NewFile(uintptr(fd), "waiting")
-	err = f.Truncate(maxWaiting * slotSize)
 	s := &slots{free: make(chan int, maxWaiting)}
-	if err == nil {
-		s.memory, err = mapSlots(fd)
-	}
-	if err != nil {
+	if s.memory, err = mapSlots(int(f.Fd())); err != nil {
 		f.Close()
 		return nil, nil, err
 	}
@@ -86,6 +85,7 @@ const (
 // guardianProcess is a guardian at work, and the next one when that is killed.
 type guardianProcess struct {
 	listener, slots *os.File
+	apart           bool // it has ids that nobody else has, so that nobody without CAP_KILL can signal it
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -94,8 +94,8 @@ type guardianProcess struct {
 	done   chan struct{}
 }
 
-func startGuardian(listener, slots *os.File) (*guardianProcess, error) {
-	g := &guardianProcess{listener: listener, slots: slots, done: make(chan struct{})}
+func startGuardian(listener, slots *os.File, apart bool) (*guardianProcess, error) {
+	g := &guardianProcess{listener: listener, slots: slots, apart: apart, done: make(chan struct{})}
 	if err := g.start(); err != nil {
 		return nil, err
 	}
@@ -104,13 +104,20 @@ func startGuardian(listener, slots *os.File) (*guardianProcess, error) {
 }
 
 func (g *guardianProcess) start() error {
+	if g.apart && g.startAs(&syscall.Credential{Uid: surrogate.Nobody, Gid: surrogate.Nobody}) == nil {
+		return nil
+	}
+	return g.startAs(nil) // there may be no such id here, or no CAP_SETUID
+}
+
+func (g *guardianProcess) startAs(id *syscall.Credential) error {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{Argv0}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{g.listener, g.slots}
 	// Neither a Ctrl-C nor a signal to the process group reaches another session. It holds no descriptor of ours: nobody who reads our
 	// output waits for it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: id}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return fmt.Errorf("open the guardian's pipe: %w", err)
@@ -174,6 +181,9 @@ func (g *guardianProcess) takeOver() {
 func guard() error {
 	// What ends the proxy should not end its guardian.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGTSTP, unix.SIGUSR1, unix.SIGUSR2)
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("hide our memory: %w", err)
+	}
 	memory, err := mapSlots(guardSlots)
 	if err != nil {
 		return err

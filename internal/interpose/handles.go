@@ -28,12 +28,16 @@ type ident struct {
 }
 
 // handles are our duplicates of a thread's descriptors.
-type handles map[int]int
+type handles struct {
+	fds []int       // ours
+	of  map[int]int // indexes of fds, by the thread's number
+}
 
-func (h handles) close() {
-	for _, fd := range h {
+func (h *handles) close() {
+	for _, fd := range h.fds {
 		unix.Close(fd)
 	}
+	h.fds = nil
 }
 
 // newestMap is BPF_MAP_TYPE_ARENA. Of maps that came later the first is the instruction array, which holds offsets into the program that
@@ -41,8 +45,8 @@ func (h handles) close() {
 const newestMap = 33
 
 // duplicate takes what a thread's descriptors stand for, and finds out what that is.
-func (s *snapshot) duplicate(fds []int) (handles, error) {
-	h := handles{}
+func (s *snapshot) duplicate(fds []int) (*handles, error) {
+	h := &handles{of: map[int]int{}}
 	if len(fds) == 0 {
 		return h, nil
 	}
@@ -57,7 +61,8 @@ func (s *snapshot) duplicate(fds []int) (handles, error) {
 			h.close()
 			return nil, fmt.Errorf("take descriptor %d of thread %d: %w", fd, s.tid, err)
 		}
-		h[fd] = dup
+		h.of[fd] = len(h.fds)
+		h.fds = append(h.fds, dup)
 		id, err := identify(dup)
 		if err != nil {
 			h.close()

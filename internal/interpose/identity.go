@@ -7,12 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"unsafe"
 
+	"github.com/bpfwhy/bpfwhy/internal/surrogate"
 	"golang.org/x/sys/unix"
 )
 
@@ -129,6 +128,11 @@ func label(name string) (string, error) {
 	return "", err
 }
 
+// as is who a load for the thread is made as, of ours no more than the thread has.
+func (a *identity) as(ours uint64) surrogate.As {
+	return surrogate.As{UID: [3]int(a.uid[:3]), GID: [3]int(a.gid[:3]), Groups: a.groups, Caps: a.caps & ours}
+}
+
 func (a *identity) capable(c int) bool { return a.caps&(1<<c) != 0 }
 
 // like reports whether we can load as this thread and the kernel would judge us as it judges the thread. Who may not load such a program
@@ -143,65 +147,8 @@ func (a *identity) like(we *identity, chargesMemlock bool) error {
 		return errors.New("another security context")
 	case chargesMemlock && a.memlock != we.memlock:
 		return errors.New("another limit of locked memory")
+	case !we.capable(unix.CAP_KILL) && we.uid[1] != a.uid[0] && we.uid[1] != a.uid[2]:
+		return errors.New("a process with these ids could not be killed")
 	}
-	return nil
-}
-
-// as runs f on a thread of its own that is, to the kernel, the thread of the identity. The thread ends with f. No signal reaches it: one
-// would make the verifier give up.
-func (a *identity) as(f func()) error {
-	errc := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// The first thread of a process cannot end before the others. It waits, and so the next goroutine gets another.
-			defer runtime.UnlockOSThread()
-			errc <- a.as(f)
-			return
-		}
-		err := a.become()
-		if err == nil {
-			f()
-		}
-		errc <- err // still locked: the thread goes
-	}()
-	return <-errc
-}
-
-// become changes the calling thread, and no other.
-func (a *identity) become() error {
-	all := ^uint64(0)
-	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&all)), 0, 8, 0, 0); errno != 0 {
-		return fmt.Errorf("block signals: %w", errno)
-	}
-	groups := make([]uint32, len(a.groups)+1)
-	for i, g := range a.groups {
-		groups[i] = uint32(g)
-	}
-	if ours, err := unix.Getgroups(); err != nil || !slices.Equal(ours, a.groups) {
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(a.groups)), uintptr(unsafe.Pointer(&groups[0])), 0); errno != 0 {
-			return fmt.Errorf("set groups: %w", errno)
-		}
-	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(a.gid[0]), uintptr(a.gid[1]), uintptr(a.gid[2])); errno != 0 {
-		return fmt.Errorf("set gid: %w", errno)
-	}
-	// Else leaving uid 0 clears them all.
-	if _, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0, 0); errno != 0 {
-		return fmt.Errorf("keep capabilities: %w", errno)
-	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(a.uid[0]), uintptr(a.uid[1]), uintptr(a.uid[2])); errno != 0 {
-		return fmt.Errorf("set uid: %w", errno)
-	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	for i := range data {
-		half := uint32(a.caps >> (32 * i))
-		data[i] = unix.CapUserData{Effective: half, Permitted: half}
-	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0); errno != 0 {
-		return fmt.Errorf("set capabilities: %w", errno)
-	}
-	runtime.KeepAlive(groups)
 	return nil
 }

@@ -21,7 +21,7 @@ type job struct {
 const parked = 10 * time.Second
 
 // work makes the load of a snapshot, or joins the one in work.
-func (p *Proxy) work(n *notification, s *snapshot, h handles) {
+func (p *Proxy) work(n *notification, s *snapshot, h *handles) {
 	p.mu.Lock()
 	j := p.jobs[n.tid]
 	if j != nil && j.snapshot.same(s) {
@@ -31,7 +31,9 @@ func (p *Proxy) work(n *notification, s *snapshot, h handles) {
 			old := j.waiting
 			j.waiting = n
 			p.mu.Unlock()
-			p.answered(old, errGone)
+			if old.claim() {
+				p.answered(old, errGone)
+			}
 			return
 		}
 		p.take(n.tid, j)

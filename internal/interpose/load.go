@@ -10,14 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
+	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
+	"github.com/bpfwhy/bpfwhy/internal/surrogate"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"golang.org/x/sys/unix"
 )
@@ -53,7 +52,7 @@ func (o *outcome) close() {
 }
 
 // load loads a suspect as its thread would, and repaired when blinding broke it.
-func (p *Proxy) load(s *snapshot, h handles) (o outcome) {
+func (p *Proxy) load(s *snapshot, h *handles) (o outcome) {
 	began := time.Now()
 	defer func() { o.began, o.took = began, time.Since(began) }()
 	key := s.key()
@@ -102,7 +101,7 @@ func (p *Proxy) land(key [32]byte) {
 }
 
 // find loads a program as it was submitted, and when blinding breaks it, in the form in which it does not.
-func (p *Proxy) find(s *snapshot, h handles, key [32]byte) outcome {
+func (p *Proxy) find(s *snapshot, h *handles, key [32]byte) outcome {
 	first, err := p.try(s, h, nil, true)
 	switch {
 	case err == nil && first.info.jited > 0 && !s.prediction.Verdict.Wraps && !s.prediction.MayWrap:
@@ -143,87 +142,121 @@ func (p *Proxy) find(s *snapshot, h handles, key [32]byte) outcome {
 }
 
 // inWindow loads what no rewriting helps with hardening lowered for a moment, when that was asked for.
-func (p *Proxy) inWindow(s *snapshot, h handles) outcome {
+func (p *Proxy) inWindow(s *snapshot, h *handles) outcome {
 	if p.options.Window == nil || p.hardened.read() != 2 {
 		return leave
 	}
-	l, err := newCall(s, h, nil, true)
+	l, err := p.newLoad(s, h, nil, true)
 	if err != nil {
 		return leave
 	}
-	defer l.free()
-	who := s.who
-	who.caps &= p.we.caps
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	var process *surrogate.Process // that of the window which is open, or was
+	defer func() {
+		if process != nil {
+			process.Close()
+		}
+	}()
+	start := func(missing bool) (err error) {
+		if process != nil {
+			process.Close()
+		}
+		l.Gated, l.Missing = true, missing
+		process, err = p.source.New(l)
+		return err
+	}
+	o := outcome{fd: -1}
+	ctx, cancel := context.WithTimeout(context.Background(), turns)
 	defer cancel()
 	fd, r, err := hardenwindow.Load(ctx, hardenwindow.Loader{
-		Code: l.code,
-		Load: func(code uintptr, gate *os.File) (fd int, err error) {
-			asErr := who.as(func() {
-				if err = guardian.Pass(gate); err != nil {
-					return
+		Code: l.Code,
+		Missing: func(int) (fd int, address uintptr, err error) {
+			if err := start(true); err != nil {
+				return -1, 0, err
+			}
+			return process.Missing(time.Now().Add(moment))
+		},
+		Load: func(address uintptr, gate *os.File) (int, error) {
+			if address == 0 {
+				if err := start(false); err != nil {
+					return -1, err
 				}
-				if code == 0 {
-					fd, err = l.do()
-				} else {
-					fd, err = l.doAt(code)
-				}
-			})
-			if err = errors.Join(asErr, err); err != nil {
+			}
+			if err := process.Gate(gate); err != nil {
 				return -1, err
 			}
-			return fd, nil
+			fd, err := process.Result(surrogate.Limits{Total: longestInWindow, Still: standstillInWindow})
+			o.takeLog(s, process)
+			return fd, err
 		},
 		Works: func(fd int) bool {
 			o := outcome{fd: fd}
 			return o.ask() == nil && o.info.jited > 0
 		},
 	}, *p.options.Window)
-	o := outcome{fd: fd, window: &r}
+	o.fd, o.window = fd, &r
+	if err == nil {
+		err = o.ask()
+	}
 	if err != nil {
 		o.close()
+		p.count(func(l *Left) {
+			if l.Window++; l.WindowErr == nil {
+				l.WindowErr = err
+			}
+		})
 		return leave
 	}
-	if err := o.ask(); err != nil {
-		o.close()
-		return leave
-	}
-	o.takeLog(s, l)
 	return o
 }
 
-// key is what decides how a program is repaired, and whether it has to be.
+// key is what decides how a program is repaired, and whether it has to be. Users have keys of their own: what one does to the process that loads
+// for him, nobody else waits for.
 func (s *snapshot) key() [32]byte {
 	h := sha256.New()
-	var b [16]byte
+	var b [24]byte
 	binary.NativeEndian.PutUint64(b[:], s.who.caps)
 	binary.NativeEndian.PutUint32(b[8:], s.attr.u32(offProgType))
 	binary.NativeEndian.PutUint32(b[12:], s.attr.u32(offAttachType))
+	binary.NativeEndian.PutUint32(b[16:], uint32(s.who.uid[0]))
+	binary.NativeEndian.PutUint32(b[20:], uint32(s.who.uid[1]))
 	h.Write(b[:])
 	h.Write(insn.Encode(s.insns))
 	return [32]byte(h.Sum(nil))
 }
 
 // try makes one load as the thread: of the program as submitted when r is nil. The error is the kernel's, or says why it was not made.
-func (p *Proxy) try(s *snapshot, h handles, r *rewrite.Result, withLog bool) (outcome, error) {
+func (p *Proxy) try(s *snapshot, h *handles, r *rewrite.Result, withLog bool) (outcome, error) {
 	o := outcome{fd: -1, repair: r}
-	l, err := newCall(s, h, r, withLog)
+	l, err := p.newLoad(s, h, r, withLog)
 	if err != nil {
 		return o, err
 	}
-	defer l.free()
-	who := s.who
-	who.caps &= p.we.caps
-	var loadErr error
-	p.processors <- struct{}{}
-	err = who.as(func() { o.fd, loadErr = l.do() })
-	<-p.processors
+	if !p.enterProcessor(s) {
+		return o, errRoom
+	}
+	makeWay := sync.OnceFunc(func() { p.processors.leave(s.user(), 1) })
+	defer makeWay()
+	process, err := p.source.New(l)
 	if err != nil {
+		p.countProcess(err)
 		return o, err
 	}
-	o.takeLog(s, l)
-	if loadErr != nil {
-		return o, loadErr
+	defer process.Close()
+	limits := surrogate.Limits{Total: longestLoad, Still: longStandstill, Pause: standstill, Paused: makeWay, Ran: p.progress}
+	if p.options.without.deadline {
+		limits = surrogate.Limits{Total: time.Hour, Still: time.Hour}
+	}
+	o.fd, err = process.Result(limits)
+	if err != nil {
+		// Of a verifier that was told to stop, too: no other signal reaches the process.
+		if _, ofKernel := err.(unix.Errno); !ofKernel || err == unix.EAGAIN {
+			p.countProcess(err)
+			return o, err
+		}
+	}
+	o.takeLog(s, process)
+	if err != nil {
+		return o, err
 	}
 	if err := o.ask(); err != nil {
 		o.close()
@@ -232,14 +265,22 @@ func (p *Proxy) try(s *snapshot, h handles, r *rewrite.Result, withLog bool) (ou
 	return o, nil
 }
 
+// progress lets those who wait for room wait on.
+func (p *Proxy) progress() {
+	p.memory.progress()
+	p.processors.progress()
+}
+
 // takeLog copies what the verifier wrote, if anything.
-func (o *outcome) takeLog(s *snapshot, l *call) {
-	if len(l.log) > 0 && l.attr.u32(offLogLevel) != 0 {
-		if end := bytes.IndexByte(l.log, 0); end >= 0 {
-			o.log = bytes.Clone(l.log[:end+1])
+func (o *outcome) takeLog(s *snapshot, process *surrogate.Process) {
+	if log := process.Log(); len(log) > 0 {
+		if end := bytes.IndexByte(log, 0); end >= 0 {
+			o.log = bytes.Clone(log[:end+1])
 		}
 	}
-	if size := l.attr.u32(offLogTrueSize); size != s.attr.u32(offLogTrueSize) {
+	var a attr
+	copy(a[:], process.Attr())
+	if size := a.u32(offLogTrueSize); size != s.attr.u32(offLogTrueSize) {
 		o.trueSize = size
 	}
 }
@@ -256,129 +297,71 @@ func (o *outcome) ask() error {
 	return nil
 }
 
-// call is the attributes of a load in our own memory, and what they point to.
-type call struct {
-	attr     attr
-	size     int
-	pointers []pointer64
-	code     []byte
-	log      []byte // mapped
-}
-
-type pointer64 struct {
-	off int
-	to  unsafe.Pointer
-}
-
-func newCall(s *snapshot, h handles, r *rewrite.Result, withLog bool) (*call, error) {
-	l := &call{attr: s.attr, size: min(s.size, attrSize)}
+// newLoad is a load as its thread made it, with our descriptors; r, unless nil, is the program in another form.
+func (p *Proxy) newLoad(s *snapshot, h *handles, r *rewrite.Result, withLog bool) (*surrogate.Load, error) {
+	a := s.attr
+	l := &surrogate.Load{As: s.who.as(p.we.caps), Objects: h.fds, CodeAt: offInsns, LogAt: offLogBuf}
 	moved := func(slot int) int { return slot }
 	program := s.insns
 	if r != nil {
 		moved = func(slot int) int { return r.New[slot] }
 		program = r.Program
 	}
-	code := insn.Encode(program)
+	number := func(fd int) uint32 {
+		if i, ok := h.of[fd]; ok {
+			return uint32(surrogate.Object(i))
+		}
+		return ^uint32(0) // none
+	}
+	l.Code = insn.Encode(program)
 	for _, ref := range s.refs {
 		at := moved(ref.slot)*insn.Size + 4
-		binary.LittleEndian.PutUint32(code[at:], h.number(ref.fd))
+		binary.LittleEndian.PutUint32(l.Code[at:], number(ref.fd))
 	}
-	l.attr.putU32(offInsnCnt, uint32(len(program)))
-	l.code = code
-	l.point(offLicense, s.license)
-	for _, a := range []struct {
-		records  []byte
-		off, rec int
-		unit     int // of the offset, in bytes
+	a.putU32(offInsnCnt, uint32(len(program)))
+	l.Parts = append(l.Parts, surrogate.Part{At: offLicense, Bytes: s.license})
+	for _, rec := range []struct {
+		records   []byte
+		off, size int
+		unit      int // of the offset, in bytes
 	}{
 		{s.funcInfo, offFuncInfo, offFuncInfoRecSize, 1},
 		{s.lineInfo, offLineInfo, offLineInfoRecSize, 1},
 		{s.coreRelos, offCoreRelos, offCoreReloRecSize, insn.Size},
 	} {
-		records := bytes.Clone(a.records)
+		records := bytes.Clone(rec.records)
 		if r != nil {
-			if err := move(records, int(s.attr.u32(a.rec)), a.unit, r.New); err != nil {
+			if err := move(records, int(a.u32(rec.size)), rec.unit, r.New); err != nil {
 				return nil, err
 			}
 		}
-		l.point(a.off, records)
+		if len(records) > 0 || a.u64(rec.off) != 0 {
+			l.Parts = append(l.Parts, surrogate.Part{At: rec.off, Bytes: records})
+		}
 	}
 	if len(s.fdArray) > 0 {
 		array := make([]byte, 4*len(s.fdArray))
 		for i, fd := range s.fdArray {
-			binary.NativeEndian.PutUint32(array[4*i:], h.number(int(fd)))
+			binary.NativeEndian.PutUint32(array[4*i:], number(int(fd)))
 		}
-		l.point(offFDArray, array)
+		l.Parts = append(l.Parts, surrogate.Part{At: offFDArray, Bytes: array})
 	}
 	for _, off := range []int{offProgBTFFD, offAttachFD} {
-		if fd, ok := h[s.attr.fd(off)]; ok && (off == offProgBTFFD || s.attr.fd(off) != 0) {
-			l.attr.putU32(off, uint32(fd))
+		fd := s.attr.fd(off)
+		if _, ok := h.of[fd]; ok && (off == offProgBTFFD || fd != 0) {
+			a.putU32(off, number(fd))
 		}
 	}
-	switch size := s.attr.u32(offLogSize); {
+	switch size := a.u32(offLogSize); {
 	case !withLog:
-		l.attr.putU32(offLogLevel, 0)
-		l.attr.putU32(offLogSize, 0)
-		l.attr.putU64(offLogBuf, 0)
-	case s.attr.u64(offLogBuf) != 0:
-		// Pages that the kernel does not write to cost nothing.
-		log, err := unix.Mmap(-1, 0, int(max(size, 1)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-		if err != nil {
-			return nil, fmt.Errorf("map %d bytes for a log: %w", size, err)
-		}
-		l.log = log
-		l.pointers = append(l.pointers, pointer64{offLogBuf, unsafe.Pointer(&log[0])})
+		a.putU32(offLogLevel, 0)
+		a.putU32(offLogSize, 0)
+		a.putU64(offLogBuf, 0)
+	case a.u64(offLogBuf) != 0:
+		l.LogSize = int(max(size, 1))
 	}
+	l.Attr = a[:min(s.size, attrSize)]
 	return l, nil
-}
-
-func (l *call) point(off int, b []byte) {
-	var p unsafe.Pointer
-	if len(b) > 0 {
-		p = unsafe.Pointer(&b[0])
-	}
-	if p != nil || l.attr.u64(off) != 0 {
-		l.pointers = append(l.pointers, pointer64{off, p})
-	}
-}
-
-func (l *call) free() {
-	if l.log != nil {
-		_ = unix.Munmap(l.log)
-	}
-}
-
-func (l *call) do() (int, error) {
-	var pin runtime.Pinner
-	defer pin.Unpin()
-	pin.Pin(&l.code[0])
-	return l.doAt(uintptr(unsafe.Pointer(&l.code[0])))
-}
-
-// doAt makes the load with the instructions at an address.
-func (l *call) doAt(code uintptr) (int, error) {
-	// The attributes as words, so that the fields can be pointed at.
-	words := new([attrSize / 8]uint64)
-	bytesOf := (*attr)(unsafe.Pointer(words))
-	*bytesOf = l.attr
-	pointers := make([]pointer, len(l.pointers))
-	for i, p := range l.pointers {
-		pointers[i] = pointer{&words[p.off/8], p.to}
-	}
-	words[offInsns/8] = uint64(code)
-	fd, err := bpfWith(unix.BPF_PROG_LOAD, unsafe.Pointer(words), uintptr(l.size), pointers...)
-	if l.size >= offLogTrueSize+4 {
-		l.attr.putU32(offLogTrueSize, bytesOf.u32(offLogTrueSize))
-	}
-	return fd, err
-}
-
-// number is our descriptor for one of the thread's, and none for none.
-func (h handles) number(fd int) uint32 {
-	if n, ok := h[fd]; ok {
-		return uint32(n)
-	}
-	return ^uint32(0)
 }
 
 // move lets the offsets at the start of records follow the code.

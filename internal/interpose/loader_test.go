@@ -305,6 +305,11 @@ func run(args []string) error {
 			return err
 		}
 		return out.Encode(l)
+	case "traced":
+		if err := trace(unix.SYS_BPF); err != nil {
+			return err
+		}
+		return out.Encode(request{name: "small", code: small}.load()) // and nothing more: other commands wait for the tracer
 	case "many":
 		return many(rest)
 	case "interrupted":
@@ -317,6 +322,8 @@ func run(args []string) error {
 		return timed(rest)
 	case "again":
 		return again(rest)
+	case "attack":
+		return attacker(rest)
 	}
 	return fmt.Errorf("no load %q", args[0])
 }
@@ -584,4 +591,58 @@ func again(args []string) error {
 		}
 		fmt.Println("errno", l.Errno)
 	}
+}
+
+// become changes the calling thread, and no other.
+func (a *identity) become() error {
+	all := ^uint64(0)
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&all)), 0, 8, 0, 0); errno != 0 {
+		return fmt.Errorf("block signals: %w", errno)
+	}
+	groups := make([]uint32, len(a.groups)+1)
+	for i, g := range a.groups {
+		groups[i] = uint32(g)
+	}
+	if ours, err := unix.Getgroups(); err != nil || !slices.Equal(ours, a.groups) {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(a.groups)), uintptr(unsafe.Pointer(&groups[0])), 0); errno != 0 {
+			return fmt.Errorf("set groups: %w", errno)
+		}
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(a.gid[0]), uintptr(a.gid[1]), uintptr(a.gid[2])); errno != 0 {
+		return fmt.Errorf("set gid: %w", errno)
+	}
+	// Else leaving uid 0 clears them all.
+	if _, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("keep capabilities: %w", errno)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(a.uid[0]), uintptr(a.uid[1]), uintptr(a.uid[2])); errno != 0 {
+		return fmt.Errorf("set uid: %w", errno)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	for i := range data {
+		half := uint32(a.caps >> (32 * i))
+		data[i] = unix.CapUserData{Effective: half, Permitted: half}
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0); errno != 0 {
+		return fmt.Errorf("set capabilities: %w", errno)
+	}
+	runtime.KeepAlive(groups)
+	return nil
+}
+
+// trace has a tracer, of which there is none, asked about program loads of the calling thread.
+func trace(nr uint32) error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: nr},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_TRACE},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); errno != 0 {
+		return fmt.Errorf("install a filter: %w", errno)
+	}
+	runtime.KeepAlive(filter)
+	return nil
 }

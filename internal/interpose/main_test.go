@@ -4,6 +4,7 @@ package interpose
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -75,6 +76,8 @@ type subject struct {
 	stderr bytes.Buffer
 	mu     sync.Mutex
 	seen   []*load.Attempt
+
+	patience time.Duration // two minutes if zero
 }
 
 // begin starts a held command and its proxy. argv[0] may differ from path.
@@ -134,7 +137,7 @@ func beginWith(o Options, killable bool, path string, argv []string, prepare fun
 // wait returns what the command printed.
 func (s *subject) wait(t testing.TB) string {
 	t.Helper()
-	timer := time.AfterFunc(2*time.Minute, func() { s.cmd.Process.Kill() })
+	timer := time.AfterFunc(cmp.Or(s.patience, 2*time.Minute), func() { s.cmd.Process.Kill() })
 	err := s.cmd.Wait()
 	if !timer.Stop() {
 		t.Error("the command did not end: a load hangs")
@@ -144,6 +147,9 @@ func (s *subject) wait(t testing.TB) string {
 		t.Errorf("%s: %v\n%s%s", s.cmd.Args, err, s.stdout.String(), s.stderr.String())
 	}
 	s.proxy.guardian.ended(t)
+	if left := s.proxy.Left(); left != (Left{}) {
+		t.Log("left to the kernel:", left)
+	}
 	return s.stdout.String()
 }
 
@@ -192,11 +198,17 @@ func hardened(t testing.TB) {
 
 // supervisor runs a command under a proxy and passes its output on. Its first line says who is who.
 func supervisor(args []string) int {
-	killable := args[0] == "killable"
+	killable, apart := args[0] != "any", args[0] == "apart"
 	s, err := begin(killable, args[1], args[2:], func(c *exec.Cmd) { c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "supervisor:", err)
 		return 97
+	}
+	if apart {
+		if err := s.proxy.Apart(); err != nil {
+			fmt.Fprintln(os.Stderr, "supervisor:", err)
+		}
+		fmt.Println("apart")
 	}
 	_ = s.cmd.Wait()
 	s.proxy.Close()

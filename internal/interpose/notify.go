@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,18 +22,25 @@ const (
 
 // notification is one load that waits for its answer.
 type notification struct {
-	slot int
-	id   uint64
-	tid  int // in our pid namespace
-	attr uint64
-	size uint32
+	slot   int
+	id     uint64
+	tid    int // in our pid namespace
+	attr   uint64
+	size   uint32
+	memory *memory // until it is answered
+
+	answered atomic.Bool // or about to be: there is one answer
+	room     func()      // gives back the room that its program takes, unless nil; more than once does no harm
 }
 
+// claim reports true once, to who is to answer.
+func (n *notification) claim() bool { return n.answered.CompareAndSwap(false, true) }
+
 // parseNotification reads a struct seccomp_notif.
-func parseNotification(slot int, b []byte) notification {
+func parseNotification(slot int, b []byte) *notification {
 	// id, pid, flags, then struct seccomp_data: nr, arch, instruction pointer, six arguments
 	u64 := binary.NativeEndian.Uint64
-	return notification{
+	return &notification{
 		slot: slot, id: u64(b), tid: int(binary.NativeEndian.Uint32(b[8:])),
 		attr: u64(b[40:]), size: uint32(u64(b[48:])),
 	}

@@ -16,21 +16,21 @@
 package interpose
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
+	"github.com/bpfwhy/bpfwhy/internal/surrogate"
 	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/bpfwhy/bpfwhy/rewrite"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,31 +42,49 @@ type Proxy struct {
 	slots     *slots
 	slotsFile *os.File
 	guardian  *guardianProcess
+	source    *surrogate.Source
 	stop      *os.File // written to by Close
 	stopped   *os.File
-	done      chan struct{}
+	done      chan struct{} // closed when nothing is received any more
 
 	we             identity
 	chargesMemlock bool
 	hardened       *setting
+	suidDumpable   *setting
 	options        Options
 	answering      sync.RWMutex // held for reading from an answer to its report
 	reporting      sync.Mutex
 	cache          cache
-	memory         *semaphore.Weighted
-	processors     chan struct{} // as many at work as there are processors: more would only keep each other from it
+	memory         *room
+	processors     *room // as many at work as there are processors: more would only keep each other from it
+	stuck          stuck
 	twoSteps       atomic.Bool
 
 	mu      sync.Mutex
 	flights map[[32]byte]chan struct{} // by content, closed when it is known what helps
 	jobs    map[int]*job               // by thread
 	missed  map[int]int                // by thread, answers in a row that came too late
+	left    Left
 }
 
-// Bounds of what is done at a time. A load for which there is no room within patience is left to the kernel.
+// Bounds of what is done at a time. A load that finds no room is left to the kernel when nobody has made way for so long.
 const (
 	maxWeight = 2_500_000 // slots of programs in work; up to some 100 bytes each
 	patience  = 10 * time.Second
+)
+
+// Bounds of how long others may make us wait.
+const (
+	// moment is for reading and writing the memory of a thread. Pages may come late, or never.
+	moment = 2 * time.Second
+	// standstill is how long a process that loads may not run before another may, and longStandstill before it is killed.
+	standstill     = 300 * time.Millisecond
+	longStandstill = 15 * time.Second
+	longestLoad    = 2 * time.Minute
+	// Windows take turns on the whole machine. Those who wait for theirs wait for turns; who has his turn may take less time than others.
+	turns              = time.Minute
+	longestInWindow    = 30 * time.Second
+	standstillInWindow = time.Second
 )
 
 // Options say what is done, and whom it is told.
@@ -78,6 +96,18 @@ type Options struct {
 	Window *hardenwindow.Options
 
 	limits []int // nil: rewrite.FewLimits
+	// For tests, what guards against something and can be left out.
+	without guards
+}
+
+// guards are what tests do without, to show what they are good for.
+type guards struct {
+	hidden   bool   // memory that nobody can look at
+	ids      bool   // processes that we depend on have ids that nobody else has
+	aside    bool   // receiving goes on while the memory of a thread is read
+	binding  bool   // memory is that of the address space, whoever has the thread's number
+	deadline bool   // nobody waits for ever
+	before   func() // called when it is known that the thread waits, and before the log is written
 }
 
 // Start answers the loads that arrive at the listener, of which it becomes the owner, from now on. pid is the process that sent it. The error says in words for people why nothing can be repaired; the process
@@ -86,17 +116,21 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 	if o.limits == nil {
 		o.limits = rewrite.FewLimits()
 	}
+	processors := int64(max(2, runtime.NumCPU()))
 	p := &Proxy{
 		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, options: o, done: make(chan struct{}),
-		memory: semaphore.NewWeighted(maxWeight), jobs: map[int]*job{}, missed: map[int]int{},
-		processors: make(chan struct{}, max(2, runtime.NumCPU())), flights: map[[32]byte]chan struct{}{},
+		memory: newRoom(maxWeight, maxWeight/2), jobs: map[int]*job{}, missed: map[int]int{},
+		processors: newRoom(processors, processors), flights: map[[32]byte]chan struct{}{},
 	}
 	err := p.prepare(pid)
 	if err == nil {
-		if p.guardian, err = startGuardian(l.File, p.slotsFile); err == nil {
-			go p.receive()
+		if p.guardian, err = startGuardian(l.File, p.slotsFile, !o.without.ids); err == nil {
+			// On 6.6 and later the waiting thread's processor is used for the answer: half the time of a load that is left alone.
+			_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(p.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+			go p.serve()
 			return p, nil
 		}
+		p.source.Close()
 	}
 	l.File.Close()
 	return nil, err
@@ -120,11 +154,11 @@ func (p *Proxy) prepare(pid int) error {
 	if p.we.caps&(1<<unix.CAP_SYS_ADMIN) == 0 && p.we.caps&(1<<unix.CAP_BPF) == 0 {
 		return errors.New("needs CAP_SYS_ADMIN or CAP_BPF")
 	}
-	// Nothing is mapped at 0: EFAULT is the answer of one who may read.
-	m := memory{pid}
-	if _, err := m.read(0, 1); err != nil && !errors.Is(err, unix.EFAULT) {
-		return fmt.Errorf("read the memory of the command (needs CAP_SYS_PTRACE, and kernel.yama.ptrace_scope below 3): %w", err)
+	m, err := openMemoryOf(pid)
+	if err != nil {
+		return fmt.Errorf("%w (needs CAP_SYS_PTRACE, for other users CAP_DAC_OVERRIDE, and kernel.yama.ptrace_scope below 3)", err)
 	}
+	m.close()
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return fmt.Errorf("open the command: %w", err)
@@ -136,13 +170,23 @@ func (p *Proxy) prepare(pid int) error {
 	} else if err != unix.EBADF {
 		return fmt.Errorf("take descriptors of the command: %w", err)
 	}
+	// Nobody who has our user id reads our memory, or takes our descriptors.
+	if !p.options.without.hidden {
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+			return fmt.Errorf("hide our memory: %w", err)
+		}
+	}
 	p.hardened = openSetting("net.core.bpf_jit_harden")
+	p.suidDumpable = openSetting("fs.suid_dumpable")
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	p.stopped, p.stop = r, w
-	p.slots, p.slotsFile, err = newSlots()
+	if p.slots, p.slotsFile, err = newSlots(); err != nil {
+		return err
+	}
+	p.source, err = surrogate.Start(surrogate.Without(p.options.without.hidden, p.options.without.ids))
 	return err
 }
 
@@ -153,42 +197,78 @@ func (p *Proxy) Close() {
 	p.guardian.takeOver()
 	p.stop.Close()
 	<-p.done
+	p.source.Close()
 }
 
-// receive is the loop over all loads. It answers most of them itself.
-func (p *Proxy) receive() {
-	defer close(p.done)
-	// On 6.6 and later the waiting thread's processor is used for the answer: half the time of a load that is left alone.
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(p.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
-	for slot := range p.slots.free {
+// turn is how long who receives may look at a load before another receives.
+const turn = time.Millisecond
+
+// Apart gives this process a real and a saved user id that nobody has, so that nobody without CAP_KILL can signal it or change its limits: not
+// a command that runs as the same user. The effective user id stays. Call it when all is started that is to have the old ones.
+func (p *Proxy) Apart() error {
+	if err := syscall.Setresuid(surrogate.Nobody, -1, surrogate.Nobody); err != nil {
+		return fmt.Errorf("take a user id that nobody has: %w", err)
+	}
+	return nil
+}
+
+// serve receives loads and answers them. One receives at a time: who has to wait for the memory of a load's thread leaves
+// receiving to the next, so that nobody else waits for it.
+func (p *Proxy) serve() {
+	for {
+		n := p.next()
+		if n == nil {
+			return
+		}
+		limit := turn
+		if p.options.without.aside {
+			limit = time.Hour
+		}
+		next := time.AfterFunc(limit, p.serve)
+		p.look(n)
+		if !next.Stop() {
+			return
+		}
+	}
+}
+
+// next waits for a load. nil: there are no more.
+func (p *Proxy) next() *notification {
+	for {
+		select {
+		case <-p.done:
+			return nil
+		default:
+		}
+		slot := <-p.slots.free
 		alive, err := wait(p.listener, int(p.stopped.Fd()))
 		if err != nil || !alive {
-			return
+			close(p.done)
+			return nil
 		}
 		if err := receive(p.listener, p.slots.at(slot)); err != nil {
 			p.slots.release(slot)
 			if !errors.Is(err, errGone) {
 				p.guardian.takeOver()
-				return
+				close(p.done)
+				return nil
 			}
 			continue
 		}
-		n := parseNotification(slot, p.slots.at(slot))
-		if p.hurried(n.tid) {
-			p.leave(&n)
-			continue
-		}
-		a, suspect := readAttr(&n)
-		if !suspect {
-			p.leave(&n)
-			continue
-		}
-		go p.handle(&n, &a)
+		return parseNotification(slot, p.slots.at(slot))
 	}
 }
 
-// leave leaves a load to the kernel.
+// leave leaves a load to the kernel, unless it has an answer.
 func (p *Proxy) leave(n *notification) error {
+	if !n.claim() {
+		return errGone
+	}
+	return p.let(n)
+}
+
+// let is leave for who has claimed the notification.
+func (p *Proxy) let(n *notification) error {
 	err := sendContinue(p.listener, n.id)
 	p.answered(n, err)
 	return err
@@ -197,6 +277,9 @@ func (p *Proxy) leave(n *notification) error {
 // answered takes note of an answer. No notification is forgotten without it.
 func (p *Proxy) answered(n *notification, err error) {
 	p.slots.release(n.slot)
+	if n.memory != nil {
+		n.memory.close()
+	}
 	if p.killable {
 		return // it is not signals that make answers come too late
 	}
@@ -229,19 +312,51 @@ func (p *Proxy) hurried(tid int) bool {
 	return n >= manyMisses || n >= fewMisses && p.jobs[tid] == nil
 }
 
-// handle looks at one program and answers.
-func (p *Proxy) handle(n *notification, a *attr) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	w := min(weight(a), maxWeight)
-	if p.memory.Acquire(ctx, w) != nil {
+// look answers a load that is not suspect, which are most.
+func (p *Proxy) look(n *notification) {
+	if p.hurried(n.tid) {
 		p.leave(n)
 		return
 	}
-	defer p.memory.Release(w)
-	p.processors <- struct{}{}
-	s, h, err := p.examine(n, a)
-	<-p.processors
+	m, err := openMemory(p.listener, n)
+	if err != nil {
+		p.leave(n)
+		return
+	}
+	n.memory = m.hold()
+	var a attr
+	suspect := false
+	err = p.within(n, func() error {
+		a, suspect = readAttr(n, m)
+		return nil
+	})
+	if err != nil || !suspect {
+		p.leave(n)
+		m.close()
+		return
+	}
+	go func() {
+		defer m.close()
+		p.handle(n, m, &a)
+	}()
+}
+
+// handle looks at the program of a load and answers.
+func (p *Proxy) handle(n *notification, m *memory, a *attr) {
+	who, err := p.judge(n)
+	if err != nil {
+		p.leave(n)
+		return
+	}
+	user, w := who.uid[0], min(weight(a), maxWeight)
+	if !p.memory.enter(user, w, patience) {
+		p.leave(n)
+		p.count(func(l *Left) { l.NoRoom++ })
+		return
+	}
+	n.room = sync.OnceFunc(func() { p.memory.leave(user, w) })
+	defer n.room()
+	s, h, err := p.examine(n, m, a, who)
 	if err != nil {
 		p.leave(n)
 		return
@@ -258,39 +373,82 @@ func (p *Proxy) handle(n *notification, a *attr) {
 
 var errHealthy = errors.New("nothing to repair")
 
-// examine takes the snapshot of a suspect, and duplicates of its descriptors. An error means that it is to be left alone.
-func (p *Proxy) examine(n *notification, a *attr) (*snapshot, handles, error) {
+// judge says as whom a suspect would be loaded. An error means that it is to be left alone.
+func (p *Proxy) judge(n *notification) (identity, error) {
 	hardened := p.hardened.read()
 	if hardened == 0 {
-		return nil, nil, errHealthy
+		return identity{}, errHealthy
 	}
-	s, suspect := readProgram(n, a, p.tried(n.tid))
-	if !suspect {
-		return nil, nil, errHealthy
+	who, err := readIdentity(n.tid)
+	if err != nil {
+		return who, err
 	}
-	var err error
-	if s.who, err = readIdentity(n.tid); err != nil {
-		return nil, nil, err
+	if hardened == 1 && who.capable(unix.CAP_SYS_ADMIN) {
+		return who, errHealthy
 	}
-	if hardened == 1 && s.who.capable(unix.CAP_SYS_ADMIN) {
-		return nil, nil, errHealthy
+	if err := who.like(&p.we, p.chargesMemlock); err != nil {
+		return who, err
 	}
-	if err := s.who.like(&p.we, p.chargesMemlock); err != nil {
-		return nil, nil, err
+	// A process that takes other ids becomes what this says, if only for a moment.
+	if p.suidDumpable.read() == 1 {
+		p.count(func(l *Left) { l.Dumpable++ })
+		return who, errors.New("fs.suid_dumpable is 1")
 	}
-	if err := s.readRest(); err != nil {
-		return nil, nil, err
+	if !valid(p.listener, n.id) { // it was read by the thread's number
+		return who, errGone
 	}
-	h, err := s.duplicate(s.descriptors())
+	return who, nil
+}
+
+// examine takes the snapshot of a suspect, and duplicates of its descriptors. An error means that it is to be left alone.
+func (p *Proxy) examine(n *notification, m *memory, a *attr, who identity) (*snapshot, *handles, error) {
+	var s *snapshot
+	err := p.within(n, func() (err error) {
+		s, err = readProgram(n, a, m)
+		return err
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	// All of this was read by the number of the thread: was it the thread's?
+	s.who = who
+	if !p.enterProcessor(s) {
+		return nil, nil, errRoom
+	}
+	suspect := s.predict(p.tried(n.tid))
+	p.processors.leave(s.user(), 1)
+	if !suspect {
+		return nil, nil, errHealthy
+	}
+	var h *handles
+	err = p.within(n, func() error {
+		err := s.readRest(m)
+		if err == nil {
+			h, err = s.duplicate(s.descriptors())
+		}
+		return err
+	})
+	if err != nil {
+		if h != nil {
+			h.close()
+		}
+		return nil, nil, err
+	}
+	// The descriptors were taken by the number of the thread: are they the thread's?
 	if !valid(p.listener, n.id) {
 		h.close()
 		return nil, nil, errGone
 	}
 	return s, h, nil
+}
+
+var errRoom = errors.New("no processor was free")
+
+func (p *Proxy) enterProcessor(s *snapshot) bool {
+	if p.processors.enter(s.user(), 1, patience) {
+		return true
+	}
+	p.count(func(l *Left) { l.NoRoom++ })
+	return false
 }
 
 // tried is what a thread is loading, or was when a signal came.
@@ -305,19 +463,26 @@ func (p *Proxy) tried(tid int) *snapshot {
 
 // answer gives a thread its program. Whatever goes wrong, there is an answer, unless nobody waits any more: errGone.
 func (p *Proxy) answer(n *notification, s *snapshot, o *outcome) error {
+	if err := p.prepareAnswer(n, s, o); err != nil {
+		return p.leave(n)
+	}
+	// From here on nothing waits for the thread.
 	if !p.answering.TryRLock() { // Close waits, or has waited
 		return p.leave(n)
 	}
 	defer p.answering.RUnlock()
-	err := p.give(n, s, o)
-	switch {
-	case err == nil, errors.Is(err, errGone):
-		p.answered(n, err)
-	default:
-		err = p.leave(n)
-		o.close()
+	if !n.claim() {
+		return errGone
 	}
-	if err == nil && o.fd >= 0 && (o.repair != nil || o.window != nil) {
+	err := sendFD(p.listener, n.id, o.fd, p.twoSteps.Load())
+	if errors.Is(err, unix.EINVAL) && !p.twoSteps.Swap(true) {
+		err = sendFD(p.listener, n.id, o.fd, true)
+	}
+	if err != nil && !errors.Is(err, errGone) {
+		return p.let(n)
+	}
+	p.answered(n, err)
+	if err == nil && (o.repair != nil || o.window != nil) {
 		p.reporting.Lock()
 		defer p.reporting.Unlock()
 		p.options.Report(attempt(s, o))
@@ -327,31 +492,53 @@ func (p *Proxy) answer(n *notification, s *snapshot, o *outcome) error {
 
 var errNothing = errors.New("no program to give")
 
-func (p *Proxy) give(n *notification, s *snapshot, o *outcome) error {
+// prepareAnswer writes the log, since after the answer its buffer may be anything. Where a signal can come between, the moment is as short as
+// can be.
+func (p *Proxy) prepareAnswer(n *notification, s *snapshot, o *outcome) error {
 	if o.fd < 0 {
 		return errNothing
 	}
-	// The log first, since after the answer its buffer may be anything. Where a signal can come between, the moment is as short as can be.
-	if len(o.log) > 0 || o.trueSize != 0 {
-		if !valid(p.listener, n.id) {
-			return errGone
-		}
-		if err := s.memory.write(s.attr.u64(offLogBuf), o.log); err != nil {
-			return err
-		}
-		if o.trueSize != 0 && s.size >= offLogTrueSize+4 {
-			var b attr
-			b.putU32(0, o.trueSize)
-			if err := s.memory.write(n.attr+offLogTrueSize, b[:4]); err != nil {
-				return err
-			}
-		}
+	if len(o.log) == 0 && o.trueSize == 0 {
+		return nil
 	}
-	err := sendFD(p.listener, n.id, o.fd, p.twoSteps.Load())
-	if errors.Is(err, unix.EINVAL) && !p.twoSteps.Swap(true) {
-		err = sendFD(p.listener, n.id, o.fd, true)
+	m := n.memory.hold()
+	defer m.close()
+	err := p.within(n, func() error {
+		if !valid(p.listener, n.id) {
+			return errNobody
+		}
+		return p.writeLog(n, s, m, o)
+	})
+	if errors.Is(err, errNobody) {
+		return nil
 	}
 	return err
+}
+
+// errNobody is a notification that is not valid before its answer, which will say so.
+var errNobody = errors.New("nobody waits for the log")
+
+// writeLog writes what the kernel would have written.
+func (p *Proxy) writeLog(n *notification, s *snapshot, m *memory, o *outcome) error {
+	if p.options.without.before != nil {
+		p.options.without.before()
+	}
+	if p.options.without.binding {
+		var err error
+		if m, err = openMemoryOf(n.tid); err != nil {
+			return err
+		}
+		defer m.close()
+	}
+	if err := m.write(s.attr.u64(offLogBuf), o.log); err != nil {
+		return err
+	}
+	if o.trueSize == 0 || s.size < offLogTrueSize+4 {
+		return nil
+	}
+	var b attr
+	b.putU32(0, o.trueSize)
+	return m.write(n.attr+offLogTrueSize, b[:4])
 }
 
 // setting is a small number that is read again and again. nil: it cannot be read.

@@ -18,6 +18,7 @@ func attempt(s *snapshot, o *outcome) *load.Attempt {
 		repair.Applied, repair.Islands, repair.InsnsAdded = load.RepairIslands, o.repair.Islands, o.repair.Added
 	} else {
 		repair.Applied, repair.WindowNS, repair.Exposed = load.RepairWindow, o.window.Open, o.window.Others
+		repair.WholeCall = o.window.WholeCall
 	}
 	return &load.Attempt{
 		Schema: load.Schema, Kind: load.ProgLoad, Time: o.began, DurationNS: o.took,

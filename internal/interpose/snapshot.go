@@ -11,7 +11,6 @@ import (
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/assemble"
-	"golang.org/x/sys/unix"
 )
 
 // Bounds of what is looked at. What is beyond them is left to the kernel.
@@ -43,9 +42,11 @@ type snapshot struct {
 	fdArray                       []int32 // -1 where nobody looks
 	license                       []byte  // with the final zero
 	who                           identity
-	memory                        *memory
 	prediction                    blinding.Prediction
 }
+
+// user is whose load it is.
+func (s *snapshot) user() int { return s.who.uid[0] }
 
 // reference is a descriptor in the code: the immediate of a slot.
 type reference struct {
@@ -53,65 +54,12 @@ type reference struct {
 	fd   int
 }
 
-// memory is that of the thread.
-type memory struct{ tid int }
-
-func (m *memory) read(address uint64, n int) ([]byte, error) {
-	b := make([]byte, n)
-	if n == 0 {
-		return b, nil
-	}
-	got, err := unix.ProcessVMReadv(m.tid, []unix.Iovec{iovec(b)}, []unix.RemoteIovec{{Base: uintptr(address), Len: n}}, 0)
-	if err != nil || got != n {
-		return nil, fmt.Errorf("read %d bytes of thread %d: %d, %w", n, m.tid, got, err)
-	}
-	return b, nil
-}
-
-// text reads a string of less than n bytes, with its final zero.
-func (m *memory) text(address uint64, n int) ([]byte, error) {
-	const page = 4096
-	var all []byte
-	for len(all) < n {
-		part := min(n-len(all), page-int(address%page))
-		b, err := m.read(address, part)
-		if err != nil {
-			return nil, err
-		}
-		if i := bytes.IndexByte(b, 0); i >= 0 {
-			return append(all, b[:i+1]...), nil
-		}
-		all = append(all, b...)
-		address += uint64(part)
-	}
-	return append(all[:n-1], 0), nil
-}
-
-func (m *memory) write(address uint64, b []byte) error {
-	for len(b) > 0 {
-		n := min(len(b), 1<<20)
-		got, err := unix.ProcessVMWritev(m.tid, []unix.Iovec{iovec(b[:n])}, []unix.RemoteIovec{{Base: uintptr(address), Len: n}}, 0)
-		if err != nil || got != n {
-			return fmt.Errorf("write %d bytes of thread %d: %d, %w", n, m.tid, got, err)
-		}
-		b, address = b[n:], address+uint64(n)
-	}
-	return nil
-}
-
-func iovec(b []byte) unix.Iovec {
-	v := unix.Iovec{Base: &b[0]}
-	v.SetLen(len(b))
-	return v
-}
-
 // readAttr reads the attributes, and reports false where they say already that there is nothing to repair, or nothing that we understand.
-func readAttr(n *notification) (a attr, ok bool) {
+func readAttr(n *notification, m *memory) (a attr, ok bool) {
 	size := int(n.size)
 	if size < attrMinSize || size > maxAttr {
 		return a, false
 	}
-	m := memory{n.tid}
 	// One read, most often of the whole.
 	b, err := m.read(n.attr, size)
 	if err != nil {
@@ -138,34 +86,37 @@ func understood(a *attr) bool {
 // weight is what a load costs us in memory, in slots of a program.
 func weight(a *attr) int64 { return int64(a.u32(offInsnCnt)) + int64(a.u32(offLogSize))/256 }
 
-// readProgram reads the instructions, and reports whether blinding could break them. known, unless nil, is what the thread tried to load
-// before: what was found out about the same instructions need not be found out again.
-func readProgram(n *notification, a *attr, known *snapshot) (*snapshot, bool) {
-	s := &snapshot{tid: n.tid, attr: *a, size: int(n.size), memory: &memory{n.tid}}
+// readProgram reads the instructions.
+func readProgram(n *notification, a *attr, m *memory) (*snapshot, error) {
+	s := &snapshot{tid: n.tid, attr: *a, size: int(n.size)}
 	var err error
-	if s.code, err = s.memory.read(a.u64(offInsns), int(a.u32(offInsnCnt))*insn.Size); err != nil {
-		return nil, false
+	if s.code, err = m.read(a.u64(offInsns), int(a.u32(offInsnCnt))*insn.Size); err != nil {
+		return nil, err
 	}
+	return s, nil
+}
+
+// predict reports whether blinding could break the program. known, unless nil, is what the thread tried to load
+// before: what was found out about the same instructions need not be found out again.
+func (s *snapshot) predict(known *snapshot) bool {
+	var err error
 	if s.insns, err = insn.Decode(s.code); err != nil {
-		return nil, false
+		return false
 	}
-	if known != nil && known.attr == *a && bytes.Equal(known.code, s.code) {
+	if known != nil && known.attr == s.attr && bytes.Equal(known.code, s.code) {
 		s.prediction = known.prediction
-		return s, true
+		return true
 	}
 	s.prediction, err = blinding.Predict(s.insns, insn.Functions(s.insns), blinding.AnyKernel(),
-		blinding.Source{Type: assemble.ProgramType(a.u32(offProgType))})
-	if err != nil || s.prediction.Fate == blinding.Loads {
-		return nil, false
-	}
-	return s, true
+		blinding.Source{Type: assemble.ProgramType(s.attr.u32(offProgType))})
+	return err == nil && s.prediction.Fate != blinding.Loads
 }
 
 // readRest reads all else that the load refers to, but for its descriptors.
-func (s *snapshot) readRest() error {
+func (s *snapshot) readRest(m *memory) error {
 	a := &s.attr
 	var err error
-	if s.license, err = s.memory.text(a.u64(offLicense), maxLicense); err != nil {
+	if s.license, err = m.text(a.u64(offLicense), maxLicense); err != nil {
 		return err
 	}
 	for _, r := range []struct {
@@ -184,15 +135,15 @@ func (s *snapshot) readRest() error {
 		if size < r.least || size > maxRecord || size%r.aligned != 0 || count > len(s.insns) {
 			return fmt.Errorf("%d records of %d bytes", count, size)
 		}
-		if *r.into, err = s.memory.read(a.u64(r.off), count*size); err != nil {
+		if *r.into, err = m.read(a.u64(r.off), count*size); err != nil {
 			return err
 		}
 	}
-	return s.readReferences()
+	return s.readReferences(m)
 }
 
 // readReferences finds the descriptors that the code names, directly or as indexes into fd_array.
-func (s *snapshot) readReferences() error {
+func (s *snapshot) readReferences(m *memory) error {
 	highest := int(s.attr.u32(offFDArrayCnt)) - 1
 	var used map[int]bool
 	use := func(i int) {
@@ -226,7 +177,7 @@ func (s *snapshot) readReferences() error {
 	if highest >= maxFDArray || s.attr.u64(offFDArray) == 0 {
 		return fmt.Errorf("an array of %d descriptors", highest+1)
 	}
-	b, err := s.memory.read(s.attr.u64(offFDArray), 4*(highest+1))
+	b, err := m.read(s.attr.u64(offFDArray), 4*(highest+1))
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func TestUnderstood(t *testing.T) {
 
 // references runs readReferences on this process's own memory.
 func references(code []insn.Instruction, array []int32, count int) (*snapshot, error) {
-	s := &snapshot{insns: slices.Clone(code), memory: &memory{os.Getpid()}}
+	s := &snapshot{insns: slices.Clone(code)}
 	if len(array) > 0 {
 		var pin runtime.Pinner
 		defer pin.Unpin()
@@ -48,7 +48,12 @@ func references(code []insn.Instruction, array []int32, count int) (*snapshot, e
 		s.attr.putU64(offFDArray, uint64(uintptr(unsafe.Pointer(&array[0]))))
 	}
 	s.attr.putU32(offFDArrayCnt, uint32(count))
-	return s, s.readReferences()
+	m, err := openMemoryOf(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	return s, s.readReferences(m)
 }
 
 func TestReferences(t *testing.T) {
@@ -122,7 +127,7 @@ func FuzzReferences(f *testing.F) {
 				t.Fatalf("slot %d of %d", r.slot, len(decoded))
 			}
 		}
-		if _, err := newCall(s, handles{}, nil, false); err != nil {
+		if _, err := new(Proxy).newLoad(s, &handles{}, nil, false); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -26,6 +26,11 @@ func V1(a *load.Attempt) (v1 *load.Attempt, ok bool) {
 	old := *a
 	old.Schema = load.SchemaV1
 	old.Group, old.Attach, old.Growth, old.Lines = "", nil, nil, nil
+	if a.Repair != nil {
+		repair := *a.Repair
+		repair.WholeCall = false
+		old.Repair = &repair
+	}
 	return &old, true
 }
 

@@ -78,8 +78,12 @@ func (t *Text) Repaired(a *load.Attempt) error {
 		if n := len(r.Exposed); n > 0 {
 			others = fmt.Sprintf("programs of others that were loaded around that time: %s", strings.Trim(fmt.Sprint(r.Exposed), "[]"))
 		}
-		p.print("repaired", fmt.Sprintf("constant blinding would have broken it; net.core.bpf_jit_harden was 1 instead of 2 for %v; %s",
-			r.WindowNS.Round(time.Microsecond), others))
+		whole := ""
+		if r.WholeCall {
+			whole = ", the whole load, since this kernel could not be made to wait with it"
+		}
+		p.print("repaired", fmt.Sprintf("constant blinding would have broken it; net.core.bpf_jit_harden was 1 instead of 2 for %v%s; %s",
+			r.WindowNS.Round(time.Microsecond), whole, others))
 	default:
 		p.print("repaired", fmt.Sprintf("constant blinding would have broken it; loaded with %s, %s longer",
 			plural(r.Islands, "jump island"), plural(r.InsnsAdded, "instruction")))

@@ -1,0 +1,803 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interpose
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/surrogate"
+	"github.com/bpfwhy/bpfwhy/internal/vm"
+	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+)
+
+// A command under a proxy attacks it. Each attack is shown twice: that it succeeds where one guard is left out, and that it does not with
+// all of them. Attacks run in the lab's kernels only.
+
+func TestAttackKernels(t *testing.T) {
+	limit := 10 * time.Minute
+	if vmtest.Long() {
+		limit *= 3
+	}
+	vmtest.RunIn(t, vmtest.Sample(), "^TestInGuestAttack|^TestInGuestBurst", vm.Machine{Timeout: limit, CPUs: 2, Sysctls: map[string]string{
+		"vm.unprivileged_userfaultfd": "1",
+	}})
+}
+
+// stretched is a program whose jump blinding stretches out of reach, in a third of the instructions that far takes. It returns 7 for a packet of 64
+// bytes.
+func stretched(result int32) []insn.Instruction {
+	const body = 11_000
+	p := []insn.Instruction{
+		{Code: 0x61, Dst: 2, Src: 1}, // the length
+		{Code: 0xb7, Dst: 3},
+		{Code: 0x15, Dst: 2, Imm: 64, Off: body + 2},
+	}
+	for i := range body {
+		p = append(p, insn.Instruction{Code: 0x07, Dst: 3, Imm: int32(i)})
+	}
+	return append(p, insn.Instruction{Code: 0xb7}, insn.Instruction{Code: 0x95},
+		insn.Instruction{Code: 0xb7, Imm: result}, insn.Instruction{Code: 0x95})
+}
+
+// attacker is a command that attacks, or does something beside an attack. It ends with the process.
+func attacker(args []string) error {
+	switch what, rest := args[0], args[1:]; what {
+	case "become": // uid, mode...: a process with CAP_BPF alone
+		return becomeLoader(rest)
+	case "peek":
+		return peek()
+	case "stop":
+		return stopAll()
+	case "hang":
+		return hang(rest[0])
+	case "signal":
+		return signalAll()
+	case "limit":
+		return limitAll()
+	case "exec":
+		return execInMidAnswer()
+	case "look": // what execInMidAnswer becomes
+		return lookAtLog()
+	case "beside":
+		return beside(rest)
+	case "one":
+		start := time.Now()
+		l := request{name: "one", code: stretched(7)}.load()
+		if err := l.ask(-1); err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(victim{l.Errno, l.JITed, l.Ran[0], time.Since(start)})
+	case "unique":
+		return unique(rest)
+	}
+	return fmt.Errorf("no attack %q", args[0])
+}
+
+type victim struct {
+	Errno int
+	JITed bool
+	Ran   uint32
+	Took  time.Duration
+}
+
+// becomeLoader executes this binary anew with CAP_BPF alone, as a user.
+func becomeLoader(args []string) error {
+	uid, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	if uid == 0 {
+		if err := privilege.Drop(unix.CAP_BPF); err != nil {
+			return err
+		}
+		return run(append([]string{"attack"}, args[1:]...))
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = append([]string{loaderArgv0, "attack"}, args[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential:  &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)},
+		AmbientCaps: []uintptr{unix.CAP_BPF}, Pdeathsig: unix.SIGKILL,
+	}
+	return cmd.Run() // it ends with us
+}
+
+// server is the process that starts those that load: of all that have its name the one whose parent has not.
+func server() (pid int, err error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range files {
+		if isServer(name) {
+			pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
+			if !isServer(fmt.Sprintf("/proc/%d/cmdline", parent(pid))) {
+				return pid, nil
+			}
+		}
+	}
+	return 0, errors.Join(errors.New("nobody starts processes that load"), err)
+}
+
+func isServer(cmdline string) bool {
+	b, _ := os.ReadFile(cmdline)
+	return string(b) == surrogate.Argv0+"\x00"
+}
+
+func parent(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := bytes.Cut(b, []byte(") "))
+	fields := strings.Fields(string(rest))
+	if len(fields) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(fields[1])
+	return n
+}
+
+// loaders are the processes that load now.
+func loaders(server int) []int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", server, server))
+	children, _ := numbers(string(b))
+	return children
+}
+
+// findings are the attacks that succeeded, and how many processes were attacked.
+type findings struct {
+	victim
+	Seen int
+	Got  map[string]int
+}
+
+// peek loads, and looks at what loads meanwhile.
+func peek() error {
+	f := findings{Got: map[string]int{}}
+	server, err := server()
+	if err != nil {
+		return err
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread()
+		l := request{name: "peek", code: stretched(7)}.load()
+		_ = l.ask(-1)
+		done <- l
+	}()
+	seen := map[int]bool{}
+	for {
+		select {
+		case l := <-done:
+			f.Seen = len(seen)
+			f.victim = victim{Errno: l.Errno, JITed: l.JITed, Ran: l.Ran[0]}
+			return json.NewEncoder(os.Stdout).Encode(f)
+		default:
+		}
+		time.Sleep(time.Millisecond)
+		for _, pid := range loaders(server) {
+			if uid := userOf(pid); uid != os.Getuid() {
+				continue // it has not taken the ids yet, or it is gone
+			}
+			seen[pid] = true
+			for _, what := range invade(pid) {
+				f.Got[what]++
+			}
+		}
+	}
+}
+
+// invade tries to get at a process and says in which ways it could.
+func invade(pid int) (got []string) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	const memoryOfLoad = 1 << 36
+	fds := []int{0, 1, 2, surrogate.Object(-2), surrogate.Object(-1), surrogate.Object(0)}
+	if m, err := openMemoryOf(pid); err == nil {
+		if _, err := m.read(memoryOfLoad, 8); err == nil {
+			got = append(got, "mem")
+		}
+		m.close()
+	}
+	b := make([]byte, 8)
+	local := []unix.Iovec{{Base: &b[0], Len: 8}}
+	remote := []unix.RemoteIovec{{Base: memoryOfLoad, Len: 8}}
+	if n, err := unix.ProcessVMReadv(pid, local, remote, 0); err == nil && n == 8 {
+		got = append(got, "process_vm_readv")
+		if n, err := unix.ProcessVMWritev(pid, local, remote, 0); err == nil && n == 8 {
+			got = append(got, "process_vm_writev")
+		}
+	}
+	for _, fd := range fds {
+		if _, err := os.Readlink(dir + "/fd/" + strconv.Itoa(fd)); err == nil {
+			got = append(got, "fd")
+			break
+		}
+	}
+	if _, err := os.ReadFile(dir + "/environ"); err == nil {
+		got = append(got, "environ")
+	}
+	if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
+		for _, fd := range fds {
+			if stolen, err := unix.PidfdGetfd(pidfd, fd, 0); err == nil {
+				unix.Close(stolen)
+				got = append(got, "pidfd_getfd")
+				break
+			}
+		}
+		unix.Close(pidfd)
+	}
+	runtime.LockOSThread()
+	const seize = 0x4206
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, seize, uintptr(pid), 0, 0, 0, 0); errno == 0 {
+		got = append(got, "ptrace")
+		_, _, _ = unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_INTERRUPT, uintptr(pid), 0, 0, 0, 0)
+		var ws unix.WaitStatus
+		_, _ = unix.Wait4(pid, &ws, unix.WALL, nil)
+		_ = unix.PtraceDetach(pid)
+	}
+	runtime.UnlockOSThread()
+	return got
+}
+
+// keepLoading loads in threads over and over, for ever.
+func keepLoading(threads int) {
+	for i := range threads {
+		go func() {
+			runtime.LockOSThread()
+			for n := 0; ; n++ {
+				l := request{name: "attack", code: stretched(int32(1000*i + n))}.load()
+				if l.Errno == 0 {
+					unix.Close(l.FD)
+				}
+			}
+		}()
+	}
+}
+
+// stopAll stops whatever loads, as soon as it is seen.
+func stopAll() error {
+	server, err := server()
+	if err != nil {
+		return err
+	}
+	keepLoading(4)
+	said := false
+	for {
+		for _, pid := range loaders(server) {
+			if unix.Kill(pid, unix.SIGSTOP) == nil && !said {
+				fmt.Println("ready")
+				said = true
+			}
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// signalAll reports what could be signalled of all that the proxy depends on.
+func signalAll() error {
+	_, _ = io.ReadAll(os.Stdin) // until all is ready
+	f := findings{Got: map[string]int{}}
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range files {
+		b, _ := os.ReadFile(name)
+		what, _, _ := bytes.Cut(b, []byte{0})
+		prefix := ""
+		switch string(what) {
+		case Argv0, surrogate.Argv0:
+		case supervisorArgv0:
+			prefix = "proxy "
+		default:
+			continue
+		}
+		pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
+		if isServer(fmt.Sprintf("/proc/%d/cmdline", parent(pid))) {
+			continue // it loads
+		}
+		f.Seen++
+		if unix.Kill(pid, 0) == nil {
+			f.Got[prefix+"kill"]++
+		}
+		for _, resource := range []int{unix.RLIMIT_CPU, unix.RLIMIT_NOFILE} {
+			var old unix.Rlimit
+			if unix.Prlimit(pid, resource, nil, &old) == nil {
+				f.Got[prefix+"prlimit"]++
+			}
+		}
+		if prefix == "" && unix.Setpriority(unix.PRIO_PROCESS, pid, 19) == nil {
+			f.Got["setpriority"]++
+		}
+	}
+	return json.NewEncoder(os.Stdout).Encode(f)
+}
+
+// limitAll takes from whatever loads what it needs.
+func limitAll() error {
+	server, err := server()
+	if err != nil {
+		return err
+	}
+	keepLoading(2)
+	said := false
+	for {
+		for _, pid := range loaders(server) {
+			for _, resource := range []int{unix.RLIMIT_AS, unix.RLIMIT_NOFILE, unix.RLIMIT_MEMLOCK, unix.RLIMIT_FSIZE, unix.RLIMIT_CPU} {
+				if unix.Prlimit(pid, resource, &unix.Rlimit{}, nil) == nil && !said {
+					fmt.Println("ready")
+					said = true
+				}
+			}
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// missingPage is a page of our own that never comes.
+func missingPage() (uintptr, error) {
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("userfaultfd: %w", errno)
+	}
+	ioctl := func(request uintptr, arg unsafe.Pointer) error {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, request, uintptr(arg)); errno != 0 {
+			return fmt.Errorf("userfaultfd: %w", errno)
+		}
+		return nil
+	}
+	api := struct{ api, features, ioctls uint64 }{api: 0xaa}
+	if err := ioctl(0xc018aa3f, unsafe.Pointer(&api)); err != nil {
+		return 0, err
+	}
+	m, err := unix.Mmap(-1, 0, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return 0, err
+	}
+	address := uintptr(unsafe.Pointer(&m[0]))
+	register := struct{ start, len, mode, ioctls uint64 }{uint64(address), pageSize, 1, 0}
+	return address, ioctl(0xc020aa00, unsafe.Pointer(&register))
+}
+
+// hang makes many loads whose attributes, instructions or log are in a page that never comes.
+func hang(where string) error {
+	const threads = 40
+	for range threads {
+		page, err := missingPage()
+		if err != nil {
+			return err
+		}
+		go func() {
+			runtime.LockOSThread()
+			r := request{name: "hang", code: stretched(7)}
+			switch where {
+			case "attributes":
+				_, _, _ = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, page, 144)
+				return
+			case "instructions":
+				r.change = func(a *attr) { a.putU64(offInsns, uint64(page)) }
+			case "log":
+				r.change = func(a *attr) {
+					a.putU32(offLogLevel, 4)
+					a.putU32(offLogSize, 4096)
+					a.putU64(offLogBuf, uint64(page))
+				}
+			}
+			r.load()
+		}()
+	}
+	// All of them wait when nobody else runs.
+	for range 500 {
+		time.Sleep(10 * time.Millisecond)
+		n := 0
+		files, _ := filepath.Glob("/proc/self/task/*/status")
+		for _, f := range files {
+			if b, err := os.ReadFile(f); err == nil && bytes.Contains(b, []byte("State:\tR")) {
+				n++
+			}
+		}
+		if n <= 1 {
+			break
+		}
+	}
+	fmt.Println("ready")
+	select {}
+}
+
+// beside runs a loader beside an attacker that is at work: uid of the attacker, attack, then for how long the loader is waited for. It prints
+// what that said, or "nothing".
+func beside(args []string) error {
+	uid, attack, patience := args[0], args[1], args[2]
+	limit, err := time.ParseDuration(patience)
+	if err != nil {
+		return err
+	}
+	start := func(args ...string) (*exec.Cmd, *bufio.Reader, error) {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Args = append([]string{loaderArgv0, "attack", "become"}, args...)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return nil, nil, err
+		}
+		return cmd, bufio.NewReader(out), cmd.Start()
+	}
+	bad, out, err := start(append([]string{uid}, strings.Fields(attack)...)...)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		bad.Process.Kill()
+		_ = bad.Wait()
+	}()
+	if line, err := out.ReadString('\n'); err != nil || line != "ready\n" {
+		return fmt.Errorf("the attacker said %q, %v", line, err)
+	}
+	good, out, err := start("1001", "one")
+	if err != nil {
+		return err
+	}
+	timer := time.AfterFunc(limit, func() { good.Process.Kill() })
+	b, err := io.ReadAll(out)
+	if !timer.Stop() {
+		_ = good.Wait()
+		fmt.Println("nothing")
+		return nil
+	}
+	if err := errors.Join(err, good.Wait()); err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(b)
+	return err
+}
+
+// logAt is where the log of execInMidAnswer is to go, and where lookAtLog has memory too.
+const logAt = 1 << 40
+
+func mapLog() ([]byte, error) {
+	at, _, errno := unix.Syscall6(unix.SYS_MMAP, logAt, 1<<16, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uintptr(0), 0)
+	if errno != 0 || at != logAt {
+		return nil, fmt.Errorf("map memory: %w", errno)
+	}
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), 1<<16), nil
+}
+
+// execInMidAnswer loads in the first thread, while another executes a program when it is told to, which has the first one's number then.
+func execInMidAnswer() error {
+	if unix.Gettid() != unix.Getpid() {
+		return errors.New("not the first thread")
+	}
+	if _, err := mapLog(); err != nil {
+		return err
+	}
+	go func() {
+		runtime.LockOSThread()
+		for {
+			if _, err := os.Stat(os.Getenv(execNow)); err == nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		err := unix.Exec("/proc/self/exe", []string{loaderArgv0, "attack", "look"}, os.Environ())
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}()
+	request{name: "exec", code: stretched(7), change: func(a *attr) {
+		a.putU32(offLogLevel, 1)
+		a.putU32(offLogSize, 1<<16)
+		a.putU64(offLogBuf, logAt)
+	}}.load()
+	return errors.New("the load ended before the exec")
+}
+
+// execNow is the variable that names the file which tells it to, and whose like with a dot says that it is done.
+const execNow = "BPFWHY_TEST_EXEC"
+
+// lookAtLog prints whether somebody writes to memory that nobody here knows of.
+func lookAtLog() error {
+	m, err := mapLog()
+	if err != nil {
+		return err
+	}
+	name := os.Getenv(execNow)
+	if err := os.WriteFile(name+".done", nil, 0o600); err != nil {
+		return err
+	}
+	for {
+		if _, err := os.Stat(name + ".answered"); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println("written", len(bytes.Trim(m, "\x00")) > 0)
+	return nil
+}
+
+// unique starts processes that load a program of their own each, check that it is theirs, and end, so that the few ids that there are are
+// used over and over.
+func unique(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	if len(args) > 1 { // one of them
+		l := request{name: "unique", code: stretched(int32(n))}.load()
+		if l.Errno != 0 {
+			return unix.Errno(l.Errno)
+		}
+		if err := l.ask(-1); err != nil {
+			return err
+		}
+		if l.Ran[0] != uint32(n) || !l.JITed {
+			return fmt.Errorf("program %d is jited: %v, and gives %d", n, l.JITed, l.Ran[0])
+		}
+		return nil
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	right := 0
+	for i := range 4 {
+		wg.Go(func() {
+			for k := range n / 4 {
+				cmd := exec.Command("/proc/self/exe")
+				cmd.Args = []string{loaderArgv0, "attack", "unique", strconv.Itoa(1000*i + k + 1), "one"}
+				out, err := cmd.CombinedOutput()
+				if err != nil {
+					fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
+					continue
+				}
+				mu.Lock()
+				right++
+				mu.Unlock()
+			}
+		})
+	}
+	// Others use up the ids in between.
+	stop := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = exec.Command("/no/such").Run()
+				done := make(chan struct{})
+				go func() { runtime.LockOSThread(); close(done) }() // a thread of its own, which ends
+				<-done
+			}
+		}
+	}()
+	wg.Wait()
+	close(stop)
+	fmt.Println("right", right)
+	return nil
+}
+
+// attack runs an attack under a proxy with some guards left out.
+func attack(t *testing.T, o Options, args ...string) (string, *Proxy) {
+	t.Helper()
+	start := time.Now()
+	s, err := beginWith(o, true, "/proc/self/exe", append([]string{loaderArgv0, "attack"}, args...), nil)
+	qt.Assert(t, qt.IsNil(err))
+	out := s.wait(t)
+	t.Logf("%v: %v", args, time.Since(start).Round(time.Millisecond))
+	return out, s.proxy
+}
+
+func sysctlFor(t *testing.T, name, value string) bool {
+	t.Helper()
+	old, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(name, []byte(value), 0)))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(os.WriteFile(name, old, 0))) })
+	return true
+}
+
+const yama, suidDumpable = "/proc/sys/kernel/yama/ptrace_scope", "/proc/sys/fs/suid_dumpable"
+
+func found(t *testing.T, out string) (f findings) {
+	t.Helper()
+	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(out), &f)), qt.Commentf("%q", out))
+	return f
+}
+
+// Memory, descriptors, ptrace: of the process that loads as the attacker's thread.
+func TestInGuestAttackLoader(t *testing.T) {
+	vmtest.Guest(t)
+	hardened(t)
+	ways := []string{"environ", "fd", "mem", "pidfd_getfd", "process_vm_readv", "process_vm_writev", "ptrace"}
+	if sysctlFor(t, yama, "0") {
+		t.Log("with Yama, which is told to allow")
+	}
+	for _, uid := range []string{"0", "1000"} {
+		out, _ := attack(t, Options{without: guards{hidden: true}}, "become", uid, "peek")
+		f := found(t, out)
+		for _, way := range ways {
+			qt.Check(t, qt.IsTrue(f.Got[way] > 0), qt.Commentf("uid %s: %s does not show that the guard is needed: %v", uid, way, f))
+		}
+		all := []string{"0", "1", "2"}
+		if uid != "0" && !vmtest.Long() {
+			all = all[2:]
+		}
+		for _, dumpable := range all {
+			sysctlFor(t, suidDumpable, dumpable)
+			out, proxy := attack(t, Options{}, "become", uid, "peek")
+			f := found(t, out)
+			t.Logf("uid %s, fs.suid_dumpable %s: %d attacked, %v", uid, dumpable, f.Seen, f.Got)
+			qt.Check(t, qt.Equals(len(f.Got), 0))
+			if dumpable == "1" {
+				qt.Check(t, qt.Equals(f.Seen, 0))
+				qt.Check(t, qt.IsFalse(f.JITed))
+				qt.Check(t, qt.Equals(proxy.Left(), Left{Dumpable: 1}))
+				continue
+			}
+			qt.Check(t, qt.IsTrue(f.Seen > 0))
+			qt.Check(t, qt.IsTrue(f.JITed))
+			qt.Check(t, qt.Equals(f.Ran, 7))
+		}
+	}
+	if sysctlFor(t, yama, "1") {
+		f := found(t, first(attack(t, Options{}, "become", "0", "peek")))
+		qt.Check(t, qt.Equals(len(f.Got), 0))
+		qt.Check(t, qt.IsTrue(f.Seen > 0 && f.JITed))
+	}
+}
+
+func first(s string, _ *Proxy) string { return s }
+
+// Signals and limits reach nothing but the process of one load.
+func TestInGuestAttackSignals(t *testing.T) {
+	vmtest.Guest(t)
+	hardened(t)
+	f := found(t, first(attack(t, Options{without: guards{ids: true}}, "become", "0", "signal")))
+	qt.Check(t, qt.IsTrue(f.Seen == 2 && f.Got["kill"] == 2 && f.Got["prlimit"] == 4), qt.Commentf("%v", f))
+	f = found(t, first(attack(t, Options{}, "become", "0", "signal")))
+	qt.Check(t, qt.Equals(f.Seen, 2))
+	qt.Check(t, qt.Equals(len(f.Got), 0), qt.Commentf("%v", f))
+
+	// The proxy itself, which runs as the same user: one that did not take an id apart, and one that did.
+	for mode, want := range map[string]map[string]int{"killable": {"proxy kill": 1, "proxy prlimit": 2}, "apart": {}} {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Args = []string{supervisorArgv0, mode, "/proc/self/exe", loaderArgv0, "attack", "become", "0", "signal"}
+		in, err := cmd.StdinPipe()
+		qt.Assert(t, qt.IsNil(err))
+		pipe, err := cmd.StdoutPipe()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(cmd.Start()))
+		out := bufio.NewReader(pipe)
+		if mode == "apart" {
+			line, err := out.ReadString('\n')
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(line, "apart\n"))
+		}
+		in.Close()
+		b, err := io.ReadAll(out)
+		qt.Assert(t, qt.IsNil(errors.Join(err, cmd.Wait())))
+		f := found(t, string(b))
+		qt.Check(t, qt.Equals(f.Seen, 3))
+		qt.Check(t, qt.DeepEquals(f.Got, want), qt.Commentf(mode))
+	}
+}
+
+// Whatever one user does to what loads for him, another's load is repaired meanwhile.
+func TestInGuestAttackOthers(t *testing.T) {
+	vmtest.Guest(t)
+	hardened(t)
+	for _, tt := range []struct {
+		attack  string
+		without *guards
+	}{
+		{"stop", &guards{deadline: true}},
+		{"hang attributes", &guards{aside: true, deadline: true}},
+		{"hang instructions", nil},
+		{"hang log", nil},
+		{"limit", nil},
+	} {
+		t.Run(tt.attack, func(t *testing.T) {
+			if tt.without != nil {
+				out, _ := attack(t, Options{without: *tt.without}, "beside", "0", tt.attack, "8s")
+				qt.Check(t, qt.Equals(out, "nothing\n"), qt.Commentf("the guard is not needed"))
+			}
+			out, proxy := attack(t, Options{}, "beside", "0", tt.attack, "90s")
+			var v victim
+			qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(out), &v)), qt.Commentf("%q", out))
+			t.Logf("the other's load: %+v; left: %v", v, proxy.Left())
+			qt.Check(t, qt.Equals(v.Errno, 0))
+			qt.Check(t, qt.IsTrue(v.JITed))
+			qt.Check(t, qt.Equals(v.Ran, 7))
+		})
+	}
+}
+
+// The log of a load is not written into the program that another thread of the process executes meanwhile.
+func TestInGuestAttackExec(t *testing.T) {
+	vmtest.Guest(t)
+	hardened(t)
+	try := func(t *testing.T, binding bool) string {
+		now := filepath.Join(t.TempDir(), "now")
+		t.Setenv(execNow, now)
+		o := Options{without: guards{binding: binding, before: func() {
+			qt.Check(t, qt.IsNil(os.WriteFile(now, nil, 0o600)))
+			eventually(t, "the exec", func() bool {
+				_, err := os.Stat(now + ".done")
+				return err == nil
+			})
+			time.AfterFunc(200*time.Millisecond, func() { _ = os.WriteFile(now+".answered", nil, 0o600) })
+		}}}
+		out, _ := attack(t, o, "exec")
+		return out
+	}
+	qt.Check(t, qt.Equals(try(t, true), "written true\n"), qt.Commentf("the guard is not needed"))
+	rounds := 3
+	if vmtest.Long() {
+		rounds = 20
+	}
+	for range rounds {
+		qt.Check(t, qt.Equals(try(t, false), "written false\n"))
+	}
+}
+
+// Numbers of processes and threads are used again and again: nobody gets another's program.
+func TestInGuestAttackNumbers(t *testing.T) {
+	vmtest.Guest(t)
+	hardened(t)
+	n := 24
+	if vmtest.Long() {
+		n = 400
+	}
+	qt.Check(t, qt.IsTrue(sysctlFor(t, "/proc/sys/kernel/pid_max", "400")))
+	out, _ := attack(t, Options{}, "unique", strconv.Itoa(n))
+	qt.Check(t, qt.Equals(out, fmt.Sprintf("right %d\n", n)))
+}
+
+// Threads that all load the same program at once all get it, jited, and each one of its own. The time is told beside that of the same
+// loads where nothing is hardened.
+func TestInGuestBurst(t *testing.T) {
+	vmtest.Guest(t)
+	threads := "24"
+	if vmtest.Long() {
+		threads = "300"
+	}
+	start := time.Now()
+	natively(t, "many", threads, "1", "1")
+	plain := time.Since(start)
+	hardened(t)
+	start = time.Now()
+	s, err := begin(os.Getenv(wire.KernelEnv) != "5.10", "/proc/self/exe", []string{loaderArgv0, "many", threads, "1", "1"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	s.patience = 20 * time.Minute
+	out := s.wait(t)
+	t.Logf("%s threads: %v unhardened, %v repaired", threads, plain, time.Since(start))
+	var got struct {
+		Errnos map[string]int
+		JITed  int
+	}
+	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(out), &got)))
+	n, _ := strconv.Atoi(threads)
+	qt.Check(t, qt.DeepEquals(got.Errnos, map[string]int{"0": n}))
+	qt.Check(t, qt.Equals(got.JITed, n))
+	qt.Check(t, qt.Equals(s.proxy.Left(), Left{}))
+	ids := map[int]bool{}
+	for _, a := range s.repairs() {
+		ids[a.Program.ID] = true
+	}
+	qt.Check(t, qt.Equals(len(ids), n))
+}

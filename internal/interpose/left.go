@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interpose
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Left counts loads that blinding may have broken and that were left to the kernel all the same, by what they wanted for.
+type Left struct {
+	NoRoom   int // too many at a time
+	Late     int // the command's memory did not come in time
+	Process  int // the process that loads was stopped, or ended
+	Dumpable int // fs.suid_dumpable is 1
+	Window   int // no window could be opened, or it did not help
+	// Why, the first time.
+	ProcessErr, WindowErr error
+}
+
+func (l Left) String() string {
+	var why []string
+	add := func(n int, what string) {
+		if n > 0 {
+			why = append(why, fmt.Sprintf("%d %s", n, what))
+		}
+	}
+	add(l.NoRoom, "for want of room")
+	add(l.Late, "because the command's memory did not come in time")
+	if l.Process > 0 {
+		add(l.Process, fmt.Sprintf("because the process that loads was stopped or ended (%v)", l.ProcessErr))
+	}
+	add(l.Dumpable, "because fs.suid_dumpable is 1")
+	if l.Window > 0 {
+		add(l.Window, fmt.Sprintf("because no window helped (%v)", l.WindowErr))
+	}
+	return strings.Join(why, ", ")
+}
+
+// Left tells what was not repaired although it might have been. The zero value means: nothing.
+func (p *Proxy) Left() Left {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.left
+}
+
+func (p *Proxy) count(f func(*Left)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(&p.left)
+}
+
+// countProcess counts a process that did not answer.
+func (p *Proxy) countProcess(err error) {
+	p.count(func(l *Left) {
+		if l.Process++; l.ProcessErr == nil {
+			l.ProcessErr = err
+		}
+	})
+}

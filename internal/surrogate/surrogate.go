@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package surrogate loads a program in the place of somebody else's thread, in a process of its own that is, to the kernel, that thread's
+// equal: with its ids and no capability that it has not.
+//
+// Whoever has the same ids may do to that process what the kernel allows: send it signals, change its limits, and, if it could be traced,
+// read its memory and take its descriptors. So there is nothing in it but the load: no memory of the process that asks, no descriptor that
+// the load does not name, one thread, no capability that the thread has not; and it cannot be traced by those who could not trace a
+// process with more. It makes the system calls of a list that was written beforehand (script.go), answers, and ends. It is killed when
+// it does not.
+//
+// The processes are copies of one that does nothing but start them. That one is an executable of Go, started anew, before anybody could be there who
+// attacks it, and under a user id that nobody has, so that no process without CAP_KILL can signal it.
+//
+// Linux 5.10 and later.
+package surrogate
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/privilege"
+)
+
+// ErrEnded is a process that ended, or was ended, before it had an answer.
+var ErrEnded = errors.New("the process that loads has ended")
+
+// ErrLate is a process that had no answer in time, and was killed.
+var ErrLate = errors.New("the process that loads did not answer in time")
+
+// As is who a load is made as.
+type As struct {
+	UID, GID [3]int // real, effective, saved
+	Groups   []int
+	Caps     uint64 // effective and permitted
+}
+
+// Load is one load.
+type Load struct {
+	As   As
+	Attr []byte // of union bpf_attr; pointers are filled in
+	Code []byte
+	// Missing says that the instructions are not to be there: Process.Missing.
+	Missing bool
+	// Gated makes the process wait before the load: Process.Gate.
+	Gated   bool
+	Parts   []Part
+	LogSize int // room for the verifier's log, 0 for none
+	Objects []int
+	// Offsets in Attr of the pointers to the instructions and to the log.
+	CodeAt, LogAt int
+
+	attr uint64
+}
+
+// Part is memory that a pointer in the attributes points to.
+type Part struct {
+	At    int // of the pointer
+	Bytes []byte
+}
+
+// guards are what tests do without, to show what they are good for.
+type guards struct {
+	dumpable bool // the memory is not hidden
+	ids      bool // whoever starts the processes has our own ids
+}
+
+// Source starts processes.
+type Source struct {
+	o guards
+
+	mu     sync.Mutex
+	server *server // nil: none at work
+	closed bool
+}
+
+// server is the process that starts others.
+type server struct {
+	cmd    *exec.Cmd
+	socket *os.File
+	groups []int
+}
+
+// patience is how long that process may take for what it does in a moment.
+const patience = 5 * time.Second
+
+// Start makes ready. The executable must call Main first in main.
+func Start(options ...Option) (*Source, error) {
+	var o guards
+	for _, set := range options {
+		set(&o)
+	}
+	return newSource(o)
+}
+
+// Option leaves a guard out, for tests that show what it is good for.
+type Option func(*guards)
+
+// Without leaves the memory of processes to those who have the same ids, and lets who starts them have our own ids.
+func Without(hidden, ids bool) Option { return func(o *guards) { o.dumpable, o.ids = hidden, ids } }
+
+func newSource(o guards) (*Source, error) {
+	server, err := startServer(o)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{o: o, server: server}, nil
+}
+
+// Close ends the source. Processes that are at work are left alone.
+func (s *Source) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.server.close()
+	s.server = nil
+}
+
+// Nobody is a user id, and a group id, that no process has: beyond all that is given to users, containers and name spaces.
+const Nobody = 0xf0000000 + 0xb9f
+
+func startServer(o guards) (*server, error) {
+	groups, err := unix.Getgroups()
+	if err != nil {
+		return nil, fmt.Errorf("read groups: %w", err)
+	}
+	caps, err := privilege.Effective()
+	if err != nil {
+		return nil, err
+	}
+	if !o.ids {
+		credential := &syscall.Credential{Uid: Nobody, Gid: Nobody}
+		attr := &syscall.SysProcAttr{Setsid: true, Credential: credential}
+		for c := range 64 {
+			if caps&(1<<c) != 0 {
+				attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c))
+			}
+		}
+		if s, err := startServerAs(attr, nil); err == nil {
+			return s, nil
+		}
+	}
+	// In a user namespace there may be no such id, and CAP_SETUID may be missing.
+	return startServerAs(&syscall.SysProcAttr{Setsid: true}, groups)
+}
+
+func startServerAs(attr *syscall.SysProcAttr, groups []int) (*server, error) {
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{Argv0}
+	cmd.Env = []string{} // what is in ours is nobody's business
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = attr
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("start processes that load: %w", err)
+	}
+	s := &server{cmd: cmd, socket: ours, groups: groups}
+	if n, _, err := receive(ours, make([]byte, 1), time.Now().Add(2*patience)); err != nil || n != 1 {
+		s.close()
+		return nil, fmt.Errorf("start processes that load: %w", errors.Join(ErrEnded, err))
+	}
+	return s, nil
+}
+
+func (s *server) close() {
+	if s == nil {
+		return
+	}
+	s.socket.Close()
+	_ = s.cmd.Process.Kill()
+	go func() { _ = s.cmd.Wait() }()
+}
+
+func socketpair() (ours, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a socket: %w", err)
+	}
+	if err := unix.SetNonblock(pair[0], true); err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(pair[0]), "surrogate"), os.NewFile(uintptr(pair[1]), "surrogate"), nil
+}
+
+// receive reads a message and at most one descriptor, -1 for none, until a moment.
+func receive(socket *os.File, b []byte, until time.Time) (n, fd int, err error) {
+	fd = -1
+	if err := socket.SetReadDeadline(until); err != nil {
+		return 0, -1, err
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return 0, -1, err
+	}
+	control := make([]byte, unix.CmsgSpace(4))
+	var controlLen int
+	var recvErr error
+	err = raw.Read(func(s uintptr) bool {
+		n, controlLen, _, _, recvErr = unix.Recvmsg(int(s), b, control, unix.MSG_CMSG_CLOEXEC)
+		return recvErr != unix.EAGAIN && recvErr != unix.EINTR
+	})
+	if err = errors.Join(err, recvErr); err != nil {
+		return 0, -1, err
+	}
+	var fds [maxObjects + 2]int32
+	if received(control[:controlLen], &fds) == 1 {
+		fd = int(fds[0])
+	}
+	return n, fd, nil
+}
+
+// Process is a process that makes one load.
+type Process struct {
+	script *script
+	load   *Load
+	memory []byte
+	socket *os.File
+	pidfd  int
+	pid    int
+}
+
+// ready starts the server anew where it is gone. The caller holds the lock.
+func (s *Source) ready() (err error) {
+	if s.closed {
+		return ErrEnded
+	}
+	if s.server == nil {
+		s.server, err = startServer(s.o)
+	}
+	return err
+}
+
+// New starts a process, which sets out for the load at once. The descriptors of the load are needed no longer when it returns.
+func (s *Source) New(l *Load) (*Process, error) {
+	if len(l.Objects) > maxObjects {
+		return nil, fmt.Errorf("start a process for a load: %d descriptors", len(l.Objects))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	p, err := s.server.new(l, s.o)
+	if errors.Is(err, errServer) {
+		s.server.close()
+		s.server = nil
+	}
+	return p, err
+}
+
+var errServer = errors.New("who starts processes for loads does not answer")
+
+func (s *server) new(l *Load, o guards) (*Process, error) {
+	fail := func(err error) (*Process, error) { return nil, fmt.Errorf("start a process for a load: %w", err) }
+	p := &Process{script: newScript(l, s.groups, o), load: l, pidfd: -1}
+	file, err := Memory("bpfwhy-load", p.script.size)
+	if err != nil {
+		return fail(err)
+	}
+	defer file.Close()
+	if p.memory, err = unix.Mmap(int(file.Fd()), 0, p.script.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return fail(err)
+	}
+	if err := p.script.writeTo(p.memory); err != nil {
+		p.Close()
+		return fail(err)
+	}
+	ours, theirs, err := socketpair()
+	if err != nil {
+		p.Close()
+		return fail(err)
+	}
+	p.socket = ours
+	defer theirs.Close()
+	var request [8]byte
+	binary.NativeEndian.PutUint64(request[:], uint64(p.script.size))
+	fds := append([]int{int(theirs.Fd()), int(file.Fd())}, l.Objects...)
+	err = send(s.socket, request[:], unix.UnixRights(fds...))
+	n, pidfd := 0, -1
+	if err == nil {
+		n, pidfd, err = receive(s.socket, request[:], time.Now().Add(patience))
+	}
+	if err != nil || n != len(request) {
+		p.Close()
+		return fail(errors.Join(errServer, err))
+	}
+	p.pidfd = pidfd
+	if answer := int64(binary.NativeEndian.Uint64(request[:])); answer > 0 && pidfd >= 0 {
+		p.pid = int(answer)
+		return p, nil
+	} else if answer < 0 {
+		err = unix.Errno(-answer)
+	}
+	p.Close()
+	return fail(errors.Join(errors.New("no process"), err))
+}
+
+func send(socket *os.File, b, control []byte) error {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if err := socket.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	var sendErr error
+	err = raw.Write(func(s uintptr) bool {
+		sendErr = unix.Sendmsg(int(s), b, control, nil, unix.MSG_NOSIGNAL)
+		return sendErr != unix.EAGAIN && sendErr != unix.EINTR
+	})
+	return errors.Join(err, sendErr)
+}
+
+// Memory is shared memory of a size that nobody can change.
+func Memory(name string, size int) (*os.File, error) {
+	const noexec = 8 // MFD_NOEXEC_SEAL, Linux 6.3
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|noexec)
+	if err == unix.EINVAL {
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make shared memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	err = f.Truncate(int64(size))
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make shared memory: %w", err)
+	}
+	return f, nil
+}
+
+// Missing waits for the memory in which the instructions are to appear: its userfaultfd, whose owner the caller becomes, and its address. An
+// error means that the load is not made.
+func (p *Process) Missing(until time.Time) (fd int, address uintptr, err error) {
+	fd, err = p.answer(until)
+	if err != nil {
+		return -1, 0, fmt.Errorf("make memory that is missing: %w", err)
+	}
+	return fd, missingBase, nil
+}
+
+// Gate lets a process make its load when it can read a byte from a file. It has closed the file when it ends.
+func (p *Process) Gate(gate *os.File) error {
+	raw, err := gate.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	if err := raw.Control(func(fd uintptr) { sendErr = send(p.socket, []byte{0}, unix.UnixRights(int(fd))) }); err != nil {
+		return err
+	}
+	return sendErr
+}
+
+// Limits are how long a process may take.
+type Limits struct {
+	Total time.Duration
+	// Still is how long it may not run at all, as when somebody has stopped it. Paused is called once it has not for as long as Pause.
+	Still, Pause time.Duration
+	Paused       func()
+	Ran          func() // called from time to time when it has run
+}
+
+// Result waits for the program, whose owner the caller becomes. The error is an errno where it is the kernel's answer to the
+// load, and ErrLate where there was none within the limits; the process is killed then.
+func (p *Process) Result(l Limits) (fd int, err error) {
+	const tick = 100 * time.Millisecond
+	began := time.Now()
+	ran, since := time.Duration(-1), began
+	for {
+		fd, err := p.answer(time.Now().Add(tick))
+		if !errors.Is(err, ErrLate) {
+			return fd, err
+		}
+		if now := p.cpu(); now != ran {
+			ran, since = now, time.Now()
+			if l.Ran != nil {
+				l.Ran()
+			}
+		}
+		still := time.Since(since)
+		if still > l.Pause && l.Paused != nil {
+			l.Paused()
+		}
+		if still > l.Still || time.Since(began) > l.Total {
+			p.kill()
+			return -1, ErrLate
+		}
+	}
+}
+
+// cpu is how long the process has run.
+func (p *Process) cpu() time.Duration {
+	const scheduled = 2 // CPUCLOCK_SCHED, include/linux/posix-timers.h
+	var t unix.Timespec
+	if unix.ClockGettime(int32(^p.pid<<3|scheduled), &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
+func (p *Process) answer(until time.Time) (int, error) {
+	var b [2]byte
+	n, fd, err := receive(p.socket, b[:], until)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return -1, ErrLate
+	case err != nil:
+		return -1, fmt.Errorf("hear from the process that loads: %w", err)
+	case n == 0:
+		return -1, p.script.stopped(p.memory)
+	case fd < 0:
+		return -1, errors.New("hear from the process that loads: no descriptor came")
+	}
+	return fd, nil
+}
+
+// Attr is what the kernel made of the attributes, and Log what it wrote: both until Close.
+func (p *Process) Attr() []byte { return p.memory[p.load.attr-base:][:len(p.load.Attr)] }
+func (p *Process) Log() []byte  { return p.memory[p.script.log:] }
+
+// PID is the process' number, for people and for tests: nothing is done by it.
+func (p *Process) PID() int { return p.pid }
+
+func (p *Process) kill() {
+	if p.pidfd >= 0 {
+		_ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
+	}
+}
+
+// Close ends the process, if it is still there, and gives back its memory. It does not wait for the end.
+func (p *Process) Close() {
+	p.kill()
+	if p.pidfd >= 0 {
+		unix.Close(p.pidfd)
+	}
+	if p.socket != nil {
+		p.socket.Close()
+	}
+	if p.memory != nil {
+		_ = unix.Munmap(p.memory)
+	}
+}
