@@ -121,8 +121,12 @@ func TestGuestHang(t *testing.T) {
 		qt.Assert(t, qt.IsNil(json.Unmarshal(each.Bytes(), &kind)))
 		switch {
 		case kind.Kind == load.KindHang:
-			qt.Assert(t, qt.IsNil(json.Unmarshal(each.Bytes(), &h)))
+			var told load.Hang
+			qt.Assert(t, qt.IsNil(json.Unmarshal(each.Bytes(), &told)))
 			t.Logf("%s", each.Text())
+			if told.Calls > 0 {
+				h = told
+			}
 			qt.Check(t, qt.IsFalse(strings.Contains(each.Text(), "0xffff")))
 		case kind.Outcome == load.Failed:
 			failed++

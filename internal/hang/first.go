@@ -107,7 +107,7 @@ func First(ctx context.Context, atMost time.Duration) error {
 		before, was := seen, inside
 		seen, inside = look(fmt.Sprintf("/proc/%d/", pid), pid, pid)
 		took := time.Since(since)
-		if was && inside && seen.moved == before.moved || took > last {
+		if was && inside && seen.waits(&before) || took > last {
 			return &Error{Place: Of(pid), After: took.Round(time.Second)}
 		}
 	}

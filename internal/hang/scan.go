@@ -13,7 +13,17 @@ type Thread struct {
 	PID, TID int
 	Comm     string
 	Call     string // BPF_PROG_LOAD, a seccomp filter
-	moved    string // differs as soon as the thread has run
+	// same is what stays while it waits: the call with its arguments, when the thread was started. cpu is the time that it has run, in ticks.
+	same string
+	cpu  uint64
+}
+
+// A signal wakes a thread that waits for a page for a moment, and the wait goes on.
+const wakes = 5
+
+// waits reports whether a thread has waited in the same call since it was looked at before.
+func (t *Thread) waits(before *Thread) bool {
+	return t.same == before.same && t.cpu-before.cpu <= wakes
 }
 
 // Scan lists the threads of this pid namespace that wait inside a load, a filter or an attach, without any hook: also those that began before
@@ -34,13 +44,13 @@ func Scan() []Thread {
 	return list
 }
 
-// Still returns those of a list that have not run since: they wait in the same call.
+// Still returns those of a list that wait in the same call as before.
 func Still(before []Thread) []Thread {
 	var list []Thread
 	for _, t := range before {
 		dir := "/proc/" + strconv.Itoa(t.PID) + "/task/" + strconv.Itoa(t.TID) + "/"
-		if now, ok := look(dir, t.PID, t.TID); ok && now.moved == t.moved {
-			list = append(list, t)
+		if now, ok := look(dir, t.PID, t.TID); ok && now.waits(&t) {
+			list = append(list, now)
 		}
 	}
 	return list
@@ -51,16 +61,20 @@ func look(dir string, pid, tid int) (Thread, bool) {
 	if !ok || !c.loads() {
 		return Thread{}, false
 	}
-	t := Thread{PID: pid, TID: tid, Comm: strings.TrimSuffix(read(dir+"comm"), "\n"), Call: c.String(), moved: c.rest}
-	for line := range strings.Lines(read(dir + "status")) {
-		if strings.Contains(line, "ctxt_switches:") {
-			t.moved += line
-		}
-	}
-	// when it started: the number may be another thread's by then
+	t := Thread{PID: pid, TID: tid, Comm: strings.TrimSuffix(read(dir+"comm"), "\n"), Call: c.String(), same: c.rest}
+	// the name, in parentheses, may contain anything
 	stat := read(dir + "stat")
-	if f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]); len(f) > 19 {
-		t.moved += f[19]
+	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(f) < 20 {
+		return Thread{}, false
+	}
+	t.same += f[19] // when it was started: the number may be another thread's by then
+	for _, ticks := range f[11:13] {
+		n, err := strconv.ParseUint(ticks, 10, 64)
+		if err != nil {
+			return Thread{}, false
+		}
+		t.cpu += n
 	}
 	return t, true
 }

@@ -81,8 +81,8 @@ func watched(t *testing.T) *node.Profile {
 	}
 	qt.Assert(t, qt.IsNil(<-ended))
 	t.Logf("%v", known)
-	// A type has more than 100 helpers.
-	qt.Check(t, qt.IsTrue(known["bpfwhy: helper"] > 300), qt.Commentf("%v", known))
+	// Each type has some hundred helpers, more on newer kernels.
+	qt.Check(t, qt.IsTrue(known["bpfwhy: helper"] > 200), qt.Commentf("%v", known))
 	p := new(node.Profile)
 	qt.Assert(t, qt.IsNil(json.Unmarshal(out.Bytes(), p)))
 	return p
