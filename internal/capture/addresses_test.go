@@ -185,9 +185,10 @@ func addresses() scene {
 		bad := slices.Concat(objects, mustHex("bf50000000000000"), smallProgram[8:]) // r0 = r5, never written
 		qt.Check(t, qt.Equals(loadLogged(t, "addr_log", bad), -int(unix.EACCES)))
 		qt.Check(t, qt.Equals(rawLoad("addr_nolog", bad), -int(unix.EACCES)))
-		// the processor's number, which newer verifiers read from its memory themselves; then, by chance, a jump over 11,000 constants, which
-		// blinding makes too long
-		far := slices.Concat(objects, mustHex("8500000008000000"), mustHex("8500000007000000"), mustHex("1500f82a00000000"), bytes.Repeat(mustHex("0700000001000000"), 11000), smallProgram)
+		// the processor's number, which newer verifiers read from its memory themselves; then, by chance, a jump as long as they go, over
+		// 100 constants, with which blinding makes it too long
+		far := slices.Concat(objects, mustHex("8500000008000000"), mustHex("8500000007000000"), mustHex("1500bc7f00000000"),
+			bytes.Repeat(mustHex("bf00000000000000"), 32600), bytes.Repeat(mustHex("0700000001000000"), 100), smallProgram)
 		if fd := rawLoad("addr_far", far); fd < 0 {
 			qt.Check(t, qt.Equals(fd, -524))
 		}
