@@ -5,6 +5,7 @@ package surrogate
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -161,6 +162,10 @@ func newScript(l *Load, groups []int, o guards) *script {
 		point(p.At, to)
 	}
 	given := s.message(int(program))
+	nap := uint64(0)
+	if o.pause >= 0 {
+		nap = s.at(words([]uint32{5, 0, 0, 0}), 8) // seconds
+	}
 	l.attr = s.at(nil, 8) // its final place
 	place := int(l.attr-base) + len(attr)
 	s.log = (place + page - 1) &^ (page - 1)
@@ -173,7 +178,21 @@ func newScript(l *Load, groups []int, o guards) *script {
 	s.load = len(s.steps)
 	s.do("load", program, unix.SYS_BPF, unix.BPF_PROG_LOAD, l.attr, uint64(len(attr)))
 	s.do("give the program", 1, unix.SYS_SENDMSG, socket, given, unix.MSG_NOSIGNAL)
+	if o.pause >= 0 {
+		s.pause(o.pause, nap)
+	}
 	return s
+}
+
+// pause makes the process sleep for some seconds before a step.
+func (s *script) pause(before int, nap uint64) {
+	s.do("sleep", 0, unix.SYS_NANOSLEEP, nap, 0)
+	last := len(s.steps) - 1
+	s.steps = slices.Insert(s.steps[:last:last], before, s.steps[last])
+	s.names = slices.Insert(s.names[:last:last], before, s.names[last])
+	if s.load >= before {
+		s.load++
+	}
 }
 
 // become takes the ids. What is given up last is what giving up takes.
@@ -182,7 +201,7 @@ func (s *script) become(as *As, groups []int) {
 	for _, g := range as.Groups {
 		list = append(list, uint32(g))
 	}
-	if !equal(as.Groups, groups) {
+	if !slices.Equal(as.Groups, groups) {
 		s.do("set groups", 0, unix.SYS_SETGROUPS, uint64(len(list)), s.at(words(list), 8))
 	}
 	ids := func(n [3]int) (uint64, uint64, uint64) {
@@ -198,18 +217,6 @@ func (s *script) become(as *As, groups []int) {
 	low, high := uint32(as.Caps), uint32(as.Caps>>32)
 	data := words([]uint32{low, low, 0, high, high, 0}) // effective, permitted, inheritable
 	s.do("set capabilities", 0, unix.SYS_CAPSET, s.at(header, 8), s.at(data, 8))
-}
-
-func equal(a, b []int) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // writeTo puts the steps and their memory where the process will find them.

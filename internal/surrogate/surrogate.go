@@ -71,6 +71,7 @@ type Part struct {
 type guards struct {
 	dumpable bool // the memory is not hidden
 	ids      bool // whoever starts the processes has our own ids
+	pause    int  // the step before which a process sleeps, so that it can be met there; -1 for none
 }
 
 // Source starts processes.
@@ -94,7 +95,7 @@ const patience = 5 * time.Second
 
 // Start makes ready. The executable must call Main first in main.
 func Start(options ...Option) (*Source, error) {
-	var o guards
+	o := guards{pause: -1}
 	for _, set := range options {
 		set(&o)
 	}

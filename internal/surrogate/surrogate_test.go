@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
@@ -86,7 +87,7 @@ func created(t *testing.T, fd int) uint32 {
 
 // A program belongs to who it was loaded for, and who may not load does not.
 func TestHostOrGuestAs(t *testing.T) {
-	s := source(t, guards{})
+	s := source(t, guards{pause: -1})
 	uid, err := makes(t, s, two(nobodyWith(capBPF)))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(uid, 65534))
@@ -131,7 +132,7 @@ func waits(t *testing.T, s *Source, l *Load) (p *Process, open func()) {
 
 // A process that loads has the ids of its thread, one thread, no capability but the thread's, no descriptor but the load's.
 func TestHostOrGuestNothingElse(t *testing.T) {
-	s := source(t, guards{})
+	s := source(t, guards{pause: -1})
 	null, err := os.Open("/dev/null")
 	qt.Assert(t, qt.IsNil(err))
 	defer null.Close()
@@ -168,7 +169,7 @@ func TestHostOrGuestNothingElse(t *testing.T) {
 
 // Who starts the processes cannot be signalled by those who have no CAP_KILL, nor traced.
 func TestHostOrGuestServer(t *testing.T) {
-	s := source(t, guards{})
+	s := source(t, guards{pause: -1})
 	pid := s.server.cmd.Process.Pid
 	qt.Check(t, qt.Equals(status(t, pid, "Uid"), strings.TrimSpace(strings.Repeat(fmt.Sprint(uint32(Nobody))+" ", 4))))
 	qt.Check(t, qt.Equals(status(t, pid, "Groups"), ""))
@@ -179,7 +180,7 @@ func TestHostOrGuestServer(t *testing.T) {
 
 // A process that is stopped is killed when its time is over; one that starts them and is killed is replaced.
 func TestHostOrGuestStopped(t *testing.T) {
-	s := source(t, guards{})
+	s := source(t, guards{pause: -1})
 	p, open := waits(t, s, two(As{Caps: capBPF}))
 	qt.Assert(t, qt.IsNil(unix.Kill(p.pid, unix.SIGSTOP)))
 	open()
@@ -202,6 +203,35 @@ func TestHostOrGuestStopped(t *testing.T) {
 	qt.Check(t, qt.Equals(uid, 0))
 }
 
+// Stopped or killed before any step, a process is gone when its time is over, and the next load is made.
+func TestHostOrGuestStoppedAtEachStep(t *testing.T) {
+	l := two(As{UID: [3]int{1000, 1000, 1000}, GID: [3]int{1000, 1000, 1000}, Caps: capBPF})
+	steps := len(newScript(l, nil, guards{pause: -1}).steps)
+	for i := range steps {
+		s := source(t, guards{pause: i})
+		for _, signal := range []unix.Signal{unix.SIGSTOP, unix.SIGKILL} {
+			p, err := s.New(l)
+			qt.Assert(t, qt.IsNil(err))
+			for deadline := soon(); i > 0 && (*step)(unsafe.Pointer(&p.memory[(i-1)*stepSize])).state != done; time.Sleep(time.Millisecond) {
+				qt.Assert(t, qt.IsTrue(time.Now().Before(deadline)))
+			}
+			qt.Assert(t, qt.IsNil(unix.PidfdSendSignal(p.pidfd, signal, nil, 0)))
+			_, err = p.Result(Limits{Total: 10 * time.Second, Still: 250 * time.Millisecond})
+			if signal == unix.SIGSTOP {
+				qt.Check(t, qt.ErrorIs(err, ErrLate), qt.Commentf("before step %d", i))
+			} else {
+				qt.Check(t, qt.ErrorIs(err, ErrEnded), qt.Commentf("before step %d", i))
+			}
+			gone(t, p)
+			p.Close()
+		}
+		s.o.pause = -1
+		uid, err := makes(t, s, l)
+		qt.Check(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(uid, 1000))
+	}
+}
+
 // gone waits for the end of a process: by its handle, as nobody is its parent who would wait for it.
 func gone(t *testing.T, p *Process) {
 	t.Helper()
@@ -216,7 +246,7 @@ func gone(t *testing.T, p *Process) {
 
 // The log and the attributes come back, the instructions where they are missing too.
 func TestHostOrGuestLog(t *testing.T) {
-	s := source(t, guards{})
+	s := source(t, guards{pause: -1})
 	l := two(As{Caps: 1<<unix.CAP_SYS_ADMIN | capBPF})
 	binary.NativeEndian.PutUint32(l.Attr[24:], 1)
 	l.LogSize = 4096
