@@ -45,20 +45,11 @@ func TestAttackKernels(t *testing.T) {
 	}})
 }
 
-// stretched is a program whose jump blinding stretches out of reach, in a third of the instructions that far takes. It returns 7 for a packet of 64
-// bytes.
+// stretched is far with a result of its own.
 func stretched(result int32) []insn.Instruction {
-	const body = 11_000
-	p := []insn.Instruction{
-		{Code: 0x61, Dst: 2, Src: 1}, // the length
-		{Code: 0xb7, Dst: 3},
-		{Code: 0x15, Dst: 2, Imm: 64, Off: body + 2},
-	}
-	for i := range body {
-		p = append(p, insn.Instruction{Code: 0x07, Dst: 3, Imm: int32(i)})
-	}
-	return append(p, insn.Instruction{Code: 0xb7}, insn.Instruction{Code: 0x95},
-		insn.Instruction{Code: 0xb7, Imm: result}, insn.Instruction{Code: 0x95})
+	p := far(-1, farBody)
+	p[len(p)-2].Imm = result
+	return p
 }
 
 // attacker is a command that attacks, or does something beside an attack. It ends with the process.
@@ -182,7 +173,7 @@ func peek() error {
 		_ = l.ask(-1)
 		done <- l
 	}()
-	seen := map[int]bool{}
+	seen := map[int]int{}
 	for {
 		select {
 		case l := <-done:
@@ -196,8 +187,8 @@ func peek() error {
 			if uid := userOf(pid); uid != os.Getuid() {
 				continue // it has not taken the ids yet, or it is gone
 			}
-			seen[pid] = true
-			for _, what := range invade(pid) {
+			seen[pid]++
+			for _, what := range invade(pid, seen[pid] == 5) {
 				f.Got[what]++
 			}
 		}
@@ -205,7 +196,7 @@ func peek() error {
 }
 
 // invade tries to get at a process and says in which ways it could.
-func invade(pid int) (got []string) {
+func invade(pid int, trace bool) (got []string) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	const memoryOfLoad = 1 << 36
 	fds := []int{0, 1, 2, surrogate.Object(-2), surrogate.Object(-1), surrogate.Object(0)}
@@ -243,7 +234,11 @@ func invade(pid int) (got []string) {
 		}
 		unix.Close(pidfd)
 	}
+	if !trace {
+		return got
+	}
 	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	const seize = 0x4206
 	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, seize, uintptr(pid), 0, 0, 0, 0); errno == 0 {
 		got = append(got, "ptrace")
@@ -252,7 +247,6 @@ func invade(pid int) (got []string) {
 		_, _ = unix.Wait4(pid, &ws, unix.WALL, nil)
 		_ = unix.PtraceDetach(pid)
 	}
-	runtime.UnlockOSThread()
 	return got
 }
 

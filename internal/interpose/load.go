@@ -242,7 +242,7 @@ func (p *Proxy) try(s *snapshot, h *handles, r *rewrite.Result, withLog bool) (o
 		return o, err
 	}
 	defer process.Close()
-	limits := surrogate.Limits{Total: longestLoad, Still: longStandstill, Pause: standstill, Paused: makeWay, Ran: p.progress}
+	limits := surrogate.Limits{Total: longestLoad, Still: longStandstill, Pause: standstill, Turn: longTurn, MakeWay: makeWay, Ran: p.progress}
 	if p.options.without.deadline {
 		limits = surrogate.Limits{Total: time.Hour, Still: time.Hour}
 	}

@@ -80,7 +80,9 @@ const (
 	// standstill is how long a process that loads may not run before another may, and longStandstill before it is killed.
 	standstill     = 300 * time.Millisecond
 	longStandstill = 15 * time.Second
-	longestLoad    = 2 * time.Minute
+	// longTurn is how long it keeps a processor from others who wait for one.
+	longTurn    = 10 * time.Second
+	longestLoad = 2 * time.Minute
 	// Windows take turns on the whole machine. Those who wait for theirs wait for turns; who has his turn may take less time than others.
 	turns              = time.Minute
 	longestInWindow    = 30 * time.Second

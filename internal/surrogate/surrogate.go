@@ -375,10 +375,12 @@ func (p *Process) Gate(gate *os.File) error {
 // Limits are how long a process may take.
 type Limits struct {
 	Total time.Duration
-	// Still is how long it may not run at all, as when somebody has stopped it. Paused is called once it has not for as long as Pause.
-	Still, Pause time.Duration
-	Paused       func()
-	Ran          func() // called from time to time when it has run
+	// Still is how long it may not run at all, as when somebody has stopped it.
+	Still time.Duration
+	// MakeWay is called, perhaps more than once, when it has not run for as long as Pause, or is at it for longer than Turn.
+	Pause, Turn time.Duration
+	MakeWay     func()
+	Ran         func() // called from time to time when it has run
 }
 
 // Result waits for the program, whose owner the caller becomes. The error is an errno where it is the kernel's answer to the
@@ -399,8 +401,8 @@ func (p *Process) Result(l Limits) (fd int, err error) {
 			}
 		}
 		still := time.Since(since)
-		if still > l.Pause && l.Paused != nil {
-			l.Paused()
+		if l.MakeWay != nil && (still > l.Pause || time.Since(began) > l.Turn) {
+			l.MakeWay()
 		}
 		if still > l.Still || time.Since(began) > l.Total {
 			p.kill()
