@@ -16,7 +16,6 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -225,7 +224,7 @@ func complete(t *testing.T, w watched) {
 
 // TestGuestPod runs the container of the manifest, with containerd's RuntimeDefault.
 func TestGuestPod(t *testing.T) {
-	vmtest.Guest(t)
+	sampled(t)
 	testPod(t)
 }
 

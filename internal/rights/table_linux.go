@@ -38,9 +38,11 @@ var (
 		Name: "bpfwhy run --repair",
 		Must: []Right{{unix.CAP_SYS_ADMIN, "the command's loads cannot be held"}},
 		More: []Right{
-			{unix.CAP_SYS_PTRACE, "commands of another user, or under kernel.yama.ptrace_scope above 0, are not repaired"},
-			{unix.CAP_SETUID, "loads of another user are left to the kernel"},
-			{unix.CAP_SETGID, "loads of another group are left to the kernel"},
+			{unix.CAP_SYS_PTRACE, "processes of another user, or with more rights than bpfwhy, are not repaired"},
+			{unix.CAP_SETUID, "loads of other users are left to the kernel"},
+			{unix.CAP_SETGID, "loads of other groups are left to the kernel"},
+			{unix.CAP_KILL, "loads of other users are left to the kernel"},
+			{unix.CAP_DAC_OVERRIDE, "loads of other users are left to the kernel"},
 		},
 		Note: "And what the command's own loads need. What is missing is said, and the command runs as it is. `--harden-window` also needs /proc/sys and /run writable",
 	}
@@ -92,7 +94,10 @@ var (
 	OpenSSL = Command{
 		Name: "httpprobe --sources openssl",
 		Must: []Right{{unix.CAP_BPF, noLoad}, {unix.CAP_PERFMON, noAttach}, {unix.CAP_SYS_PTRACE, "libraries of other processes are not found"}},
-		More: []Right{{unix.CAP_DAC_READ_SEARCH, "libraries in folders that are closed to root are not found"}},
+		More: []Right{
+			{unix.CAP_DAC_READ_SEARCH, "libraries in folders that are closed to root are not found"},
+			{unix.CAP_CHECKPOINT_RESTORE, "libraries that were deleted or replaced before the start are not found"},
+		},
 		Note: "Before 6.6, with ba677dbe77af (5.10.240, 5.15.189, 6.1.146) or kernel.perf_event_paranoid above 2: CAP_SYS_ADMIN",
 	}
 	Packets = Command{
