@@ -91,6 +91,11 @@ func run(o runOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.user != "" && !o.repair {
+		if err := rights.RunUser.Check(); err != nil {
+			return fmt.Errorf("run --user: %w", err)
+		}
+	}
 	out, err := openOutput(o.output)
 	if err != nil {
 		return err
@@ -100,9 +105,6 @@ func run(o runOptions) error {
 	// Signals first: from here on a Ctrl-C is the command's.
 	signals := launch.Signals()
 	p, fixes, err := start(cmd, &o)
-	if err != nil && o.user != "" {
-		err = rights.RunUser.Explain(err)
-	}
 	if err != nil {
 		return err
 	}

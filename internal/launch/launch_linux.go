@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/bpfwhy/bpfwhy/internal/interpose"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"golang.org/x/sys/unix"
 )
 
@@ -247,7 +248,7 @@ func hold(args []string) int {
 	}
 	if args[0] != "-" {
 		if err := become(args[0]); err != nil {
-			return fail("become user", err)
+			return fail("become user", rights.RunUser.Explain(err))
 		}
 	}
 	err := syscall.Exec(args[2], args[3:], os.Environ())
