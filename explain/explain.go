@@ -132,6 +132,7 @@ func (f *Facts) decide(found []finding) (*load.Diagnosis, load.Stage) {
 		d.Cause = fmt.Sprintf("%s.", best.rule.Title)
 	}
 	f.replayed(d)
+	f.warn(d)
 	// What was seen happening leaves room for nothing else; what follows from
 	// the evidence leaves room for what is likely, and so on down.
 	floor := best.match.Strength - 1
@@ -262,6 +263,7 @@ func unknown(f *Facts, found []finding) *load.Diagnosis {
 		d.Remedies = append(d.Remedies, watchWithHooks)
 	}
 	f.replayed(d)
+	f.warn(d)
 	return d
 }
 

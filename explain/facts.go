@@ -299,6 +299,7 @@ const (
 	attrLogBuf    = 32
 	attrProgFlags = 44
 	attrTokenFD   = 144
+	attrFDCnt     = 148
 
 	attrMapType   = 0
 	attrKeySize   = 4

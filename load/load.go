@@ -238,8 +238,10 @@ const (
 
 // Diagnosis says why an attempt failed and what can be done. Rule is a stable id such as "BLIND001", or "UNKNOWN".
 type Diagnosis struct {
-	Rule         string        `json:"rule"`
-	Title        string        `json:"title"`
+	Rule  string `json:"rule"`
+	Title string `json:"title"`
+	// Danger says, before all else, what running the program may do to the machine. Empty as a rule.
+	Danger       string        `json:"danger,omitempty"`
 	Cause        string        `json:"cause"`
 	HowKnown     HowKnown      `json:"how_known"`
 	Evidence     []string      `json:"evidence"`

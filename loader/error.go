@@ -23,7 +23,7 @@ import (
 // Error is a failure to load with its diagnosis. errors.Is and errors.As find
 // what cilium/ebpf returned in it, such as *ebpf.VerifierError.
 type Error struct {
-	Err error // of cilium/ebpf, ErrMiscompiled, or ErrNotJITed
+	Err error // of cilium/ebpf, ErrMiscompiled, ErrNotJITed, or ErrJITOnly
 	// Program is the name of the program that failed, "" when it is not known
 	// or no program did.
 	Program string
@@ -236,14 +236,17 @@ func (c *candidate) unjited(a *attempt) error {
 	at := attemptOf(c.spec, c.code)
 	at.Outcome = load.LoadedNotJITed
 	at.Jump = jumpOf(at, c.prediction.Verdict)
-	err := fmt.Errorf("load program: program %s: %w", c.repair.Program, ErrNotJITed)
+	why := ErrNotJITed
+	if c.danger != "" {
+		why = ErrJITOnly
+	}
+	err := fmt.Errorf("load program: program %s: %w", c.repair.Program, why)
 	if a.closed != nil {
 		err = fmt.Errorf("%w; and no window in the hardening: %w", err, a.closed)
 	}
-	return c.with(&Error{
-		Err:       err,
-		Diagnosis: explain.Explain(at, profile()),
-	}, a)
+	d := explain.Explain(at, profile())
+	d.Danger = c.danger
+	return c.with(&Error{Err: err, Diagnosis: d}, a)
 }
 
 // miscompiled is the error for a program that must not be loaded.

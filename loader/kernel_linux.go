@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/jitonly"
 	"github.com/bpfwhy/bpfwhy/internal/sysctl"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/bpfwhy/bpfwhy/verifierlog"
@@ -110,21 +112,81 @@ func thisKernel() blinding.Kernel {
 
 func profile() *node.Profile { return node.Host() }
 
+// jitOnlyKernel is this kernel, as far as it decides what only its JIT can run.
+func jitOnlyKernel() jitonly.Kernel {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return jitonly.Kernel{}
+	}
+	k := jitonly.Kernel{Machine: unix.ByteSliceToString(u.Machine[:]), JITOff: sysctl("bpf_jit_enable") == 0}
+	if v, ok := node.ParseKernel(unix.ByteSliceToString(u.Release[:])); ok {
+		k.Version = insn.Version{Major: v.Major, Minor: v.Minor}
+	}
+	return k
+}
+
+// dump is a program as the verifier has left it, false where the kernel does not show it: that is for loaders with CAP_BPF.
+func dump(p *ebpf.Program) ([]insn.Instruction, bool) {
+	info, ok := infoOf(p, nil)
+	if !ok || info.xlatedLen == 0 {
+		return nil, false
+	}
+	code := make([]byte, info.xlatedLen)
+	if info, ok = infoOf(p, code); !ok || info.xlated == 0 {
+		return nil, false
+	}
+	prog, err := insn.Decode(code[:min(int(info.xlatedLen), len(code))])
+	return prog, err == nil
+}
+
+// mapTypeOf is the type of the map behind a descriptor.
+func mapTypeOf(fd int) (uint32, bool) {
+	if fd <= 0 {
+		return 0, false
+	}
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return 0, false
+	}
+	m, err := ebpf.NewMapFromFD(own)
+	if err != nil {
+		return 0, false
+	}
+	defer m.Close()
+	return uint32(m.Type()), true
+}
+
 // uncompiled reports a program that the kernel interprets. It is false when that
 // cannot be known: the sizes are for loaders with CAP_BPF.
 func uncompiled(p *ebpf.Program) bool {
-	const (
-		cmdInfo = 15
-		jited   = 16 / 4 // where in struct bpf_prog_info, in words
-		xlated  = 20 / 4
-	)
-	var info [24 / 4]uint32
+	info, ok := infoOf(p, nil)
+	return ok && info.xlatedLen > 0 && info.jitedLen == 0
+}
+
+// progInfo is the beginning of struct bpf_prog_info.
+type progInfo struct {
+	typ, id             uint32
+	tag                 [8]byte
+	jitedLen, xlatedLen uint32
+	jited, xlated       uint64
+}
+
+// infoOf asks the kernel about a program, and for its instructions if there is room for them.
+func infoOf(p *ebpf.Program, code []byte) (progInfo, bool) {
+	const cmdInfo = 15
+	var info progInfo
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&info)
+	if len(code) > 0 {
+		pin.Pin(&code[0])
+		info.xlated, info.xlatedLen = uint64(uintptr(unsafe.Pointer(&code[0]))), uint32(len(code))
+	}
 	attr := struct {
 		fd, size uint32
 		info     uint64
 	}{uint32(p.FD()), uint32(unsafe.Sizeof(info)), uint64(uintptr(unsafe.Pointer(&info)))}
 	_, _, errno := unix.Syscall(unix.SYS_BPF, cmdInfo, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	runtime.KeepAlive(p)
-	runtime.KeepAlive(&info)
-	return errno == 0 && info[xlated] > 0 && info[jited] == 0
+	return info, errno == 0
 }

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/jitonly"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/cilium/ebpf"
 )
@@ -26,6 +28,10 @@ func setting(string) int              { return -1 }
 func profile() *node.Profile          { return nil }
 func thisKernel() blinding.Kernel     { return blinding.Kernel{} }
 func uncompiled(p *ebpf.Program) bool { return false }
+func jitOnlyKernel() jitonly.Kernel   { return jitonly.Kernel{} }
+
+func mapTypeOf(int) (uint32, bool)                  { return 0, false }
+func dump(*ebpf.Program) ([]insn.Instruction, bool) { return nil, false }
 
 // Guard must be the first call of main in programs that set
 // [Loader.HardenWindow].

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/internal/jitonly"
 	"github.com/bpfwhy/bpfwhy/internal/verbatim"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf"
@@ -27,6 +28,11 @@ var ErrMiscompiled = errors.New("constant blinding may make a jump of the progra
 // ErrNotJITed is returned, with [Loader.RequireJIT], in place of a program that
 // the kernel would interpret.
 var ErrNotJITed = errors.New("the kernel does not compile the program after constant blinding")
+
+// ErrJITOnly is returned, unless [Loader.AllowJITOnly] is set, in place of a program that the kernel has loaded without compiling it,
+// and that has instructions which only compiled code can run: running it may crash the machine. Kernels from 6.9 on load such programs; 7.3
+// refuses most of them itself. The program was not attached and did not run, and is unloaded.
+var ErrJITOnly = errors.New("the kernel would interpret the program, which has what only compiled code can run: running it may crash the machine")
 
 // Programs with fewer slots are far too short for a jump of 32,767 slots, however
 // much they grow: nothing is asked about them.
@@ -145,12 +151,14 @@ type candidate struct {
 	wraps      bool // never to be loaded as it is
 	hopeless   bool // nothing helps; it may be loaded as it is
 	content    content
+	danger     string // what running it interpreted may do
 }
 
 // attempt is one call of a function of the package.
 type attempt struct {
 	l          *Loader
 	specs      map[string]*ebpf.ProgramSpec
+	maps       map[string]*ebpf.MapSpec
 	candidates []*candidate
 	kernel     blinding.Kernel
 	verbatim   map[string]bool // programs that cilium/ebpf must not change, nil before there is a reason
@@ -165,8 +173,8 @@ type attempt struct {
 type source func(rewritten) (programs map[string]*ebpf.Program, drop func(), err error)
 
 // load loads programs.
-func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load source) error {
-	a := &attempt{l: l, specs: specs}
+func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, maps map[string]*ebpf.MapSpec, load source) error {
+	a := &attempt{l: l, specs: specs, maps: maps}
 	if err := a.prepare(); err != nil {
 		return err
 	}
@@ -214,7 +222,7 @@ func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, load source) error {
 			}
 			bad = a.uncompiled(programs)
 		}
-		if l.RequireJIT {
+		if l.RequireJIT || !l.AllowJITOnly {
 			if c := a.interpreted(programs, bad); c != nil {
 				drop()
 				return c.unjited(a)
@@ -312,21 +320,76 @@ func (a *attempt) inWindow(load source, bad []*candidate, cause error) (programs
 	return programs, drop, nil
 }
 
-// interpreted is a program that the kernel has not compiled, nil when there is
-// none: one of those that blinding broke, or another.
+// interpreted is a program that the kernel has not compiled and that must not be returned, nil when there is none: because it may crash the
+// machine, or because every program is to be compiled. Those that blinding broke come first.
 func (a *attempt) interpreted(programs map[string]*ebpf.Program, bad []*candidate) *candidate {
-	if len(bad) > 0 {
-		return bad[0]
+	candidates := slices.Clone(bad)
+	for _, name := range slices.Sorted(maps.Keys(a.specs)) {
+		p := programs[name]
+		if p == nil || slices.ContainsFunc(bad, func(c *candidate) bool { return c.name == name }) || !uncompiled(p) {
+			continue
+		}
+		i := slices.IndexFunc(a.candidates, func(c *candidate) bool { return c.name == name })
+		if i >= 0 {
+			candidates = append(candidates, a.candidates[i])
+			continue
+		}
+		c := &candidate{name: name, spec: a.specs[name]}
+		c.code, _ = codeOf(c.spec.Instructions)
+		c.repair.Program = cmp.Or(name, c.spec.Name)
+		candidates = append(candidates, c)
 	}
-	for name, spec := range a.specs {
-		if p := programs[name]; p != nil && uncompiled(p) {
-			c := &candidate{name: name, spec: spec}
-			c.code, _ = codeOf(spec.Instructions)
-			c.repair.Program = cmp.Or(name, spec.Name)
+	for _, c := range candidates {
+		if c.danger = a.danger(programs[c.name], c); c.danger != "" && !a.l.AllowJITOnly {
 			return c
 		}
 	}
+	if a.l.RequireJIT && len(candidates) > 0 {
+		return candidates[0]
+	}
 	return nil
+}
+
+// danger says what running a program that was not compiled may do to the machine, "" if it runs as others do. What the kernel has made of
+// the program is what counts. Where it does not show that, the program as it was submitted has to do.
+func (a *attempt) danger(p *ebpf.Program, c *candidate) string {
+	k := jitOnlyKernel()
+	if prog, ok := dump(p); ok {
+		var types []uint32
+		for i := range c.spec.Instructions {
+			if t, ok := a.mapType(&c.spec.Instructions[i]); ok {
+				types = append(types, t)
+			}
+		}
+		return jitonly.Sentence(prog, jitonly.Translated(prog, types, k.Machine))
+	}
+	if c.code == nil {
+		return ""
+	}
+	bySlot := make(map[int]uint32)
+	for i := range c.spec.Instructions {
+		if t, ok := a.mapType(&c.spec.Instructions[i]); ok {
+			bySlot[c.code.slots[i]] = t
+		}
+	}
+	return jitonly.Sentence(c.code.insns, jitonly.Submitted(c.code.insns, func(slot int) (uint32, bool) {
+		t, ok := bySlot[slot]
+		return t, ok
+	}, k))
+}
+
+// mapType is the type of the map that an instruction loads.
+func (a *attempt) mapType(in *asm.Instruction) (uint32, bool) {
+	if !in.IsLoadFromMap() {
+		return 0, false
+	}
+	if m := a.maps[in.Reference()]; m != nil {
+		return uint32(m.Type), true
+	}
+	if m, ok := in.Map().(*ebpf.Map); ok && m != nil {
+		return uint32(m.Type()), true
+	}
+	return mapTypeOf(int(int32(in.Constant)))
 }
 
 // prepare finds the programs that blinding may break, when it may be on, and

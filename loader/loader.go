@@ -58,6 +58,9 @@ type Loader struct {
 	// hardening is to keep out. By default such a program is returned, as
 	// cilium/ebpf does.
 	RequireJIT bool
+	// AllowJITOnly returns programs that the kernel would interpret though they have what only compiled code can run, instead of
+	// [ErrJITOnly]. To run one may crash the machine: it is for those who load to look, and never attach.
+	AllowJITOnly bool
 	// HardenWindow lets a program that blinding breaks and rewriting does not
 	// help load while net.core.bpf_jit_harden is 1 instead of 2, and never 0:
 	// at 1 the programs of loaders without CAP_BPF (5.10: CAP_SYS_ADMIN) are
@@ -151,7 +154,7 @@ func (l *Loader) NewCollectionWithOptions(spec *ebpf.CollectionSpec, opts ebpf.C
 	if spec == nil {
 		return ebpf.NewCollectionWithOptions(spec, opts) // its error, or its panic
 	}
-	err := l.load(spec.Programs, func(changed rewritten) (found map[string]*ebpf.Program, drop func(), err error) {
+	err := l.load(spec.Programs, spec.Maps, func(changed rewritten) (found map[string]*ebpf.Program, drop func(), err error) {
 		if coll, err = ebpf.NewCollectionWithOptions(changed.collection(spec), opts); err != nil {
 			return nil, nil, err
 		}
@@ -175,7 +178,7 @@ func (l *Loader) NewProgramWithOptions(spec *ebpf.ProgramSpec, opts ebpf.Program
 		return ebpf.NewProgramWithOptions(spec, opts) // its error
 	}
 	var prog *ebpf.Program
-	err := l.load(map[string]*ebpf.ProgramSpec{only: spec}, func(changed rewritten) (found map[string]*ebpf.Program, drop func(), err error) {
+	err := l.load(map[string]*ebpf.ProgramSpec{only: spec}, nil, func(changed rewritten) (found map[string]*ebpf.Program, drop func(), err error) {
 		if prog, err = ebpf.NewProgramWithOptions(changed.program(only, spec), opts); err != nil {
 			return nil, nil, err
 		}
@@ -192,7 +195,7 @@ func (l *Loader) NewProgramWithOptions(spec *ebpf.ProgramSpec, opts ebpf.Program
 // [*Error] around that of cilium/ebpf, after which the fields are of no use. The
 // spec is not changed.
 func (l *Loader) LoadAndAssign(spec *ebpf.CollectionSpec, to any, opts *ebpf.CollectionOptions) error {
-	return l.load(spec.Programs, func(changed rewritten) (map[string]*ebpf.Program, func(), error) {
+	return l.load(spec.Programs, spec.Maps, func(changed rewritten) (map[string]*ebpf.Program, func(), error) {
 		if err := changed.collection(spec).LoadAndAssign(to, opts); err != nil {
 			return nil, nil, err
 		}

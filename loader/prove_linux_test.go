@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
@@ -149,30 +147,8 @@ func begin(t testing.TB, seed uint64, m *ebpf.Map, k blinding.Kernel) *trial {
 // translated reads the code of a program as the verifier has left it.
 func translated(t testing.TB, prog *ebpf.Program) []insn.Instruction {
 	t.Helper()
-	var info [28]uint64 // struct bpf_prog_info
-	const (
-		length = 20 / 4 // xlated_prog_len, in words of four bytes
-		code   = 32 / 8
-	)
-	words := (*[56]uint32)(unsafe.Pointer(&info))
-	attr := struct {
-		fd, size uint32
-		info     uint64
-	}{uint32(prog.FD()), uint32(unsafe.Sizeof(info)), uint64(uintptr(unsafe.Pointer(&info)))}
-	get := func() {
-		_, _, errno := unix.Syscall(unix.SYS_BPF, 15, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-		qt.Assert(t, qt.Equals(errno, 0))
-	}
-	get()
-	size := words[length]
-	buf := make([]byte, size)
-	info = [28]uint64{}
-	words[length] = size
-	info[code] = uint64(uintptr(unsafe.Pointer(&buf[0])))
-	get()
-	runtime.KeepAlive(buf)
-	list, err := insn.Decode(buf)
-	qt.Assert(t, qt.IsNil(err))
+	list, ok := dump(prog)
+	qt.Assert(t, qt.IsTrue(ok))
 	return list
 }
 

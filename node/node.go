@@ -39,6 +39,8 @@ type Profile struct {
 	Features *Features `json:"features,omitempty"`
 	// Blinding says how the kernel blinds constants, nil when only its release tells.
 	Blinding *Blinding `json:"blinding,omitempty"`
+	// Interpreter says what the kernel interprets, nil when that is not known.
+	Interpreter *Interpreter `json:"interpreter,omitempty"`
 
 	Unknown map[string]string `json:"unknown,omitempty"` // what could not be read, and why
 }
@@ -74,6 +76,14 @@ type Blinding struct {
 	// WholeProgram: all functions are blinded at once, and the kernel notices by itself that a jump would wrap (7.1).
 	WholeProgram bool   `json:"whole_program"`
 	From         string `json:"from"` // what told it
+}
+
+// Interpreter is how a kernel guards its interpreter.
+type Interpreter struct {
+	// Refuses: a program with what only compiled code can run is refused when it cannot be compiled. Elsewhere it is loaded, and may
+	// crash the machine when it runs. (f1c27922576e: 7.3, and 7.2.13.)
+	Refuses bool   `json:"refuses_jit_only"`
+	From    string `json:"from"` // what told it
 }
 
 // Schema names the JSON form of Document. A change that breaks a reader changes the number.
@@ -116,4 +126,15 @@ func (p *Profile) Sysctl(name string) (int64, bool) {
 func (p *Profile) JITAlwaysOn() (on, known bool) {
 	v, ok := p.Config["CONFIG_BPF_JIT_ALWAYS_ON"]
 	return v == "y", ok
+}
+
+// RefusesJITOnly reports whether the kernel keeps what only compiled code can run from its interpreter; known is false where neither its
+// types nor its release tell.
+func (p *Profile) RefusesJITOnly() (refuses, known bool) {
+	if p.Interpreter != nil {
+		return p.Interpreter.Refuses, true
+	}
+	v, ok := p.Kernel()
+	fixed := ok && (!v.Before(7, 3) || v.Major == 7 && v.Minor == 2 && v.Patch >= 13)
+	return fixed, fixed
 }

@@ -50,7 +50,7 @@ func wholeNode() node.Document {
 		JITUsed: &n, Container: "docker", Process: &node.Process{Capabilities: []string{"CAP_BPF"}, InitialUser: true, Seccomp: "filter", Memlock: &n},
 		Features: &node.Features{Programs: map[string]bool{"xdp": true}, Maps: map[string]bool{"hash": false}, Helpers: map[string][]string{"xdp": {"bpf_loop"}},
 			Instructions: map[string]bool{"v4": true}},
-		Blinding: &node.Blinding{WholeProgram: true, From: "BTF"}, Unknown: map[string]string{"lsms": "why"},
+		Blinding: &node.Blinding{WholeProgram: true, From: "BTF"}, Interpreter: &node.Interpreter{Refuses: true, From: "BTF"}, Unknown: map[string]string{"lsms": "why"},
 	}}
 }
 
@@ -91,7 +91,7 @@ func reports() map[string]struct {
 		defs  map[string]any
 	}{
 		"node-v1": report{wholeNode(), node.Document{Schema: node.Schema},
-			map[string]any{"process": node.Process{}, "features": node.Features{}, "blinding": node.Blinding{}}},
+			map[string]any{"process": node.Process{}, "features": node.Features{}, "blinding": node.Blinding{}, "interpreter": node.Interpreter{}}},
 		"node-diff-v1": report{wholeDiff(), nodeDiff{Schema: "bpfwhy.node-diff/v1", Differences: []node.Difference{}},
 			map[string]any{"side": side{}, "difference": node.Difference{}, "failure": failure{}, "cause": explain.NodeCause{}}},
 		"audit-v1": report{a, audit.Report{Schema: audit.Schema, Programs: []audit.Program{}, Memory: audit.Memory{Top: []audit.Share{}},

@@ -77,7 +77,7 @@ func everything() load.Attempt {
 	a.VerifierLog = load.VerifierLog{Origin: load.LogLoader, Lines: []string{"processed 1 insns"}, Truncated: true}
 	a.Jump = &load.Jump{From: 1, To: 19000, FromSource: "a.c:1", ToSource: "a.c:2", FromText: "if (x)", ToText: "return", Insn: "goto",
 		Need: 38755, Limit: 32767, Before: 19316, After: 40000, Approximate: true}
-	a.Diagnosis = &load.Diagnosis{Rule: "BLIND001", Title: "t", Cause: "c", HowKnown: load.Observed, Evidence: []string{"e"},
+	a.Diagnosis = &load.Diagnosis{Rule: "BLIND001", Title: "t", Danger: "d", Cause: "c", HowKnown: load.Observed, Evidence: []string{"e"},
 		Alternatives: []load.Alternative{{Rule: "JIT001", Title: "t", Why: "w"}},
 		Remedies:     []load.Remedy{{ID: "islands", Title: "t", Price: "p", Command: "c"}}}
 	a.Replay = &load.Replay{Verdict: load.ReplayNotReproduced, Why: "w", Kernel: "6.1", Harden: -1, Notes: []string{"n"},

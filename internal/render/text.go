@@ -157,6 +157,10 @@ func (t *Text) Repeats(r *load.Summary) error {
 func (t *Text) Explain(a *load.Attempt) error {
 	p := page{t: t}
 	t.headline(&p, a)
+	if a.Diagnosis != nil {
+		p.danger(a.Diagnosis)
+	}
+	p.by(a)
 	stages(&p, a)
 	jump(&p, a.Jump)
 	diagnosis(&p, a.Diagnosis)
@@ -202,7 +206,16 @@ func (t *Text) headline(p *page, a *load.Attempt) {
 		what += " [feature probe: " + a.FeatureProbe + "]"
 	}
 	p.b.WriteString(t.bold(t.paint(word, colour)) + "  " + t.bold(Clean(what)) + "\n")
+}
 
+// danger comes first: what else there is to say is of less weight.
+func (p *page) danger(d *load.Diagnosis) {
+	if d.Danger != "" {
+		p.print("DANGER", d.Danger)
+	}
+}
+
+func (p *page) by(a *load.Attempt) {
 	who := fmt.Sprintf("%s, pid %d", a.Process.Comm, a.Process.PID)
 	if n := a.Process.PIDInNS; n != 0 && n != a.Process.PID {
 		who += fmt.Sprintf(" (%d in its namespace)", n)
@@ -322,6 +335,7 @@ var howKnown = map[load.HowKnown]string{
 func (t *Text) Diagnosis(d *load.Diagnosis) error {
 	p := page{t: t}
 	p.b.WriteString(t.bold(Clean(d.Rule+"  "+d.Title)) + "\n")
+	p.danger(d)
 	p.why(d, ": from the words of the text alone; nothing was watched, and this kernel was not asked")
 	p.remedies(d.Remedies)
 	p.b.WriteByte('\n')

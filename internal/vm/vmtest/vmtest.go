@@ -16,6 +16,7 @@ package vmtest
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -244,4 +245,32 @@ func isStatic(program string) bool {
 	}
 	defer f.Close()
 	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
+
+// Panics boots one kernel, runs those of the calling package's tests that match pattern, and returns the console of the panic that they
+// end in. A machine that comes to its end otherwise is a failure.
+func Panics(t *testing.T, id, pattern string, m vm.Machine) []byte {
+	t.Helper()
+	Need(t)
+	if !slices.Contains(Kernels(t), id) {
+		t.Skip("its kernel is not in BPFWHY_KERNELS_ONLY")
+	}
+	m.Kernel = id
+	m.Files = map[string]string{"/test/test": staticBinary(t)}
+	m.Commands = [][]string{{"/test/test", "-test.v", "-test.count=1", "-test.run=" + pattern}}
+	result, err := vm.Run(t.Context(), m)
+	var stopped *vm.MachineError
+	switch {
+	case err == nil:
+		t.Fatalf("the machine lives\n%s", result.Commands[0].Output)
+	case !errors.As(err, &stopped):
+		t.Fatal(err)
+	}
+	if !bytes.Contains(stopped.Console, []byte("Kernel panic")) {
+		for _, outcome := range stopped.Partial.Commands {
+			t.Logf("%s", outcome.Output)
+		}
+		t.Fatalf("no panic: %v", err)
+	}
+	return stopped.Console
 }
