@@ -16,6 +16,11 @@ an immediate value becomes three that compute the value from a random number, so
 hold their distance in 16 bits, from -32768 to 32767. When one of them no longer reaches its target the kernel gives up: the verifier has
 long accepted the program, and its log is clean.`
 
+// jitOnlyText stands wherever a program is said to work in the interpreter.
+const jitOnlyText = `from 6.9 on the kernel writes instructions for its compiler into some programs that its interpreter does not know (lookups in per-CPU
+maps, arenas, bpf_get_smp_processor_id and others, may_goto). Such a program may crash the machine when it runs interpreted. Then that is said before all
+else. Kernels with f1c27922576e (7.3, and 7.2.13) refuse most of them instead.`
+
 func blindingRules() []Rule {
 	return []Rule{
 		{
@@ -53,7 +58,9 @@ keep its own jumps short; from 7.1 the whole program is blinded at once, and jum
 			Text: blindText + `
 
 This kernel has an interpreter and falls back to it without a word: bpf(2) returns a file descriptor, the program works, many times
-slower than compiled, and an interpreter is running that hardening was meant to keep out. bpftool prog shows no jited size.`,
+slower than compiled, and an interpreter is running that hardening was meant to keep out. bpftool prog shows no jited size.
+
+Not every program works: ` + jitOnlyText,
 			Kernels:  "Kernels without CONFIG_BPF_JIT_ALWAYS_ON: seen on 5.10, 6.12, 7.2, and on 6.1 for programs with bpf-to-bpf calls.",
 			Remedies: blindingRemedies(),
 			Match: func(f *Facts) *Match {

@@ -104,6 +104,8 @@ var errnos = grouped([]Errno{
 			{cmdLoad, "A loader without CAP_PERFMON would leak a kernel address.", []string{"PERM009"}},
 			{cmdSeccomp, "The task has neither no_new_privs nor CAP_SYS_ADMIN.", []string{"CBPF002"}},
 			{cmdMapElem, "The map's flags forbid reading or writing from this side.", nil},
+			{cmdIterPerf, "A uprobe: kernels from 6.16 on, and stable ones since July 2025, want CAP_SYS_ADMIN for it.", []string{"PERM012"}},
+			{cmdIterPerf, "The loader has no CAP_PERFMON, and kernel.perf_event_paranoid closes it.", []string{"PERM011"}},
 		},
 	},
 	{
@@ -193,6 +195,13 @@ var errnos = grouped([]Errno{
 			{cmdAttach, "The network driver has no XDP, or not with this MTU or these features; the reason is in the netlink answer (extack).", nil},
 			{cmdMapElem, "The map type does not know the operation.", nil},
 			{cmdLoad, "The JIT of this machine lacks something that the program uses (arenas, exceptions).", []string{"JIT002"}},
+		},
+	},
+	{
+		Number: errRESTARTSYS, Name: "ERESTARTSYS", Prints: "\"Unknown error 512\" (libc), \"errno 512\"",
+		Note: "512 is internal to the kernel, which makes such a call again by itself: a process never gets it, a tracer may see it.",
+		Meanings: []Meaning{
+			{cmdAny, "A signal or an exec interrupted the system call while a seccomp listener held it. bpf(2) had not begun.", []string{"REQ010"}},
 		},
 	},
 	{

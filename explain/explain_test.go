@@ -296,6 +296,23 @@ var kernelRows = []fixture{
 		node: hardenedHost(),
 		rule: "PERM006", how: load.Observed, stage: load.Request,
 	},
+	{
+		name: "a load that an exec cut short while a listener held it: no policy's answer",
+		attempt: progLoad(512, unhooked(), set(func(a *load.Attempt) {
+			a.Evidence.EnterSeen, a.Evidence.SeccompMode = false, 2
+		})),
+		node: hardenedHost(),
+		rule: "REQ010", how: load.Observed, stage: load.Request,
+		evidence: []string{"ERESTARTSYS (512)", "bpf(2) never began"},
+	},
+	{
+		name: "near miss: a real policy, with an errno of its own",
+		attempt: progLoad(38, unhooked(), set(func(a *load.Attempt) {
+			a.Evidence.EnterSeen, a.Evidence.SeccompMode = false, 2
+		})),
+		node: hardenedHost(),
+		rule: "PERM006", how: load.Observed, stage: load.Request,
+	},
 
 	// Request.
 	{

@@ -25,7 +25,9 @@ not: for them compilation fails, and the load with it, or the program is interpr
 This is why containers suffer for what agents do. A container's seccomp filter, and a socket filter of tcpdump or of a DHCP client, is
 classic BPF that the kernel compiles too. It never calls bpf(2), and it is charged without privilege. When a privileged agent leaks programs, or
 when the kernel leaks filters (fixed in 6.1.2, 6.0.16, 5.15.86), nothing happens to the agent: the next container fails with "error loading
-seccomp filter: errno 524" and stays in ContainerCreating.`,
+seccomp filter: errno 524" and stays in ContainerCreating.
+
+A program that is interpreted for want of room need not work: ` + jitOnlyText,
 			Kernels: "All with a JIT. The default limit doubled in 6.3 and in stable kernels since.",
 			Remedies: []load.Remedy{
 				{
@@ -61,7 +63,9 @@ seccomp filter: errno 524" and stays in ContainerCreating.`,
 			Text: `The verifier accepted the program, but the compiler for this architecture gave up on it: an instruction that it does not
 implement, a jump or a program too long for the machine's own instructions, or no memory. Without an interpreter the load fails with ENOTSUPP
 (524); with one the program is interpreted. JITs of 32-bit machines lack the most; OpenSSH's sandbox on 32-bit ARM is the known victim. The
-reason, when there is one, stands in the kernel's log alone.`,
+reason, when there is one, stands in the kernel's log alone.
+
+A program that is interpreted then need not work: ` + jitOnlyText,
 			Kernels: "All; rare on x86-64 and arm64.",
 			Remedies: []load.Remedy{
 				{
@@ -89,7 +93,9 @@ reason, when there is one, stands in the kernel's log alone.`,
 			Class: "R9",
 			Stage: load.JIT,
 			Text: `net.core.bpf_jit_enable is 0, or the kernel was built without CONFIG_BPF_JIT or has no compiler for this machine. Every
-program is interpreted: it works and is several times slower, and programs that need machine code (kernel functions, trampolines) do not load.`,
+program is interpreted: it works and is several times slower, and programs that need machine code (kernel functions, trampolines) do not load.
+Two kinds do not work on some kernels and may crash the machine: programs with may_goto from 6.15 on, and outside x86 those that ask for the processor
+or the task (bpf_get_smp_processor_id, bpf_get_current_task), from 6.10 on until the kernel has f1c27922576e.`,
 			Kernels: "Kernels without CONFIG_BPF_JIT_ALWAYS_ON.",
 			Remedies: []load.Remedy{
 				{
@@ -109,7 +115,9 @@ program is interpreted: it works and is several times slower, and programs that 
 			Text: `The kernel returned a file descriptor for a program that it had not compiled. It works, many times slower, and runs in an
 interpreter that hardened nodes do not want; one that uses callbacks, kernel functions or tail calls below other functions is refused ("not allowed in
 non-JITed programs"). Blinding (BLIND003), the JIT's memory limit (JIT001), a JIT that is off (JIT003) and one that gave up
-(JIT002) look the same from outside.`,
+(JIT002) look the same from outside.
+
+Not every program works: ` + jitOnlyText,
 			Kernels: "Kernels without CONFIG_BPF_JIT_ALWAYS_ON.",
 			Remedies: []load.Remedy{
 				watchWithHooks,

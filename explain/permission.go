@@ -267,6 +267,36 @@ loaded: it is attaching that fails. bpf(2) does not see it, so that 'bpfwhy watc
 			// Only text tells: perf_event_open is no command of bpf(2).
 			Match: func(*Facts) *Match { return nil },
 		},
+		{
+			ID:    "PERM012",
+			Title: "perf_event_open(2) wants CAP_SYS_ADMIN for a uprobe",
+			Class: "R1",
+			Stage: load.Permission,
+			Text: `A uprobe that is attached by a perf event needs CAP_SYS_ADMIN again, where CAP_PERFMON was enough from 5.8 on: a uprobe changes the memory of
+whoever runs the file. The answer is EACCES. It hits loaders that give CAP_SYS_ADMIN up after their start, at the next library that they find, and those that
+never had it. Kernels without the change want CAP_PERFMON, and answer EACCES too to who lacks that. kprobes and tracepoints are as before, and so is attaching
+by a link of the kind uprobe.multi, which needs CAP_BPF and CAP_PERFMON. bpf(2) does not see perf_event_open, so that 'bpfwhy watch' does not either.`,
+			Kernels: "6.16 and later, and stable kernels with ba677dbe77af: 5.10.240, 5.15.189, 6.1.146, 6.6.99, 6.12.39, 6.15.7 and later.",
+			Remedies: []load.Remedy{
+				{
+					ID:    "uprobe-multi",
+					Title: "Attach by BPF_LINK_CREATE with uprobe.multi (6.6; UprobeMulti in cilium/ebpf, bpf_program__attach_uprobe_multi in libbpf)",
+					Price: "A change of the loader, and the program's expected attach type is then BPF_TRACE_UPROBE_MULTI. Keeps CAP_SYS_ADMIN away.",
+				},
+				{
+					ID:    "attaching-process",
+					Title: "Before 6.6, let a small process that keeps CAP_SYS_ADMIN attach, and nothing else",
+					Price: "A second process to secure, as powerful as root.",
+				},
+				{
+					ID:    "grant-sys-admin",
+					Title: "Let the loader keep CAP_SYS_ADMIN",
+					Price: "As powerful as root: who takes the loader over has the node.",
+				},
+			},
+			// Only text tells: perf_event_open is no command of bpf(2).
+			Match: func(*Facts) *Match { return nil },
+		},
 	}
 }
 
@@ -614,7 +644,7 @@ func (f *Facts) describeLSM(m *Match) {
 
 // signatureOfSeccomp grades a call that ended without having begun.
 func (f *Facts) signatureOfSeccomp() Strength {
-	if f.ev.EnterSeen || f.isClassic() || !f.failed() || len(f.ev.Spans) > 0 {
+	if f.ev.EnterSeen || f.isClassic() || !f.failed() || len(f.ev.Spans) > 0 || f.interrupted() {
 		return 0
 	}
 	switch {

@@ -211,7 +211,40 @@ that is not dead. libbpf puts poison in its place, 2001000000 and up.`,
 				return m
 			},
 		},
+		{
+			ID:    "REQ010",
+			Title: "The call was cut short before it began",
+			Class: "R6",
+			Stage: load.Request,
+			Text: `A listener on the process's system calls (a container runtime's seccomp agent, a sandbox, bpfwhy run --repair) held bpf(2) back when a
+signal came for the thread, or another thread of the process executed a program or ended it. The kernel then ends the system call with ERESTARTSYS, 512, before it has
+begun. No process ever sees that number: after a signal the kernel makes the same call again by itself, and what executes or exits ends the
+thread. It is no seccomp policy's answer, and no failure of the program's.`,
+			Kernels: "All with seccomp listeners (5.0).",
+			Remedies: []load.Remedy{
+				{
+					ID:    "let-finish",
+					Title: "Nothing, where the call was made again. Else let the loading thread finish before the process executes another program or exits",
+					Price: "The process waits for its own loads.",
+				},
+			},
+			Match: func(f *Facts) *Match {
+				if !f.interrupted() {
+					return nil
+				}
+				return &Match{Strength: Certain, How: load.Observed,
+					Cause:    "The system call was interrupted while a listener held it: bpf(2) never began, and the process was not told of an error.",
+					Evidence: []string{"the end of the system call was seen, and no beginning", fmt.Sprintf("it ended with %s (%d), which the kernel keeps to itself", errnoName(f.errno()), f.errno())}}
+			},
+		},
 	}
+}
+
+// interrupted reports a call that ended before it began because something was to be done first: a signal, an exec, an exit. The kernel has
+// these numbers for calls that are to be made again and shows them to no process; a policy that answers with one would be absurd.
+func (f *Facts) interrupted() bool {
+	const restartSys, restartBlock = 512, 516
+	return f.failed() && !f.ev.EnterSeen && !f.isClassic() && len(f.ev.Spans) == 0 && f.errno() >= restartSys && f.errno() <= restartBlock
 }
 
 // howRequest: what follows from the attributes alone is inferred, unless the

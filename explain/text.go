@@ -152,6 +152,9 @@ var signatures = []signature{
 		"The function or hook that the program names is not in the kernel's BTF."},
 	{regexp.MustCompile(`extern \(func ksym\) .*not found|(?i)kfunc.*not found in|(?i)kernel function .*not found`), "FEAT006", Strong,
 		"The kernel function that the program calls was not found in the BTF of the kernel or its modules."},
+	{regexp.MustCompile(`(?i)\b(?:perf_)?u(?:ret)?probe\b.*\bperf[_ ]event(?:_open)?\b.*(?:permission denied|\bEACCES\b|-13\b)|` +
+		`\bperf[_ ]event(?:_open)?\b.*\bu(?:ret)?probe\b.*(?:permission denied|\bEACCES\b|-13\b)`), "PERM012", Likely,
+		"perf_event_open(2) was refused for a uprobe. Kernels from 6.16 on, and stable ones since July 2025, want CAP_SYS_ADMIN for it; others want CAP_PERFMON."},
 	{regexp.MustCompile(`(?i)\bperf[_ ]event(?:_open)?\b.*(?:permission denied|operation not permitted)`), "PERM011", Likely,
 		"perf_event_open(2), by which kprobes, uprobes and tracepoints are attached on old kernels and by old loaders, was refused to the loader."},
 	{regexp.MustCompile(`(?i)\bk(?:ret)?probe\b.*\bperf[_ ]event(?:_open)?\b.*no such file|\bperf[_ ]event(?:_open)?\b.*\bk(?:ret)?probe\b.*no such file`), "BTF005", Likely,

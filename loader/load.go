@@ -351,31 +351,35 @@ func (a *attempt) interpreted(programs map[string]*ebpf.Program, bad []*candidat
 }
 
 // danger says what running a program that was not compiled may do to the machine, "" if it runs as others do. What the kernel has made of
-// the program is what counts. Where it does not show that, the program as it was submitted has to do.
+// the program is what counts. Where it does not show that, the program as it was submitted has to do, whose instructions are better known.
 func (a *attempt) danger(p *ebpf.Program, c *candidate) string {
 	k := jitOnlyKernel()
-	if prog, ok := dump(p); ok {
-		var types []uint32
+	types := make(map[int]uint32)
+	if c.code != nil {
 		for i := range c.spec.Instructions {
 			if t, ok := a.mapType(&c.spec.Instructions[i]); ok {
-				types = append(types, t)
+				types[c.code.slots[i]] = t
 			}
 		}
-		return jitonly.Sentence(prog, jitonly.Translated(prog, types, k.Machine))
 	}
-	if c.code == nil {
-		return ""
-	}
-	bySlot := make(map[int]uint32)
-	for i := range c.spec.Instructions {
-		if t, ok := a.mapType(&c.spec.Instructions[i]); ok {
-			bySlot[c.code.slots[i]] = t
+	var made []jitonly.Finding
+	dumped, shown := dump(p)
+	if shown {
+		made = jitonly.Translated(dumped, slices.Collect(maps.Values(types)), k.Machine)
+		if len(made) == 0 {
+			return ""
 		}
 	}
-	return jitonly.Sentence(c.code.insns, jitonly.Submitted(c.code.insns, func(slot int) (uint32, bool) {
-		t, ok := bySlot[slot]
-		return t, ok
-	}, k))
+	if c.code != nil {
+		found := jitonly.Submitted(c.code.insns, func(slot int) (uint32, bool) {
+			t, ok := types[slot]
+			return t, ok
+		}, k)
+		if !shown || slices.ContainsFunc(found, func(f jitonly.Finding) bool { return f.Sure }) {
+			return jitonly.Sentence(c.code.insns, found)
+		}
+	}
+	return jitonly.Sentence(dumped, made)
 }
 
 // mapType is the type of the map that an instruction loads.

@@ -4,6 +4,7 @@ package capture
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"runtime"
 	"slices"
@@ -171,6 +172,26 @@ func denied() scene {
 		if v.backend != tpBTF {
 			qt.Check(t, qt.Equals(calls[0].Creds.SeccompMode, 2))
 		}
+	}}
+}
+
+// A load that a listener holds while another thread executes a program: it ends, too, and had not begun.
+func cutShort() scene {
+	return scene{"cut short", func(t *testing.T) { run(t, "interrupted") }, func(t *testing.T, v story) {
+		const restart = 512 // ERESTARTSYS
+		calls := v.calls(func(c *trace.Call) bool { return c.Ret == -restart })
+		if v.backend == kprobe {
+			qt.Check(t, qt.HasLen(calls, 0))
+			return
+		}
+		qt.Assert(t, qt.HasLen(calls, 1), qt.Commentf("%s", describe(v.seen)))
+		c := calls[0]
+		qt.Check(t, qt.Equals(c.Flags, trace.CallFlags{ExitSeen: true}))
+		if v.backend != tpBTF {
+			qt.Check(t, qt.Equals(c.Creds.SeccompMode, 2))
+		}
+		record, _ := json.Marshal(c)
+		t.Logf("%s", record)
 	}}
 }
 

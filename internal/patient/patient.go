@@ -197,6 +197,7 @@ func All() []Patient {
 			}},
 		{Name: "emfile", About: "a good program when no file descriptor is left", Program: "emfile", run: withoutFDs},
 		{Name: "seccomp", About: "a good program under a seccomp policy that forbids bpf(2)", Program: "seccomp", run: underSeccomp},
+		{Name: "interrupted", About: "a good program whose load is held by a listener when another thread executes a program", Program: "interrupted", run: interrupted},
 		{Name: "no-capability", About: "a kprobe program from a process without capabilities", Program: "no_capability",
 			run: func(name string) (Result, error) {
 				if err := keepCaps(); err != nil {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Argv0 is the name under which an executable runs patients: see Main.
@@ -35,6 +37,9 @@ func runChild(args []string) error {
 	case len(args) == 2 && args[0] == "in-user-namespace":
 		res := program{name: args[1], typ: typeKprobe, insns: small()}.load()
 		return json.NewEncoder(os.Stdout).Encode(res)
+	case len(args) == 2 && args[0] == wasInterrupted:
+		const restart = unix.Errno(512) // ERESTARTSYS, which the kernel keeps to itself
+		return json.NewEncoder(os.Stdout).Encode(newResult(args[1], -1, restart, ""))
 	case len(args) == 1 && args[0] == stormArg:
 		return stormChild()
 	case len(args) != 1:

@@ -101,16 +101,21 @@ func Confine(syscalls ...uint32) error {
 
 // install puts a seccomp filter on this thread.
 func install(filter []unix.SockFilter) error {
+	_, err := installFlags(filter, 0)
+	return err
+}
+
+func installFlags(filter []unix.SockFilter, flags uintptr) (int, error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("set no_new_privs: %w", err)
+		return -1, fmt.Errorf("set no_new_privs: %w", err)
 	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+	r, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
 	runtime.KeepAlive(filter)
 	if errno != 0 {
-		return errno
+		return -1, errno
 	}
-	return nil
+	return int(r), nil
 }
 
 func underSeccomp(name string) (Result, error) {
@@ -119,6 +124,37 @@ func underSeccomp(name string) (Result, error) {
 	}
 	return program{name: name, typ: typeSocketFilter, insns: small()}.load(), nil
 }
+
+// interrupted makes a load that a listener holds, and executes another program meanwhile: the thread of the load ends, and so does
+// the system call, with ERESTARTSYS, which nobody is told. What is executed tells it in its place.
+func interrupted(name string) (Result, error) {
+	filter := []unix.SockFilter{
+		{Code: cLdAbsW, K: 0}, // seccomp_data.nr
+		{Code: cJEqK, K: unix.SYS_BPF, Jf: 1}, {Code: cRetK, K: unix.SECCOMP_RET_USER_NOTIF},
+		{Code: cRetK, K: retAllow},
+	}
+	listener, err := installFlags(filter, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+	if err != nil {
+		return Result{}, fmt.Errorf("install seccomp filter: %w", err)
+	}
+	failed := make(chan error)
+	go func() {
+		held := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
+		for {
+			if _, err := unix.Poll(held, -1); err == nil {
+				break
+			}
+		}
+		failed <- syscall.Exec("/proc/self/exe", []string{Argv0, wasInterrupted, name}, os.Environ())
+	}()
+	go func() {
+		fmt.Fprintln(os.Stderr, <-failed)
+		os.Exit(1)
+	}()
+	return program{name: name, typ: typeSocketFilter, insns: small()}.load(), nil
+}
+
+const wasInterrupted = "was-interrupted"
 
 // inUserNamespace runs the load in a child that is root of a new user namespace.
 func inUserNamespace(name string) (Result, error) {
