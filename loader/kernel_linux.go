@@ -118,7 +118,7 @@ func jitOnlyKernel() jitonly.Kernel {
 	if unix.Uname(&u) != nil {
 		return jitonly.Kernel{}
 	}
-	k := jitonly.Kernel{Machine: unix.ByteSliceToString(u.Machine[:]), JITOff: sysctl("bpf_jit_enable") == 0}
+	k := jitonly.Kernel{Machine: unix.ByteSliceToString(u.Machine[:]), JITOff: setting("bpf_jit_enable") == 0}
 	if v, ok := node.ParseKernel(unix.ByteSliceToString(u.Release[:])); ok {
 		k.Version = insn.Version{Major: v.Major, Minor: v.Minor}
 	}

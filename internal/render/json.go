@@ -31,6 +31,11 @@ func V1(a *load.Attempt) (v1 *load.Attempt, ok bool) {
 		repair.WholeCall = false
 		old.Repair = &repair
 	}
+	if d := a.Diagnosis; d != nil && d.Danger != "" {
+		told := *d
+		told.Danger, told.Cause = "", d.Danger+" "+d.Cause
+		old.Diagnosis = &told
+	}
 	return &old, true
 }
 
