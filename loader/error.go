@@ -202,6 +202,15 @@ func jumpOf(at *load.Attempt, v blinding.Verdict) *load.Jump {
 
 // explain gives an error of a load its diagnosis.
 func (a *attempt) explain(err error) error {
+	explained := a.diagnose(err)
+	var e *Error
+	if note, ok := leftOut(err); ok && errors.As(explained, &e) {
+		e.Diagnosis.Evidence = append(e.Diagnosis.Evidence, note)
+	}
+	return explained
+}
+
+func (a *attempt) diagnose(err error) error {
 	blamed := a.blamed(err)
 	if len(blamed) == 0 {
 		name, _ := a.named(err)

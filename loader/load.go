@@ -168,9 +168,10 @@ type attempt struct {
 }
 
 // source is one of cilium/ebpf's functions. It may be called several times, and
-// is told what to load instead of what the spec has. It returns the programs
+// is told what to load instead of what the spec has, and whether to ask for a log
+// should that fail. It returns the programs
 // that are there afterwards, and a function that closes all that it has made.
-type source func(rewritten) (programs map[string]*ebpf.Program, drop func(), err error)
+type source func(changed rewritten, log bool) (programs map[string]*ebpf.Program, drop func(), err error)
 
 // load loads programs.
 func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, maps map[string]*ebpf.MapSpec, load source) error {
@@ -179,7 +180,7 @@ func (l *Loader) load(specs map[string]*ebpf.ProgramSpec, maps map[string]*ebpf.
 		return err
 	}
 	for {
-		programs, drop, err := load(a.changed(all))
+		programs, drop, err := load(a.changed(all), true)
 		if err != nil && a.refusesSubstitute(err) {
 			a.keepVerbatim()
 			a.loads++
@@ -292,7 +293,7 @@ func (a *attempt) uncompiled(programs map[string]*ebpf.Program) []*candidate {
 func (a *attempt) inWindow(load source, bad []*candidate, cause error) (programs map[string]*ebpf.Program, drop func(), err error) {
 	changed := a.changed(func(c *candidate) bool { return c.wraps })
 	window, err := around(func() (map[string]*ebpf.Program, error) {
-		programs, drop, err = load(changed)
+		programs, drop, err = load(changed, false) // others are exposed meanwhile
 		return programs, err
 	})
 	switch {

@@ -18,6 +18,9 @@
 // read memory of processes, such as those on uprobes, are loaded as they are
 // written there.
 //
+// What a program that fails costs is bounded: see [Loader.WholeLog]. A program that the kernel would interpret though it cannot, which may crash
+// the machine, is not returned: see [ErrJITOnly].
+//
 // Errors wrap those of cilium/ebpf and carry a diagnosis: see [Error].
 // [Explain] gives the same to those who keep their own loading.
 //
@@ -61,6 +64,11 @@ type Loader struct {
 	// AllowJITOnly returns programs that the kernel would interpret though they have what only compiled code can run, instead of
 	// [ErrJITOnly]. To run one may crash the machine: it is for those who load to look, and never attach.
 	AllowJITOnly bool
+	// WholeLog gets the log of a program that fails as cilium/ebpf does: by loading it again and again with a buffer that
+	// doubles up to 1 GiB. By default a program that fails is loaded three times at most as a rule: without a log, for the
+	// verifier's complaint and statistics, and for the walk that led there if it is 32,768 instructions at most. The buffer for
+	// that has 8 MiB, and grows only where lines are longer than usual. Options with a LogLevel are left to cilium/ebpf.
+	WholeLog bool
 	// HardenWindow lets a program that blinding breaks and rewriting does not
 	// help load while net.core.bpf_jit_harden is 1 instead of 2, and never 0:
 	// at 1 the programs of loaders without CAP_BPF (5.10: CAP_SYS_ADMIN) are
@@ -154,9 +162,11 @@ func (l *Loader) NewCollectionWithOptions(spec *ebpf.CollectionSpec, opts ebpf.C
 	if spec == nil {
 		return ebpf.NewCollectionWithOptions(spec, opts) // its error, or its panic
 	}
-	err := l.load(spec.Programs, spec.Maps, func(changed rewritten) (found map[string]*ebpf.Program, drop func(), err error) {
-		if coll, err = ebpf.NewCollectionWithOptions(changed.collection(spec), opts); err != nil {
-			return nil, nil, err
+	err := l.load(spec.Programs, spec.Maps, func(changed rewritten, log bool) (found map[string]*ebpf.Program, drop func(), err error) {
+		spec, quiet := changed.collection(spec), opts
+		quiet.Programs = l.quiet(opts.Programs)
+		if coll, err = ebpf.NewCollectionWithOptions(spec, quiet); err != nil {
+			return nil, nil, l.collectionLog(err, log, spec, opts)
 		}
 		return coll.Programs, coll.Close, nil
 	})
@@ -178,8 +188,15 @@ func (l *Loader) NewProgramWithOptions(spec *ebpf.ProgramSpec, opts ebpf.Program
 		return ebpf.NewProgramWithOptions(spec, opts) // its error
 	}
 	var prog *ebpf.Program
-	err := l.load(map[string]*ebpf.ProgramSpec{only: spec}, nil, func(changed rewritten) (found map[string]*ebpf.Program, drop func(), err error) {
-		if prog, err = ebpf.NewProgramWithOptions(changed.program(only, spec), opts); err != nil {
+	err := l.load(map[string]*ebpf.ProgramSpec{only: spec}, nil, func(changed rewritten, log bool) (found map[string]*ebpf.Program, drop func(), err error) {
+		spec := changed.program(only, spec)
+		if prog, err = ebpf.NewProgramWithOptions(spec, l.quiet(opts)); err != nil && log {
+			err = l.log(err, opts, func(o ebpf.ProgramOptions) (err error) {
+				prog, err = ebpf.NewProgramWithOptions(spec, o)
+				return err
+			})
+		}
+		if err != nil {
 			return nil, nil, err
 		}
 		return map[string]*ebpf.Program{only: prog}, func() { prog.Close() }, nil
@@ -195,9 +212,15 @@ func (l *Loader) NewProgramWithOptions(spec *ebpf.ProgramSpec, opts ebpf.Program
 // [*Error] around that of cilium/ebpf, after which the fields are of no use. The
 // spec is not changed.
 func (l *Loader) LoadAndAssign(spec *ebpf.CollectionSpec, to any, opts *ebpf.CollectionOptions) error {
-	return l.load(spec.Programs, spec.Maps, func(changed rewritten) (map[string]*ebpf.Program, func(), error) {
-		if err := changed.collection(spec).LoadAndAssign(to, opts); err != nil {
-			return nil, nil, err
+	return l.load(spec.Programs, spec.Maps, func(changed rewritten, log bool) (map[string]*ebpf.Program, func(), error) {
+		spec, o := changed.collection(spec), ebpf.CollectionOptions{}
+		if opts != nil {
+			o = *opts
+		}
+		quiet := o
+		quiet.Programs = l.quiet(o.Programs)
+		if err := spec.LoadAndAssign(to, &quiet); err != nil {
+			return nil, nil, l.collectionLog(err, log, spec, o)
 		}
 		found, drop := assigned(to)
 		return found, drop, nil

@@ -50,7 +50,7 @@ func TestVerbatim(t *testing.T) {
 			// Its programs are empty shells, which have no descriptor to ask about.
 			l := &Loader{Off: c.off, AllowJITOnly: true, Report: func(r Repair) { got = append(got, r) }}
 			l.memory.closed = c.closed
-			err := l.load(specs, nil, func(changed rewritten) (map[string]*ebpf.Program, func(), error) {
+			err := l.load(specs, nil, func(changed rewritten, _ bool) (map[string]*ebpf.Program, func(), error) {
 				loads = append(loads, kept(changed))
 				if err := c.errs[len(loads)-1]; err != nil {
 					return nil, nil, err
