@@ -22,7 +22,7 @@ func wholeCheck() check.Report {
 		{Path: "a.o", Programs: []check.Program{{
 			Name: "p", Section: "xdp", Verdict: check.Fails, Rule: "BLIND001", Unprivileged: check.Wraps, Insns: 9, Blinded: 20, Functions: 1,
 			Margin: -3, WorstMargin: -9, Added: 6, Confidence: check.Likely, BlindingNS: 7, TooFar: 1,
-			Jump: &check.Jump{Function: "p", From: 1, To: 8, Insn: "goto", Need: 32770, Limit: 32767, Source: line, Target: line},
+			Danger: "d", Jump: &check.Jump{Function: "p", From: 1, To: 8, Insn: "goto", Need: 32770, Limit: 32767, Source: line, Target: line},
 		}}},
 		{Path: "b.o", Error: "not an ELF object", Programs: []check.Program{}},
 	}}

@@ -63,14 +63,14 @@ func wholeDiff() nodeDiff {
 
 func wholeAudit() audit.Report {
 	yes, n, u, l, h := true, -1, uint64(4096), int64(1<<30), 2
-	fate := audit.Fate{Outcome: audit.Fails, Blinded: &yes, Margin: &n, After: 9, Time: 5, Jump: &audit.Jump{From: 1, To: 9, Need: 32768, Limit: 32767}, Why: "w"}
+	fate := audit.Fate{Outcome: audit.Fails, Blinded: &yes, Margin: &n, After: 9, Time: 5, Jump: &audit.Jump{From: 1, To: 9, Need: 32768, Limit: 32767}, Why: "w", Danger: "d"}
 	return audit.Report{Schema: audit.Schema, Time: time.Date(2026, 11, 22, 13, 0, 0, 1, time.UTC), Release: "6.1", Harden: &h,
 		Summary: audit.Summary{CanHarden: audit.No, Sentence: "No.", Programs: 1, JITed: 1, Blinded: 1,
 			At1: map[audit.Outcome]int{audit.JITed: 1}, At2: map[audit.Outcome]int{audit.Fails: 1}, Time: 5, Vanished: 1, Left: 1},
 		Memory: audit.Memory{Used: &u, Limit: &l, Programs: 9, Top: []audit.Share{{Owner: "a", Programs: 1, Bytes: 9}}},
 		Programs: []audit.Program{{ID: 1, Name: "p\x1b", Type: "xdp", Tag: "00", UID: 0, Insns: 2, Functions: 1, JITed: true, JITedBytes: 9, Blinded: &yes,
 			Owners:     []audit.Owner{{PID: 1, Comm: "c", Exe: "/e", UID: 0, Container: "docker://1", Holds: "program"}},
-			MoreOwners: 1, Pins: []string{"/sys/fs/bpf/p"}, Links: []audit.Link{{ID: 1, Type: "xdp"}}, At1: fate, At2: fate, Unread: "u"}},
+			MoreOwners: 1, Pins: []string{"/sys/fs/bpf/p"}, Links: []audit.Link{{ID: 1, Type: "xdp"}}, At1: fate, At2: fate, Unread: "u", Danger: "d"}},
 		Unseen: []string{"x"}}
 }
 

@@ -94,6 +94,8 @@ type Program struct {
 	At1        Fate     `json:"harden_1"`
 	At2        Fate     `json:"harden_2"`
 	Unread     string   `json:"unread,omitempty"` // what the kernel kept back, and why
+	// Danger says what it may do to the machine as it is now, interpreted. Empty as a rule.
+	Danger string `json:"danger,omitempty"`
 }
 
 // Most programs that are listed: a leak of a node had 75,000.
@@ -161,6 +163,7 @@ func look(id uint32, k kernel, h *holders, machine string) (*Program, error) {
 		return nil, err
 	}
 	c := examine(d, machine)
+	c.mapTypes = mapTypes(d.insns)
 	p := &Program{ID: id, Name: d.progName(), Type: assemble.ProgramType(d.typ), Tag: hex.EncodeToString(d.tag[:]), UID: d.uid,
 		Insns: int(d.xlatedLen / 8), Functions: c.number, JITed: c.jited, JITedBytes: int(d.jitedLen), Blinded: c.blinded,
 		Owners: h.owners[id], MoreOwners: h.more[id], Pins: h.pins[id], Links: h.links[id]}
@@ -174,6 +177,9 @@ func look(id uint32, k kernel, h *holders, machine string) (*Program, error) {
 		p.Unread = "code: the kernel gives its length to CAP_BPF only"
 	case c.blinded == nil && c.jited && c.number > 1:
 		p.Unread = "blinded or not: its compiled code could not be looked at"
+	}
+	if !c.jited && c.insns != nil {
+		p.Danger = c.danger(k)
 	}
 	p.At2 = harden2(c, k)
 	p.At1 = harden1(c, p.At2, loaderRights(d.typ, d.uid, p.Owners, k), k)
@@ -278,9 +284,25 @@ func (r *Report) summarize() {
 		}
 		s.Sentence += "."
 	}
+	dangers := 0
+	for i := range r.Programs {
+		if p := &r.Programs[i]; p.Danger != "" || p.At2.Danger != "" {
+			dangers++
+		}
+	}
+	if dangers > 0 {
+		s.Sentence = fmt.Sprintf("DANGER: %s may crash the machine when interpreted. ", ofThem(dangers)) + s.Sentence
+	}
 	if s.CanHarden != Yes && !hardened && breaks1 == 0 {
 		s.Sentence += " At 1 all of them would load as now: only loaders without CAP_BPF are blinded."
 	}
+}
+
+func ofThem(n int) string {
+	if n == 1 {
+		return "one program"
+	}
+	return fmt.Sprintf("%d programs", n)
 }
 
 func programs(n int) string {

@@ -19,6 +19,7 @@ const (
 	cmdObjGet         = 7
 	cmdProgGetNextID  = 11
 	cmdProgGetFDByID  = 13
+	cmdMapGetFDByID   = 14
 	cmdObjGetInfoByFD = 15
 	cmdTaskFDQuery    = 20
 	cmdLinkGetFDByID  = 30
@@ -200,4 +201,25 @@ func read(fd int) (*dump, error) {
 func (i *info) progName() string {
 	name, _, _ := bytes.Cut(i.name[:], []byte{0})
 	return string(name)
+}
+
+// mapTypes are the types of the maps that a dump names, by id, as far as they can be opened.
+func mapTypes(prog []insn.Instruction) (types []uint32) {
+	seen := map[int32]bool{}
+	for i, in := range prog {
+		if !in.IsMapLoad() || insn.IsSecondHalf(prog, i) || seen[in.Imm] || in.Imm <= 0 {
+			continue
+		}
+		seen[in.Imm] = true
+		fd, err := byID(cmdMapGetFDByID, uint32(in.Imm))
+		if err != nil {
+			continue // its instructions tell most
+		}
+		var info struct{ typ, id uint32 }
+		if infoByFD(fd, unsafe.Pointer(&info), unsafe.Sizeof(info)) == nil {
+			types = append(types, info.typ)
+		}
+		unix.Close(fd)
+	}
+	return types
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/jitonly"
 	"github.com/bpfwhy/bpfwhy/node"
 )
 
@@ -40,6 +41,8 @@ type Fate struct {
 	Time time.Duration `json:"blinding_ns,omitempty"`
 	Jump *Jump         `json:"jump,omitempty"` // the one that breaks it
 	Why  string        `json:"why,omitempty"`
+	// Danger says what it may do to the machine if it is interpreted then. Empty as a rule.
+	Danger string `json:"danger,omitempty"`
 }
 
 // Jump is a jump that does not survive; From and To are slots of the program as the verifier left it.
@@ -67,6 +70,9 @@ type kernel struct {
 	alwaysOn     *bool // nil: not known
 	version      node.KernelVersion
 	versionKnown bool
+	// refuses: it does not interpret what only compiled code can run; refusesKnown: something tells.
+	refuses, refusesKnown bool
+	machine               string
 	// privilegedOnly: nobody without CAP_BPF may load anything.
 	privilegedOnly bool
 }
@@ -81,6 +87,8 @@ func newKernel(p *node.Profile) kernel {
 		k.blinding.WholeProgram, k.blinding.RangeCheck = b.WholeProgram, b.WholeProgram
 	}
 	k.blinding = k.blinding.On(p.Machine)
+	k.machine = p.Machine
+	k.refuses, k.refusesKnown = p.RefusesJITOnly()
 	if on, known := p.JITAlwaysOn(); known {
 		k.alwaysOn = &on
 	}
@@ -101,6 +109,7 @@ type code struct {
 	jited     bool
 	blinded   *bool
 	visible   bool // insns are the blinded ones
+	mapTypes  []uint32
 }
 
 // examine finds functions and blinding in a dump.
@@ -239,7 +248,27 @@ func harden2(c code, k kernel) Fate {
 	}
 	f.Blinded = new(false)
 	f.Outcome, f.Why = c.unblindable(k)
+	if f.Outcome == NotJITed || f.Outcome == FailsOrNotJITed {
+		f.Danger = c.danger(k)
+	}
 	return f
+}
+
+// danger says what the program may do to the machine if it is interpreted.
+func (c code) danger(k kernel) string {
+	if k.alwaysOn != nil && *k.alwaysOn {
+		return ""
+	}
+	return jitonly.Sentence(c.insns, c.jitOnly(k))
+}
+
+// jitOnly finds what only compiled code can run in the program, and the kernel does not refuse.
+func (c code) jitOnly(k kernel) []jitonly.Finding {
+	found := jitonly.Translated(c.insns, c.mapTypes, k.machine)
+	if k.refuses {
+		found = slices.DeleteFunc(found, func(f jitonly.Finding) bool { return f.Refused })
+	}
+	return found
 }
 
 // unblindable is what the kernel does with a program that cannot be blinded.
@@ -247,7 +276,6 @@ func (c code) unblindable(k kernel) (Outcome, string) {
 	if k.alwaysOn != nil && *k.alwaysOn {
 		return Fails, "there is no interpreter (CONFIG_BPF_JIT_ALWAYS_ON): 524"
 	}
-	internal := false
 	for i, in := range c.insns {
 		if insn.IsSecondHalf(c.insns, i) {
 			continue
@@ -259,30 +287,21 @@ func (c code) unblindable(k kernel) (Outcome, string) {
 			return Fails, "programs with callbacks must be compiled"
 		case c.number > 1 && in.IsHelperCall() && in.Imm == helperTailCall && len(c.functions) > 1 && i >= c.functions[0].End:
 			return Fails, "programs with tail calls in their functions must be compiled"
-		case isPerCPU(in), in.IsAddrSpaceCast(), in.Code == insn.OpcodeGotox:
-			internal = true
 		}
 	}
+	internal := slices.ContainsFunc(jitonly.Translated(c.insns, c.mapTypes, k.machine), func(f jitonly.Finding) bool { return f.Refused })
 	const fallsBack = "the kernel falls back to its interpreter"
 	switch {
 	case k.alwaysOn == nil:
 		return FailsOrNotJITed, "whether the kernel has an interpreter is not known"
-	case internal && !(k.versionKnown && k.version.Before(6, 18)):
-		// Measured on 6.12, which falls back, and 7.2, which does not, with the address of a per-CPU variable.
-		if k.versionKnown && !k.version.Before(7, 1) {
-			return Fails, "it has instructions that only compiled programs can have (524)"
-		}
-		return FailsOrNotJITed, "it has instructions that only compiled programs can have; not every kernel then refuses to fall back to its interpreter (524)"
+	case internal && k.refuses:
+		return Fails, "it has what only compiled programs can have (524)"
+	case internal && !k.refusesKnown && !(k.versionKnown && k.version.Before(6, 18)):
+		return FailsOrNotJITed, "it has what only compiled programs can have; not every kernel then refuses to fall back to its interpreter (524)"
 	case c.number > 1, k.versionKnown && (k.version.Before(5, 15) || !k.version.Before(6, 18)):
 		return NotJITed, fallsBack
 	}
 	return FailsOrNotJITed, "the kernel has an interpreter, but some builds from 5.15 to 6.17 do not fall back to it (524)"
-}
-
-// isPerCPU reports the address of a per-CPU variable, which the verifier puts in place of calls such as
-// bpf_get_smp_processor_id (6.10 and later).
-func isPerCPU(in insn.Instruction) bool {
-	return in.Code == insn.ClassALU64|insn.OpMOV|insn.SourceX && in.Off == -1
 }
 
 const helperTailCall = 12

@@ -105,6 +105,9 @@ func TestHarden2(t *testing.T) {
 	callback := tooLong(insn.Instruction{Code: 0x18, Src: insn.PseudoFunc}, insn.Instruction{}, exit())
 	callback.number = 2
 	perCPU := tooLong(insn.Instruction{Code: 0xbf, Off: -1}, exit())
+	mayGoto := tooLong(movK(insn.RegAX, -16), helper(123456), exit())
+	refusing := version(7, 2)
+	refusing.refuses, refusing.refusesKnown = true, true
 	unjited := tooLong()
 	unjited.jited = false
 	for _, tt := range []struct {
@@ -126,7 +129,9 @@ func TestHarden2(t *testing.T) {
 		{"callbacks need it", callback, version(7, 2), Fails},
 		{"an instruction for compilers only, 6.12", perCPU, version(6, 12), FailsOrNotJITed},
 		{"an instruction for compilers only, 6.18", perCPU, version(6, 18), FailsOrNotJITed},
-		{"an instruction for compilers only, 7.2", perCPU, version(7, 2), Fails},
+		{"an instruction for compilers only, 7.2, which may not know it yet", perCPU, version(7, 2), FailsOrNotJITed},
+		{"an instruction for compilers only, and a kernel that refuses", perCPU, refusing, Fails},
+		{"may_goto, which it does not refuse", mayGoto, refusing, NotJITed},
 		{"it is interpreted already", unjited, version(7, 2), NotJITed},
 		{"the compiler is off", tooLong(), kernel{jitOff: true}, NotJITed},
 		{"a blinded program whose code is hidden", code{jited: true, blinded: on}, version(6, 1), JITed},
@@ -134,6 +139,9 @@ func TestHarden2(t *testing.T) {
 	} {
 		got := harden2(tt.c, tt.k)
 		qt.Check(t, qt.Equals(got.Outcome, tt.want), qt.Commentf("%s: %+v", tt.name, got))
+		// What may crash the machine is said of what may be interpreted.
+		danger := strings.HasPrefix(tt.name, "an instruction for") && tt.want != Fails || strings.HasPrefix(tt.name, "may_goto")
+		qt.Check(t, qt.Equals(strings.HasPrefix(got.Danger, "It may crash the machine when it runs: instruction "), danger), qt.Commentf("%s: %q", tt.name, got.Danger))
 		if tt.want != JITed {
 			qt.Check(t, qt.Not(qt.Equals(got.Why, "")), qt.Commentf("%s", tt.name))
 		}

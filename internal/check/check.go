@@ -10,6 +10,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/jitonly"
 	"github.com/bpfwhy/bpfwhy/internal/object"
 )
 
@@ -85,6 +86,8 @@ type Program struct {
 	TooFar int `json:"too_far"`
 	// Jump is the one that fails first, or the tightest; nil without jumps.
 	Jump *Jump `json:"jump,omitempty"`
+	// Danger says what the program may do to the machine where a kernel interprets it because it fails to be blinded. Empty as a rule.
+	Danger string `json:"danger,omitempty"`
 }
 
 // Jump is a jump of one function; From and To count slots of it.
@@ -114,6 +117,8 @@ type Settings struct {
 	Harden     int
 	KernelName string
 	Kernel     blinding.Kernel
+	// JITOnly is the kernel as far as it decides what it can only compile; the zero value stands for any.
+	JITOnly jitonly.Kernel
 }
 
 // maxLinked bounds what all programs of one object are together, with the functions that they share. The largest real objects
@@ -177,6 +182,9 @@ func program(p object.Program, l *object.Linked, s Settings) (Program, error) {
 	}
 	if out.Verdict != Loads {
 		out.Rule = rule(out.Verdict, out.Functions)
+	}
+	if out.Verdict == Fails || out.Unprivileged == Fails {
+		out.Danger = jitonly.Sentence(l.Insns, jitonly.Submitted(l.Insns, l.MapType, s.JITOnly))
 	}
 	return out, nil
 }

@@ -20,7 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/jitonly"
 	"github.com/bpfwhy/bpfwhy/internal/object"
 )
 
@@ -197,4 +199,26 @@ func TestFile(t *testing.T) {
 	qt.Assert(t, qt.Equals(entry.Jump.Function, "entry"))
 	qt.Assert(t, qt.Equals(entry.Jump.From, 9)) // 13 slots on, over two 64-bit loads and four constants
 	qt.Assert(t, qt.Equals(entry.Jump.Need, 13+2*5+4*2))
+}
+
+// A program that some kernels interpret when it fails to be blinded, and that they cannot interpret.
+func TestDanger(t *testing.T) {
+	for _, c := range []struct {
+		kernel jitonly.Kernel
+		harden int
+		danger bool
+	}{
+		{jitonly.Kernel{}, 2, true},
+		{jitonly.Kernel{}, 1, true}, // without CAP_BPF
+		{jitonly.Kernel{}, 0, false},
+		{jitonly.Kernel{Version: insn.Version{Major: 6, Minor: 12}}, 2, true},
+		{jitonly.Kernel{Version: insn.Version{Major: 6, Minor: 1}}, 2, false},
+		{jitonly.Kernel{Version: insn.Version{Major: 7, Minor: 2}, Machine: "x86_64", Refuses: true}, 2, false},
+	} {
+		o, err := File("testdata/percpu.o", Settings{Harden: c.harden, Kernel: blinding.AnyKernel(), JITOnly: c.kernel})
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.HasLen(o.Programs, 1))
+		got := o.Programs[0].Danger
+		qt.Check(t, qt.Equals(strings.Contains(got, "(call bpf_map_lookup_elem#1) looks up in a per-CPU array"), c.danger), qt.Commentf("%+v: %q", c, got))
+	}
 }

@@ -82,15 +82,25 @@ func printAudit(t *render.Text, r *audit.Report) error {
 	}
 	sections := []render.Section{{Label: "harden", Items: hardening(r)}, {Label: "programs", Items: []string{auditCounts(&r.Summary)}},
 		{Label: "JIT memory", Items: memory(&r.Memory)}}
-	var broken, unread []string
+	var dangers, broken, unread []string
 	for i := range programs {
 		p := &programs[i]
+		switch {
+		case len(dangers) >= auditDetails:
+		case p.Danger != "":
+			dangers = append(dangers, p.Title()+" is interpreted now. "+p.Danger)
+		case p.At2.Danger != "":
+			dangers = append(dangers, p.Title()+" would be interpreted at 2. "+p.At2.Danger)
+		}
 		if j := p.At2.Jump; j != nil && len(broken) < auditDetails {
 			broken = append(broken, fmt.Sprintf("%s: the jump from slot %d to %d would need %d, the limit is %d; %s", p.Title(), j.From, j.To, j.Need, j.Limit, p.At2.Why))
 		}
 		if why := cmp.Or(p.Unread, unsure(p.At2)); why != "" && len(unread) < auditDetails {
 			unread = append(unread, p.Title()+": "+why)
 		}
+	}
+	if len(dangers) > 0 {
+		sections = append([]render.Section{{Label: "DANGER", Items: dangers}}, sections...)
 	}
 	if len(broken) > 0 {
 		sections = append(sections, render.Section{Label: "broken", Items: broken})

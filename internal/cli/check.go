@@ -19,7 +19,9 @@ import (
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/check"
+	"github.com/bpfwhy/bpfwhy/internal/jitonly"
 	"github.com/bpfwhy/bpfwhy/internal/object"
 	"github.com/bpfwhy/bpfwhy/internal/render"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -140,6 +142,7 @@ func (o checkOptions) settings() (check.Settings, error) {
 		major, _ := strconv.Atoi(m[1])
 		minor, _ := strconv.Atoi(m[2])
 		s.KernelName, s.Kernel = o.kernel, blinding.ForVersion(major, minor)
+		s.JITOnly.Version = insn.Version{Major: major, Minor: minor}
 		return s, nil
 	}
 	profile, err := profileOf(o.kernel)
@@ -155,6 +158,8 @@ func (o checkOptions) settings() (check.Settings, error) {
 		s.Kernel.WholeProgram, s.Kernel.RangeCheck = b.WholeProgram, b.WholeProgram
 	}
 	s.Kernel = s.Kernel.On(cmp.Or(profile.Machine, "unknown"))
+	s.JITOnly = jitonly.Kernel{Version: insn.Version{Major: v.Major, Minor: v.Minor}, Machine: profile.Machine}
+	s.JITOnly.Refuses, _ = profile.RefusesJITOnly()
 	return s, nil
 }
 

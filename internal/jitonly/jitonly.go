@@ -31,6 +31,8 @@ type Finding struct {
 	What string // what the instruction does, and what becomes of it
 	// Sure: what the kernel and the program are leaves no doubt.
 	Sure bool
+	// Refused: kernels with f1c27922576e do not interpret a program with it.
+	Refused bool
 }
 
 // Types of maps (enum bpf_map_type) and numbers of helpers (enum bpf_func_id).
@@ -111,7 +113,9 @@ func (k Kernel) jitCalls() (may, sure bool) {
 // the map that the 64-bit load at a slot names, and false where it is not known.
 func Submitted(prog []insn.Instruction, mapType func(slot int) (typ uint32, known bool), k Kernel) []Finding {
 	var found []Finding
-	add := func(slot int, what string, sure bool) { found = append(found, Finding{slot, what, sure}) }
+	add := func(slot int, what string, sure bool) {
+		found = append(found, Finding{Slot: slot, What: what, Sure: sure, Refused: what != mayGotoWhat})
+	}
 	unknownMap := mayLookUpPerCPU(prog, mapType)
 	for i, in := range prog {
 		if insn.IsSecondHalf(prog, i) {
@@ -229,26 +233,28 @@ func argument(prog []insn.Instruction, i int) (slot int, ok bool) {
 // the program's maps, as far as they are known: dumps show accesses to an arena as plain ones.
 func Translated(prog []insn.Instruction, mapTypes []uint32, machine string) []Finding {
 	var found []Finding
+	add := func(slot int, what string) {
+		found = append(found, Finding{Slot: slot, What: what, Sure: true, Refused: what != mayGotoWhat})
+	}
 	for i, in := range prog {
 		if insn.IsSecondHalf(prog, i) {
 			continue
 		}
 		switch {
 		case IsPerCPUMove(in):
-			found = append(found, Finding{i, moveWhat, true})
+			add(i, moveWhat)
 		case in.IsAddrSpaceCast(), in.Class() == insn.ClassSTX && in.Mode() == modeProbeAtomic:
-			found = append(found, Finding{i, arenaWhat, true})
+			add(i, arenaWhat)
 		case in.Code == insn.OpcodeGotox:
-			found = append(found, Finding{i, gotoxWhat, true})
+			add(i, gotoxWhat)
 		case in.IsHelperCall() && isTimedMayGoto(prog, i):
-			found = append(found, Finding{i, mayGotoWhat, true})
+			add(i, mayGotoWhat)
 		case in.IsHelperCall() && machine != "x86_64" && (in.Imm == processorID || in.Imm == currentTask || in.Imm == currentTaskBTF):
-			// Other calls hold the distance of their function by now.
-			found = append(found, Finding{i, inlineWhat, true})
+			add(i, inlineWhat) // other calls hold the distance of their function by now
 		}
 	}
 	if len(found) == 0 && slices.Contains(mapTypes, arena) {
-		found = append(found, Finding{0, arenaWhat, true})
+		add(0, arenaWhat)
 	}
 	return found
 }
@@ -282,7 +288,7 @@ func Sentence(prog []insn.Instruction, found []Finding) string {
 	}
 	s := fmt.Sprintf("It may crash the machine when it runs: instruction %d", f.Slot)
 	if f.Slot < len(prog) {
-		s += fmt.Sprintf(" (%s)", insn.Disassemble(prog, f.Slot))
+		s += fmt.Sprintf(" (%s)", disassemble(prog, f.Slot))
 	}
 	s += " " + f.What
 	if n := len(found) - 1; n == 1 {
@@ -291,6 +297,14 @@ func Sentence(prog []insn.Instruction, found []Finding) string {
 		s += fmt.Sprintf("; and %d more instructions like it", n)
 	}
 	return s + "."
+}
+
+// disassemble is insn.Disassemble for what stands in translated code alone, too.
+func disassemble(prog []insn.Instruction, slot int) string {
+	if in := prog[slot]; IsPerCPUMove(in) {
+		return fmt.Sprintf("r%d = &(void __percpu *)(r%d)", in.Dst, in.Src) // as the kernel prints it
+	}
+	return insn.Disassemble(prog, slot)
 }
 
 // Unseen is Sentence for a program whose instructions are not known.

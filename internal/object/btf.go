@@ -18,6 +18,8 @@ type types struct {
 	externs map[string]externKind
 	// callbacks are the exception callbacks of functions, by the function's name: libbpf links them without a call.
 	callbacks map[string]string
+	// maps are the types (enum bpf_map_type) of maps, by the name of their variable.
+	maps map[string]uint32
 }
 
 type externKind int
@@ -32,6 +34,9 @@ const (
 const (
 	btfMagic = 0xeb9f
 
+	kindPtr     = 2
+	kindArray   = 3
+	kindStruct  = 4
 	kindVar     = 14
 	kindFunc    = 12
 	kindDeclTag = 17
@@ -103,6 +108,7 @@ func parseTypes(b []byte) (*types, error) {
 	}
 	t.strings = string(names)
 	functions := map[int]string{} // by type id
+	var m mapTypes
 	tags := map[int]string{}
 	for id := 1; len(list) > 0; id++ {
 		if len(list) < 12 {
@@ -116,6 +122,9 @@ func parseTypes(b []byte) (*types, error) {
 		}
 		if len(list) < 12+n {
 			return nil, fmt.Errorf("type %d is cut off", id)
+		}
+		if err := m.add(t.strings, uint32(id), kind, vlen, name, ref, list[12:12+n]); err != nil {
+			return nil, fmt.Errorf("type %d: %w", id, err)
 		}
 		switch {
 		case kind == kindFunc:
@@ -149,6 +158,7 @@ func parseTypes(b []byte) (*types, error) {
 			t.callbacks[f] = callback
 		}
 	}
+	t.maps = m.all()
 	return t, nil
 }
 
@@ -289,4 +299,50 @@ func (o *Object) lineAt(f Function, slot int) (Line, bool) {
 		source = ""
 	}
 	return Line{file, l.number, strings.TrimSpace(source)}, true
+}
+
+// mapTypes finds the types of maps. A map is a variable of a structure whose member "type" is a pointer to an array: its length is the
+// type (__uint in libbpf's bpf_helpers.h).
+type mapTypes struct {
+	variables map[string]uint32 // the type of each, by its name
+	members   map[uint32]uint32 // the type of the member "type" of each structure
+	pointers  map[uint32]uint32
+	lengths   map[uint32]uint32 // of arrays
+}
+
+func (m *mapTypes) add(strings string, id uint32, kind, vlen int, name, ref uint32, rest []byte) error {
+	if m.variables == nil {
+		m.variables, m.members = map[string]uint32{}, map[uint32]uint32{}
+		m.pointers, m.lengths = map[uint32]uint32{}, map[uint32]uint32{}
+	}
+	switch kind {
+	case kindPtr:
+		m.pointers[id] = ref
+	case kindArray:
+		m.lengths[id] = order.Uint32(rest[8:])
+	case kindVar:
+		s, err := text(strings, name)
+		if err != nil {
+			return fmt.Errorf("read name: %w", err)
+		}
+		m.variables[s] = ref
+	case kindStruct:
+		for i := range vlen {
+			member := rest[12*i:]
+			if s, err := text(strings, order.Uint32(member)); err == nil && s == "type" {
+				m.members[id] = order.Uint32(member[4:])
+			}
+		}
+	}
+	return nil
+}
+
+func (m *mapTypes) all() map[string]uint32 {
+	all := map[string]uint32{}
+	for name, id := range m.variables {
+		if n, ok := m.lengths[m.pointers[m.members[id]]]; ok {
+			all[name] = n
+		}
+	}
+	return all
 }

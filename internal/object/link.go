@@ -243,6 +243,29 @@ func (l *Linked) Source(slot int) (Line, bool) {
 	return l.object.lineAt(f, f.start+slot-p.at)
 }
 
+// MapType returns the type (enum bpf_map_type) of the map that the 64-bit load at a slot names, and false where the object does not say.
+func (l *Linked) MapType(slot int) (uint32, bool) {
+	p, ok := l.piece(slot)
+	if !ok || l.object.btf == nil || !l.Insns[slot].IsMapLoad() {
+		return 0, false
+	}
+	fn := l.object.functions[p.function]
+	r, ok := l.object.code[fn.section].at(fn.start + slot - p.at)
+	if !ok {
+		return 0, false
+	}
+	sym := &l.object.image.symbols[r.symbol]
+	switch s := l.object.image.definedIn(sym); {
+	case s == nil || s.name == "maps": // without BTF's types, from before libbpf 1.0
+		return 0, false
+	case s.name != ".maps":
+		const array = 2 // what sections of data become
+		return array, true
+	}
+	t, ok := l.object.btf.maps[sym.name]
+	return t, ok
+}
+
 func (l *Linked) piece(slot int) (piece, bool) {
 	if slot < 0 || slot >= len(l.Insns) {
 		return piece{}, false

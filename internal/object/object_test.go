@@ -291,3 +291,37 @@ func TestReadFile(t *testing.T) {
 	_, err = ReadFile(large)
 	qt.Assert(t, qt.ErrorMatches(err, fmt.Sprintf("larger than %d MiB", MaxSize>>20)))
 }
+
+// The types of maps, as the sources have them.
+func TestMapType(t *testing.T) {
+	o, err := Parse(read(t, "small.o"))
+	qt.Assert(t, qt.IsNil(err))
+	l, err := o.Link(o.Programs[1])
+	qt.Assert(t, qt.IsNil(err))
+	const array, progArray, percpuArray = 2, 3, 6
+	for slot, want := range map[int]uint32{17: progArray, 24 + 3: array, 60 + 3: array} {
+		got, known := l.MapType(slot)
+		qt.Check(t, qt.IsTrue(known), qt.Commentf("%d", slot))
+		qt.Check(t, qt.Equals(got, want), qt.Commentf("%d", slot))
+	}
+	for _, slot := range []int{-1, 0, 22, len(l.Insns)} {
+		_, known := l.MapType(slot)
+		qt.Check(t, qt.IsFalse(known), qt.Commentf("%d", slot))
+	}
+
+	o, err = ReadFile("../../httpprobe/sources/syscalls_x86_bpfel.o")
+	qt.Assert(t, qt.IsNil(err))
+	found := map[uint32]int{}
+	for _, p := range o.Programs {
+		l, err := o.Link(p)
+		qt.Assert(t, qt.IsNil(err))
+		for slot, in := range l.Insns {
+			if in.IsMapLoad() && !insn.IsSecondHalf(l.Insns, slot) {
+				typ, known := l.MapType(slot)
+				qt.Assert(t, qt.IsTrue(known), qt.Commentf("%s %d", p.Name, slot))
+				found[typ]++
+			}
+		}
+	}
+	qt.Check(t, qt.IsTrue(found[percpuArray] > 0), qt.Commentf("%v", found))
+}

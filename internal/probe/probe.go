@@ -129,17 +129,34 @@ func helpers(ctx context.Context, p *node.Profile, only []string, closed func() 
 	}
 }
 
-// Blinding reads from the kernel's own types how it blinds, and loads nothing: from 7.1 on the pass takes the verifier's environment,
-// and with it the whole program.
+// interpreter reads whether the kernel keeps what only compiled code can run from its interpreter: 9a6df65d5c6a gave programs a flag for
+// that, and f1c27922576e, right after it, sets it for what the verifier writes out. A release does not tell, for both are backported.
+func interpreter(p *node.Profile, spec *btf.Spec) {
+	var prog *btf.Struct
+	if err := spec.TypeByName("bpf_prog", &prog); err != nil {
+		p.Unknown["interpreter"] = "the kernel's BTF does not say: " + err.Error()
+		return
+	}
+	const flag = "jit_required"
+	i := &node.Interpreter{From: "the kernel's BTF: struct bpf_prog has no " + flag}
+	if i.Refuses = slices.ContainsFunc(prog.Members, func(m btf.Member) bool { return m.Name == flag }); i.Refuses {
+		i.From = "the kernel's BTF: struct bpf_prog has " + flag
+	}
+	p.Interpreter = i
+}
+
+// Blinding reads from the kernel's own types how it blinds, and what it interprets, and loads nothing: from 7.1 on the pass takes the
+// verifier's environment, and with it the whole program.
 func Blinding(p *node.Profile) {
 	if p.Unknown == nil {
 		p.Unknown = map[string]string{}
 	}
 	spec, err := btf.LoadKernelSpec()
 	if err != nil {
-		p.Unknown["blinding"] = err.Error()
+		p.Unknown["blinding"], p.Unknown["interpreter"] = err.Error(), err.Error()
 		return
 	}
+	interpreter(p, spec)
 	var fn *btf.Func
 	if err := spec.TypeByName("bpf_jit_blind_constants", &fn); err != nil {
 		p.Unknown["blinding"] = "the kernel's BTF does not say: " + err.Error()

@@ -207,6 +207,10 @@ func TestGuestFeatures(t *testing.T) {
 	} else {
 		qt.Check(t, qt.Equals(p.Blinding.WholeProgram, kernel == "7"), qt.Commentf("%s", p.Blinding.From))
 	}
+	// That this is true loader's TestGuestJITOnly shows, by loading what would crash the machine.
+	if qt.Check(t, qt.IsNotNil(p.Interpreter), qt.Commentf("%s", p.Unknown["interpreter"])) {
+		qt.Check(t, qt.Equals(p.Interpreter.Refuses, kernel == "7"), qt.Commentf("%s", p.Interpreter.From))
+	}
 	for what, why := range p.Unknown {
 		if strings.HasPrefix(what, "helper ") && !strings.Contains(why, "not tried") {
 			t.Logf("%s: %s", what, why)

@@ -107,6 +107,9 @@ func checkDetails(p *page, path string, c *check.Program) {
 	t := p.t
 	p.b.WriteString(t.bold(t.paint(strings.ToUpper(string(c.Verdict)), red)) + "  " +
 		t.bold(Clean(fmt.Sprintf("%s (%s, %d insns)", c.Name, c.Section, c.Insns))) + "\n")
+	if c.Danger != "" {
+		p.print("DANGER", "Where the kernel interprets it instead: "+lowerFirst(c.Danger))
+	}
 	p.print("object", path)
 	if j := c.Jump; j != nil {
 		p.print("jump", fmt.Sprintf("instruction %d to %d of %s", j.From, j.To, j.Function))
@@ -145,6 +148,8 @@ var confidences = map[check.Confidence]string{
 	check.Likely:   ": it is so as the code stands. What the verifier finds to be dead code it removes first, which could change it.",
 	check.Possible: ": not as the code stands, but the verifier rewrites it first (context accesses, helpers, divisions), and may add that much.",
 }
+
+func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }
 
 // consequence says what the kernel makes of a program that does not survive.
 func consequence(v check.Verdict) string {
