@@ -48,28 +48,32 @@ func (c cost) String() string {
 	return fmt.Sprintf("%d loads, %d KiB, %v", c.calls, c.peak, c.took.Round(time.Millisecond))
 }
 
-// measure counts with the kernel's own trace of system calls, which only a machine of the lab is asked for.
+// measure counts loads with the kernel's own trace of system calls, for which it changes the machine: in the lab alone. Elsewhere they are
+// not counted, and are -1.
 func measure(t *testing.T, f func()) cost {
 	t.Helper()
-	if _, err := os.Stat(wire.SpecPath); err != nil {
-		t.Fatal("changes the machine: only in one of the lab")
-	}
+	_, err := os.Stat(wire.SpecPath)
+	traced := err == nil
 	const dir = "/sys/kernel/tracing/"
-	write := func(file, text string) { qt.Assert(t, qt.IsNil(os.WriteFile(file, []byte(text), 0))) }
 	const event = dir + "events/syscalls/sys_enter_bpf/"
-	write(dir+"trace", "")
-	write(event+"filter", "cmd == 5")
-	write(event+"enable", "1")
-	defer write(event+"enable", "0")
+	write := func(file, text string) { qt.Assert(t, qt.IsNil(os.WriteFile(file, []byte(text), 0))) }
+	if traced {
+		write(dir+"trace", "")
+		write(event+"filter", "cmd == 5")
+		write(event+"enable", "1")
+		defer write(event+"enable", "0")
+	}
 	debug.FreeOSMemory()
 	write("/proc/self/clear_refs", "5")
 	before := peak(t)
 	start := time.Now()
 	f()
-	c := cost{took: time.Since(start), peak: peak(t) - before}
-	text, err := os.ReadFile(dir + "trace")
-	qt.Assert(t, qt.IsNil(err))
-	c.calls = bytes.Count(text, []byte(" sys_bpf(cmd: 5"))
+	c := cost{took: time.Since(start), peak: peak(t) - before, calls: -1}
+	if traced {
+		text, err := os.ReadFile(dir + "trace")
+		qt.Assert(t, qt.IsNil(err))
+		c.calls = bytes.Count(text, []byte(" sys_bpf(cmd: 5"))
+	}
 	return c
 }
 
@@ -88,13 +92,28 @@ func peak(t *testing.T) int {
 	return 0
 }
 
-// TestGuestLogCost: what a program of 30,000 instructions costs that fails after the verifier has gone round it, and that nothing is missing
-// from the log of one that fails early.
 func TestGuestLogCost(t *testing.T) {
 	guest(t)
 	harden(t, "0")
+	logCost(t, 5, vmtest.Long())
+}
+
+func TestHostLogCost(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	rounds := int32(6)
+	if vmtest.Long() {
+		rounds = 33 // as many as the verifier goes through at all
+	}
+	logCost(t, rounds, true)
+}
+
+// logCost shows what a program of 30,000 instructions costs that fails after the verifier has gone round it so many times, beside what it
+// costs with cilium/ebpf, and that nothing is missing from the log of one that fails early.
+func logCost(t *testing.T, rounds int32, compare bool) {
 	_, _ = plain(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}}) // cilium/ebpf tries what it needs to know
-	big := lapped(30_000, 5)
+	big := lapped(30_000, rounds)
 	coll := &ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"lapped": big}}
 	var e *Error
 	for name, load := range map[string]func(l *Loader) error{
@@ -104,7 +123,7 @@ func TestGuestLogCost(t *testing.T) {
 		var err error
 		c := measure(t, func() { err = load(&Loader{Off: true}) })
 		t.Logf("%s: %s", name, c)
-		qt.Check(t, qt.Equals(c.calls, 2), qt.Commentf("%s", name))
+		qt.Check(t, qt.IsTrue(c.calls == 2 || c.calls < 0), qt.Commentf("%s", name))
 		qt.Check(t, qt.IsTrue(c.peak < 8<<10), qt.Commentf("%s: %d KiB", name, c.peak))
 		qt.Assert(t, qt.ErrorAs(err, &e))
 		qt.Check(t, qt.Equals(e.Diagnosis.Rule, "VER002"))
@@ -112,13 +131,13 @@ func TestGuestLogCost(t *testing.T) {
 		qt.Check(t, qt.IsTrue(strings.Contains(strings.Join(e.Diagnosis.Evidence, "\n"), "its walk through them is left out of the log")))
 		qt.Check(t, qt.IsTrue(strings.Contains(fmt.Sprintf("%+v", err), "R7 !read_ok")))
 		n, ok := examined(err)
-		qt.Check(t, qt.IsTrue(ok && n > 5*30_000))
+		qt.Check(t, qt.IsTrue(ok && n > int(rounds)*30_000))
 	}
-	if vmtest.Long() {
+	if compare {
 		var err error
 		c := measure(t, func() { _, err = (&Loader{Off: true, WholeLog: true}).NewProgram(big) })
 		t.Logf("as cilium/ebpf does: %s", c)
-		qt.Check(t, qt.IsTrue(c.calls > 2 && c.peak > 16<<10))
+		qt.Check(t, qt.IsTrue((c.calls > 2 || c.calls < 0) && c.peak > 16<<10), qt.Commentf("%s", c))
 		qt.Assert(t, qt.ErrorAs(err, &e))
 	}
 
@@ -127,7 +146,7 @@ func TestGuestLogCost(t *testing.T) {
 	var ours, theirs error
 	c := measure(t, func() { _, ours = (&Loader{Off: true}).NewProgram(small) })
 	t.Logf("small: %s", c)
-	qt.Check(t, qt.Equals(c.calls, 3))
+	qt.Check(t, qt.IsTrue(c.calls == 3 || c.calls < 0))
 	qt.Check(t, qt.IsTrue(c.peak < 8<<10), qt.Commentf("%d KiB", c.peak))
 	_, theirs = (&Loader{Off: true, WholeLog: true}).NewProgram(small)
 	var v, w *ebpf.VerifierError

@@ -6,7 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -87,4 +91,29 @@ func TestImports(t *testing.T) {
 		}
 	}
 	qt.Assert(t, qt.Equals(seen, len(pure)))
+}
+
+// Programs are loaded to look at them, and never run: an interpreted one could crash the machine (internal/jitonly). Tests that run what they
+// load run what is compiled, or in a machine of the lab.
+func TestNothingRunsPrograms(t *testing.T) {
+	runs := regexp.MustCompile(`PROG_TEST_RUN|PROG_RUN\b|ebpf\.RunOptions|\.Benchmark\(`)
+	files := 0
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		files++
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			if runs.MatchString(line) && !strings.Contains(path, "explain/errnotable.go") { // which has the name of the command
+				t.Errorf("%s: %s", path, line)
+			}
+		}
+		return nil
+	})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(files > 100))
 }
