@@ -58,6 +58,16 @@ func TestErrorIsClean(t *testing.T) {
 	}
 }
 
+// A uprobe that a loader may no longer attach, as link.Executable.Uprobe returns it.
+func TestExplainUprobe(t *testing.T) {
+	err := Explain(fmt.Errorf("creating perf_uprobe PMU: %w", fmt.Errorf("token %s: opening perf event: %w", "SSL_read", syscall.EACCES)))
+	var e *Error
+	qt.Assert(t, qt.ErrorAs(err, &e))
+	qt.Check(t, qt.Equals(e.Diagnosis.Rule, "PERM012"))
+	qt.Check(t, qt.Equals(e.Diagnosis.Remedies[0].ID, "uprobe-multi"))
+	qt.Check(t, qt.ErrorIs(err, syscall.EACCES))
+}
+
 func TestExplainProgram(t *testing.T) {
 	spec := &ebpf.ProgramSpec{Name: "there"}
 	var e *Error
