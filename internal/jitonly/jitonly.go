@@ -205,8 +205,9 @@ func mayLookUpPerCPU(prog []insn.Instruction, mapType func(int) (uint32, bool)) 
 // argument finds the load of the map that is the first argument of the call at slot i, as compilers place it: before the call, with
 // nothing between them that may come from elsewhere.
 func argument(prog []insn.Instruction, i int) (slot int, ok bool) {
+	const far = 256 // no compiler is as far from it, and a program may come from anybody
 	reg := uint8(1)
-	for at := i - 1; at >= 0; at-- {
+	for at := i - 1; at >= max(0, i-far); at-- {
 		in := prog[at]
 		if insn.IsSecondHalf(prog, at) {
 			continue
