@@ -11,9 +11,11 @@ import (
 	"testing"
 
 	"github.com/bpfwhy/bpfwhy/internal/jitonly"
+	"github.com/bpfwhy/bpfwhy/internal/probe"
 	"github.com/bpfwhy/bpfwhy/internal/vm"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/go-quicktest/qt"
@@ -90,6 +92,11 @@ func TestGuestJITOnly(t *testing.T) {
 	}
 	t.Logf("%s: %s", kernel, fate)
 	qt.Assert(t, qt.Equals(fate, fates[kernel]))
+	// So it is in the kernel's own types.
+	host := node.Host()
+	probe.Blinding(host)
+	qt.Assert(t, qt.IsNotNil(host.Interpreter), qt.Commentf("%s", host.Unknown["interpreter"]))
+	qt.Check(t, qt.Equals(host.Interpreter.Refuses, kernel == "7"), qt.Commentf("%s", host.Interpreter.From))
 
 	// Without repair it is refused where it would be dangerous, by each way to load it.
 	coll := &ebpf.CollectionSpec{

@@ -20,7 +20,7 @@ import (
 // 100 bytes. So the verifier is first asked for its complaint and its statistics alone, and for its walk if that is not too long.
 const (
 	walkLimit  = 1 << 15 // instructions examined
-	walkBuffer = 8 << 20 // more than their log takes as a rule; what the kernel does not write to takes no memory
+	walkBuffer = 8 << 20 // more than their log takes as a rule
 )
 
 // quiet are options for a first load, which needs no log if it works.

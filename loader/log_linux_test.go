@@ -124,7 +124,7 @@ func logCost(t *testing.T, rounds int32, compare bool) {
 		c := measure(t, func() { err = load(&Loader{Off: true}) })
 		t.Logf("%s: %s", name, c)
 		qt.Check(t, qt.IsTrue(c.calls == 2 || c.calls < 0), qt.Commentf("%s", name))
-		qt.Check(t, qt.IsTrue(c.peak < 8<<10), qt.Commentf("%s: %d KiB", name, c.peak))
+		qt.Check(t, qt.IsTrue(c.peak < walkBuffer>>10), qt.Commentf("%s: %d KiB", name, c.peak))
 		qt.Assert(t, qt.ErrorAs(err, &e))
 		qt.Check(t, qt.Equals(e.Diagnosis.Rule, "VER002"))
 		qt.Check(t, qt.Equals(e.Program, "lapped"))
@@ -147,7 +147,8 @@ func logCost(t *testing.T, rounds int32, compare bool) {
 	c := measure(t, func() { _, ours = (&Loader{Off: true}).NewProgram(small) })
 	t.Logf("small: %s", c)
 	qt.Check(t, qt.IsTrue(c.calls == 3 || c.calls < 0))
-	qt.Check(t, qt.IsTrue(c.peak < 8<<10), qt.Commentf("%d KiB", c.peak))
+	// The buffer may count whole, where the runtime or the kernel clears it in one.
+	qt.Check(t, qt.IsTrue(c.peak < 2*walkBuffer>>10), qt.Commentf("%d KiB", c.peak))
 	_, theirs = (&Loader{Off: true, WholeLog: true}).NewProgram(small)
 	var v, w *ebpf.VerifierError
 	qt.Assert(t, qt.ErrorAs(ours, &v))
