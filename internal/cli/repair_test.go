@@ -160,14 +160,13 @@ func testConfined(t *testing.T) {
 		said, does string // regular expressions
 	}
 	cases := map[string]policy{
-		"seccomp":          {unix.SYS_SECCOMP, "bpfwhy: load runs without repairs: .*operation not permitted", loaded},
-		"process_vm_readv": {unix.SYS_PROCESS_VM_READV, "bpfwhy: load runs without repairs: .*operation not permitted", loaded},
-		"pidfd_getfd":      {unix.SYS_PIDFD_GETFD, "bpfwhy: load runs without repairs: .*operation not permitted", loaded},
-		"bpf":              {unix.SYS_BPF, "bpfwhy: load runs unwatched: .*operation not permitted", `(?m)^ok: errno 1 \(EPERM\)$`},
+		"seccomp":     {unix.SYS_SECCOMP, "bpfwhy: load runs without repairs: .*operation not permitted", loaded},
+		"pidfd_getfd": {unix.SYS_PIDFD_GETFD, "bpfwhy: load runs without repairs: .*operation not permitted", loaded},
+		"bpf":         {unix.SYS_BPF, "bpfwhy: load runs unwatched: .*operation not permitted", `(?m)^ok: errno 1 \(EPERM\)$`},
 	}
 	if os.Getenv(wire.KernelEnv) != "" && !vmtest.Long() {
 		// Each takes ten seconds in an emulated machine.
-		maps.DeleteFunc(cases, func(name string, _ policy) bool { return name != "process_vm_readv" })
+		maps.DeleteFunc(cases, func(name string, _ policy) bool { return name != "pidfd_getfd" })
 	}
 	for name, tt := range cases {
 		cmd := exec.Command("/proc/self/exe", strconv.Itoa(int(tt.nr)), "run", "--repair", "--output", filepath.Join(dir, "out"), "--", "load", "ok")
