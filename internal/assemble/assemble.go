@@ -18,13 +18,15 @@ import (
 
 // Bounds of what is held back at one time. A program of 1,000,000 instructions takes 8 MB.
 const (
-	maxBytes   = 24 << 20 // copied bytes, all calls together
+	maxBytes   = 24 << 20 // copied bytes, all calls together, with what they take to be held
 	maxPending = 4096     // calls of which only pieces were seen
 	maxFolds   = 4096
 	maxSays    = 64 // messages of one call
 	maxCalls   = 64 // of one fold; a loader that tries for ever becomes several attempts
 	maxLosses  = 256
 	maxSysctls = 64
+	// Memory bounds the heap that an Assembler takes: what is copied, and at most 2 KiB for each call that is known of.
+	Memory = maxBytes + 2<<10*maxPending
 )
 
 // window is how long after a failed call its loader may try again, in ns of the record's clock. The call's own duration is
@@ -48,6 +50,7 @@ type Assembler struct {
 	due     dueHeap
 	// running are the loads that began and have not ended, by thread group: while there is one, it may be the retry that a fold waits for.
 	running map[uint32][]trace.CallID
+	began   int // of running, all together
 	// linkProgs are descriptors of programs that loaders made to ask for a kind of link, by thread group.
 	linkProgs map[uint32]int64
 	bytes     int // held by pending and folds
@@ -55,7 +58,7 @@ type Assembler struct {
 	losses    []trace.Loss
 	sysctls   map[string][]trace.Sysctl
 	seed      maphash.Seed
-	out       []*load.Attempt
+	done      []*fold // final, and not yet taken
 }
 
 // New returns an assembler for the records after a header.
@@ -80,8 +83,9 @@ func New(h trace.Header) *Assembler {
 }
 
 // Add takes the next record and returns the attempts that are final with it: a success at once, a failure when its loader can
-// no longer try again.
-func (a *Assembler) Add(r trace.Record) []*load.Attempt {
+// no longer try again. Each is made when it is asked for, so that many at once need no more memory than one; one that is not taken comes
+// with the next call.
+func (a *Assembler) Add(r trace.Record) iter.Seq[*load.Attempt] {
 	switch {
 	case r.Chunk != nil:
 		a.addChunk(r.Chunk)
@@ -103,13 +107,13 @@ func (a *Assembler) Add(r trace.Record) []*load.Attempt {
 }
 
 // Tick returns the attempts that are final at a time, in ns of the kernel's monotonic clock. Call it when no record comes.
-func (a *Assembler) Tick(now uint64) []*load.Attempt {
+func (a *Assembler) Tick(now uint64) iter.Seq[*load.Attempt] {
 	a.tick(now)
 	return a.take()
 }
 
 // Flush returns every attempt that is still held back.
-func (a *Assembler) Flush() []*load.Attempt {
+func (a *Assembler) Flush() iter.Seq[*load.Attempt] {
 	a.flush()
 	return a.take()
 }
@@ -118,8 +122,8 @@ func (a *Assembler) Flush() []*load.Attempt {
 func Attempts(r *trace.Reader) iter.Seq2[*load.Attempt, error] {
 	return func(yield func(*load.Attempt, error) bool) {
 		a := New(r.Header())
-		each := func(attempts []*load.Attempt) bool {
-			for _, at := range attempts {
+		each := func(attempts iter.Seq[*load.Attempt]) bool {
+			for at := range attempts {
 				if !yield(at, nil) {
 					return false
 				}
@@ -141,10 +145,18 @@ func Attempts(r *trace.Reader) iter.Seq2[*load.Attempt, error] {
 	}
 }
 
-func (a *Assembler) take() []*load.Attempt {
-	out := a.out
-	a.out = nil
-	return out
+func (a *Assembler) take() iter.Seq[*load.Attempt] {
+	return func(yield func(*load.Attempt) bool) {
+		for len(a.done) > 0 {
+			f := a.done[0]
+			a.done[0] = nil
+			a.done = a.done[1:]
+			if !yield(a.attempt(f)) {
+				return
+			}
+		}
+		a.done = nil
+	}
 }
 
 func (a *Assembler) piecesOf(id trace.CallID) *pieces {
@@ -221,22 +233,38 @@ func (a *Assembler) addLoss(l trace.Loss) {
 }
 
 func (a *Assembler) addBegin(b *trace.Begin) {
-	list := a.running[b.TGID]
-	if list == nil && len(a.running) >= maxPending || len(list) >= maxPending {
+	if a.began >= maxPending {
+		a.forgetRunning()
+	}
+	if a.began >= maxPending {
 		return // the window alone decides
 	}
-	a.running[b.TGID] = append(list, b.ID)
+	a.running[b.TGID] = append(a.running[b.TGID], b.ID)
+	a.began++
+}
+
+// forgetRunning takes out loads that nobody waits for any more: their ends were lost, or they hang.
+func (a *Assembler) forgetRunning() {
+	for tgid := range a.running {
+		a.keepRunning(tgid, func(id trace.CallID) bool { return id.Start+maxWait >= a.clock })
+	}
+}
+
+func (a *Assembler) keepRunning(tgid uint32, keep func(trace.CallID) bool) {
+	list := a.running[tgid]
+	kept := slices.DeleteFunc(list, func(id trace.CallID) bool { return !keep(id) })
+	a.began -= len(list) - len(kept)
+	if len(kept) == 0 {
+		delete(a.running, tgid)
+	} else {
+		a.running[tgid] = kept
+	}
 }
 
 func (a *Assembler) ended(c *trace.Call) {
-	list := slices.DeleteFunc(a.running[c.TGID], func(id trace.CallID) bool {
-		return id == c.ID || id.TID == c.ID.TID && id.Start < c.ID.Start // its end was lost
+	a.keepRunning(c.TGID, func(id trace.CallID) bool {
+		return id.TID != c.ID.TID || id.Start > c.ID.Start // one that began before: its end was lost
 	})
-	if len(list) == 0 {
-		delete(a.running, c.TGID)
-	} else {
-		a.running[c.TGID] = list
-	}
 }
 
 // awaited reports whether a load that may be the fold's retry began in time and has not ended.
@@ -339,7 +367,7 @@ func (a *Assembler) hold(f *fold) {
 	heap.Push(&a.due, due{f, f.last.rec.End + window})
 }
 
-// finish emits a fold.
+// finish makes a fold final.
 func (a *Assembler) finish(f *fold) {
 	if f.open {
 		f.open = false
@@ -357,9 +385,10 @@ func (a *Assembler) finish(f *fold) {
 	if f.last == nil {
 		return
 	}
-	a.out = append(a.out, a.attempt(f))
+	whole := *f
+	a.done = append(a.done, &whole)
 	a.bytes -= f.held
-	f.last = nil
+	*f = fold{} // which the heap may still know
 }
 
 // finishFirst emits the fold whose window closes first.

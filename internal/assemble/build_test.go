@@ -5,6 +5,7 @@ package assemble
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/insn"
@@ -162,9 +163,9 @@ func attempts(h trace.Header, recs ...trace.Record) []*load.Attempt {
 	a := New(h)
 	var out []*load.Attempt
 	for _, r := range recs {
-		out = append(out, a.Add(r)...)
+		out = slices.AppendSeq(out, a.Add(r))
 	}
-	return append(out, a.Flush()...)
+	return slices.AppendSeq(out, a.Flush())
 }
 
 // stageLine writes the stages in one line: + ok, ? not observed, -errno failed.

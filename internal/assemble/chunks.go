@@ -57,18 +57,25 @@ func (p *pieces) add(c *trace.Chunk) {
 	if c.Errno != 0 {
 		r.errno = c.Errno
 	}
-	n, ok := r.insert(segment{c.Offset, c.Data})
-	if !ok {
+	before := r.cost()
+	if !r.insert(segment{c.Offset, c.Data}) {
 		p.dropped += uint64(len(c.Data))
 	}
-	p.size += n
+	p.size += r.cost() - before
 }
 
-// insert keeps the first copy of each byte. It returns how many bytes it took.
-func (r *bytesOf) insert(s segment) (n int, ok bool) {
+// segmentBytes are those of a segment beside its data.
+const segmentBytes = 48
+
+// cost is what a range takes in memory.
+func (r *bytesOf) cost() int { return int(r.held()) + segmentBytes*len(r.segments) }
+
+// insert keeps the first copy of each byte, and reports whether there was room.
+func (r *bytesOf) insert(s segment) bool {
 	if s.end() < s.at {
-		return 0, false
+		return false
 	}
+	all := len(s.data)
 	i := sort.Search(len(r.segments), func(i int) bool { return r.segments[i].end() > s.at })
 	for len(s.data) > 0 {
 		next := s.end()
@@ -82,15 +89,17 @@ func (r *bytesOf) insert(s segment) (n int, ok bool) {
 			next = min(next, o.at)
 		}
 		if len(r.segments) >= maxSegments {
-			return n, false
+			return false
 		}
 		part := segment{s.at, s.data[:next-s.at]}
+		if len(part.data) < all/2 { // or it would keep the rest from being freed
+			part.data = slices.Clone(part.data)
+		}
 		r.segments = slices.Insert(r.segments, i, part)
-		n += len(part.data)
 		s = s.from(next)
 		i++
 	}
-	return n, true
+	return true
 }
 
 func (s segment) from(at uint64) segment {

@@ -156,7 +156,7 @@ func (c *call) inherit(o *call) {
 				c.ranges = make(map[trace.What]*bytesOf)
 			}
 			c.ranges[what] = r
-			c.size += int(r.held())
+			c.size += r.cost()
 		}
 	}
 	if len(c.rec.Maps) == 0 {
@@ -170,7 +170,7 @@ func (c *call) inherit(o *call) {
 // drop forgets a range.
 func (p *pieces) drop(what trace.What) {
 	if r := p.ranges[what]; r != nil {
-		p.size -= int(r.held())
+		p.size -= r.cost()
 		delete(p.ranges, what)
 	}
 }

@@ -263,17 +263,17 @@ func TestFinal(t *testing.T) {
 	a := New(header("6.12", classicHooks))
 	add := func(y try) (n int) {
 		for _, r := range y.records() {
-			n += len(a.Add(r))
+			n += len(slices.Collect(a.Add(r)))
 		}
 		return n
 	}
 	fails := try{from: 10, to: 20, ret: -13, req: req{typ: 1, name: "p", insnCnt: 3}}
 	qt.Check(t, qt.Equals(add(try{from: 1, to: 2, ret: 5, req: req{typ: 1, name: "q"}}), 1), qt.Commentf("a success at once"))
 	qt.Check(t, qt.Equals(add(fails), 0))
-	qt.Check(t, qt.HasLen(a.Tick(339*ms), 0), qt.Commentf("300 ms and twice its own 10 ms"))
-	qt.Check(t, qt.HasLen(a.Tick(341*ms), 1))
-	qt.Check(t, qt.HasLen(a.Tick(900*ms), 0))
-	qt.Check(t, qt.HasLen(a.Flush(), 0))
+	qt.Check(t, qt.HasLen(slices.Collect(a.Tick(339*ms)), 0), qt.Commentf("300 ms and twice its own 10 ms"))
+	qt.Check(t, qt.HasLen(slices.Collect(a.Tick(341*ms)), 1))
+	qt.Check(t, qt.HasLen(slices.Collect(a.Tick(900*ms)), 0))
+	qt.Check(t, qt.HasLen(slices.Collect(a.Flush()), 0))
 
 	a = New(header("6.12", classicHooks))
 	qt.Check(t, qt.Equals(add(fails), 0))
@@ -281,7 +281,7 @@ func TestFinal(t *testing.T) {
 
 	a = New(header("6.12", classicHooks))
 	qt.Check(t, qt.Equals(add(fails), 0))
-	qt.Check(t, qt.HasLen(a.Add(trace.Record{End: &trace.End{}}), 1))
+	qt.Check(t, qt.HasLen(slices.Collect(a.Add(trace.Record{End: &trace.End{}})), 1))
 	qt.Check(t, qt.Equals(a.bytes, 0))
 	qt.Check(t, qt.Equals(a.open, 0))
 	qt.Check(t, qt.HasLen(a.folds, 0))
@@ -379,26 +379,26 @@ func TestFoldWaitsForTheRetryUnderWay(t *testing.T) {
 	var got []*load.Attempt
 	add := func(recs ...trace.Record) {
 		for _, r := range recs {
-			got = append(got, a.Add(r)...)
+			got = slices.AppendSeq(got, a.Add(r))
 		}
 	}
 	add(first.records()...)
 	add(begin)
-	got = append(got, a.Tick(5000*ms)...)
+	got = slices.AppendSeq(got, a.Tick(5000*ms))
 	qt.Assert(t, qt.HasLen(got, 0))
 	add(recs...)
-	got = append(got, a.Tick(20000*ms)...)
+	got = slices.AppendSeq(got, a.Tick(20000*ms))
 	qt.Assert(t, qt.DeepEquals(story(got), []string{"p failed 524 1"}))
 
 	t.Run("its end is lost", func(t *testing.T) {
 		a := New(header("6.12", classicHooks))
 		var got []*load.Attempt
 		for _, r := range append(first.records(), begin) {
-			got = append(got, a.Add(r)...)
+			got = slices.AppendSeq(got, a.Add(r))
 		}
-		got = append(got, a.Tick(60000*ms)...)
+		got = slices.AppendSeq(got, a.Tick(60000*ms))
 		qt.Assert(t, qt.HasLen(got, 0))
-		got = append(got, a.Tick(200000*ms)...)
+		got = slices.AppendSeq(got, a.Tick(200000*ms))
 		qt.Assert(t, qt.DeepEquals(story(got), []string{"p failed 524 0"}))
 	})
 }
@@ -409,9 +409,9 @@ func TestFoldKeepsTheWholeLog(t *testing.T) {
 	short := try{from: 20, to: 30, ret: -524, req: req{typ: 1, name: "p", insnCnt: 3, logLevel: 4, logSize: 128}, log: "processed 2 insns\n"}
 	a := New(header("6.12", classicHooks))
 	for _, r := range append(long.records(), short.records()...) {
-		qt.Assert(t, qt.HasLen(a.Add(r), 0))
+		qt.Assert(t, qt.HasLen(slices.Collect(a.Add(r)), 0))
 	}
-	got := a.Flush()
+	got := slices.Collect(a.Flush())
 	qt.Assert(t, qt.DeepEquals(story(got), []string{"p failed 524 1"}))
 	qt.Assert(t, qt.Equals(got[0].Evidence.Log, "processed 2 insns\n"))
 }

@@ -26,6 +26,7 @@ type collection struct {
 	backend  backend
 	hooks    []trace.Hook
 	locked   bool // lockdown=confidentiality
+	twins    bool // the kernel preempts programs
 	objects  bool // new maps and BTF are reported
 	programs map[string]*ebpf.Program
 	records  *ebpf.Map
@@ -101,7 +102,9 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 	if err != nil {
 		return nil, err
 	}
-	c := &collection{backend: allowed[0]}
+	// Where the kernel preempts programs, a fentry program does not run while a task is off the processor in the middle of it: in a storm that
+	// is most of the time. A kprobe's program is not preempted, and so the better one for the system call; else a twin helps somewhat.
+	c := &collection{backend: allowed[0], twins: preempts()}
 	var reasons []error
 	usable := func(b backend, err error) bool {
 		if !slices.Contains(allowed, b) {
@@ -139,6 +142,8 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 		}
 		via := backend("")
 		switch {
+		case h.program == "sys_bpf" && kprobeOK && c.twins:
+			via = kprobe
 		case fentryOK && h.programs(fentry) != nil && (!t.byValue || probeFentry(t.symbol) == nil):
 			via = fentry
 		case h.shape == denial && !opts.OnlyFollowed:
@@ -156,7 +161,12 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 		if err := t.configure(spec); err != nil {
 			return nil, fmt.Errorf("configure %s: %w", t.symbol, err)
 		}
-		for _, name := range h.programs(via) {
+		if h.program == "sys_bpf" {
+			if err := spec.Variables["cfg_twins"].Set(flag(via == fentry && c.twins)); err != nil {
+				return nil, fmt.Errorf("configure %s: %w", t.symbol, err)
+			}
+		}
+		for _, name := range c.programsOf(&h, via) {
 			keep = append(keep, name)
 			if via == fentry {
 				spec.Programs[name].AttachTo = t.symbol
@@ -207,9 +217,18 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 	return c, nil
 }
 
+// programsOf are the names of a hook's programs, twins only where they are of use.
+func (c *collection) programsOf(h *hook, via backend) []string {
+	names := h.programs(via)
+	if !c.twins {
+		names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, twin) })
+	}
+	return names
+}
+
 // attachTarget attaches a hook's programs, the one at the end first: a start without an end is worse than an end without a start.
 func (c *collection) attachTarget(t *target, via backend, tracefs *os.Root) ([]io.Closer, error) {
-	names := t.programs(via)
+	names := c.programsOf(&t.hook, via)
 	slices.Reverse(names)
 	var links []io.Closer
 	for _, name := range names {

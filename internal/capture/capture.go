@@ -139,6 +139,7 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 		c.settings = append(c.settings, s)
 	}
 	c.losses.coll = coll
+	c.losses.loads.counted = func() (uint64, error) { return coll.counter(coreLossL_FAILED) }
 	c.polled = time.Now()
 	if c.hangs, err = startInflight(coll, opts); err != nil {
 		return nil, errors.Join(err, c.Close(), c.release())
@@ -213,12 +214,12 @@ func (c *Capture) Read() (trace.Record, error) {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			c.poll()
 		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, ringbuf.ErrClosed):
-			c.poll()
+			c.look(true)
 			c.ended = true
 			if err := c.release(); err != nil {
 				return trace.Record{}, err
 			}
-			c.pending = append(c.pending, trace.Record{End: &trace.End{Calls: c.calls, Lost: c.losses.total}})
+			c.pending = append(c.pending, trace.Record{End: &trace.End{Calls: c.calls, Lost: c.losses.total()}})
 		default:
 			return trace.Record{}, fmt.Errorf("read ring buffer: %w", err)
 		}
@@ -228,8 +229,13 @@ func (c *Capture) Read() (trace.Record, error) {
 func (c *Capture) poll() {
 	c.polled = time.Now()
 	c.asked.sweep(c.coll.asked)
-	c.losses.dropped = c.decoder.dropped
-	c.pending = append(c.pending, c.losses.read()...)
+	c.look(false)
+}
+
+// look tells what was lost, and what hangs.
+func (c *Capture) look(final bool) {
+	c.losses.dropped, c.losses.loads.arrived = c.decoder.dropped, c.decoder.failedLoads
+	c.pending = append(c.pending, c.losses.read(final || c.reader.AvailableBytes() == 0, final)...)
 	if c.hangs == nil {
 		return
 	}
@@ -283,6 +289,8 @@ func (c *Capture) jitMemory() (uint64, bool) {
 	return c.jitUsed, c.jitKnown
 }
 
+const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL, which is synchronize_rcu
+
 // Close detaches everything. Read then drains what is left, and lets go of the buffer when it comes to the end.
 func (c *Capture) Close() error {
 	c.closeOnce.Do(func() {
@@ -290,7 +298,10 @@ func (c *Capture) Close() error {
 			close(c.hangs.stop)
 		}
 		c.losses.freeze()
-		c.closeErr = errors.Join(c.coll.detach(), c.reader.Flush())
+		err := c.coll.detach()
+		// Programs that run at this moment are waited for: what they count, they write to the ring.
+		_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
+		c.closeErr = errors.Join(err, c.reader.Flush())
 	})
 	return c.closeErr
 }

@@ -44,6 +44,7 @@ const (
 	coreCallFlagsF_MAPS             coreCallFlags = 4096
 	coreCallFlagsF_EVIDENCE         coreCallFlags = 8192
 	coreCallFlagsF_LOG_DIRTY        coreCallFlags = 16384
+	coreCallFlagsF_COUNTED          coreCallFlags = 32768
 )
 
 type coreCallKind uint32
@@ -155,7 +156,9 @@ const (
 	coreLossL_INFLIGHT coreLoss = 1
 	coreLossL_STALE    coreLoss = 2
 	coreLossL_FOLLOW   coreLoss = 3
-	coreLossL_MAX      coreLoss = 4
+	coreLossL_CALL     coreLoss = 4
+	coreLossL_FAILED   coreLoss = 5
+	coreLossL_MAX      coreLoss = 6
 )
 
 type coreMapList struct {
@@ -370,6 +373,7 @@ const (
 	coreVarCfgSlot                         = "cfg_slot"
 	coreVarCfgTaskPid                      = "cfg_task_pid"
 	coreVarCfgTaskStatus                   = "cfg_task_status"
+	coreVarCfgTwins                        = "cfg_twins"
 	coreVarEmitBegin                       = "emit_begin"
 	coreVarEmitBigChunk                    = "emit_big_chunk"
 	coreVarEmitCallFlags                   = "emit_call_flags"
@@ -561,6 +565,7 @@ type coreVariableSpecs struct {
 	CfgSlot         *ebpf.VariableSpec `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.VariableSpec `ebpf:"cfg_task_pid"`
 	CfgTaskStatus   *ebpf.VariableSpec `ebpf:"cfg_task_status"`
+	CfgTwins        *ebpf.VariableSpec `ebpf:"cfg_twins"`
 	EmitBegin       *ebpf.VariableSpec `ebpf:"emit_begin"`
 	EmitBigChunk    *ebpf.VariableSpec `ebpf:"emit_big_chunk"`
 	EmitCallFlags   *ebpf.VariableSpec `ebpf:"emit_call_flags"`
@@ -647,6 +652,7 @@ type coreVariables struct {
 	CfgSlot         *ebpf.Variable `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.Variable `ebpf:"cfg_task_pid"`
 	CfgTaskStatus   *ebpf.Variable `ebpf:"cfg_task_status"`
+	CfgTwins        *ebpf.Variable `ebpf:"cfg_twins"`
 	EmitBegin       *ebpf.Variable `ebpf:"emit_begin"`
 	EmitBigChunk    *ebpf.Variable `ebpf:"emit_big_chunk"`
 	EmitCallFlags   *ebpf.Variable `ebpf:"emit_call_flags"`

@@ -27,7 +27,9 @@ type decoder struct {
 	order   []trace.CallID // oldest first, with some that are gone
 	size    int            // bytes of all pieces
 	dropped uint64         // calls whose pieces were given up
-	objects objects
+	// failedLoads are those that arrived and that the programs had counted.
+	failedLoads uint64
+	objects     objects
 }
 
 // pieces are what was seen of a call before its end.
@@ -182,6 +184,9 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 			return fmt.Errorf("decode call: %d bytes are too few", len(sample))
 		}
 		call := decodeCall(r)
+		if coreCallFlags(r.Call.Flags)&coreCallFlagsF_COUNTED != 0 {
+			d.failedLoads++
+		}
 		p := d.pieces[id]
 		if p == nil {
 			p = &pieces{}

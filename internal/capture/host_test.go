@@ -91,7 +91,7 @@ func TestHostCloseWhilePolling(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				c.losses.read()
+				c.losses.read(false, false)
 			}
 		}
 	})

@@ -4,8 +4,12 @@ package capture
 
 import (
 	"encoding/binary"
+	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
@@ -18,67 +22,173 @@ import (
 // twin ends the name of a program that runs where the one without it was missed.
 const twin = "_twin"
 
-// lossMeter reads what every mechanism lost. Counters only grow; what was lost between two looks is one record. The mutex is for
-// Close, which comes from another goroutine than Read.
+// reading is what one counter said, or why it could not be read.
+type reading struct {
+	n   uint64
+	err error
+}
+
+// readings are one look at the counters, by mechanism. A mechanism with several counters lost what all of them missed: never more than any
+// of them did.
+type readings map[string][]reading
+
+func (r readings) add(mechanism string, n uint64, err error) {
+	r[mechanism] = append(r[mechanism], reading{n, err})
+}
+
+// accounts turn looks at counters into what was lost in between. A counter that cannot be read, or that runs backward, leaves its mechanism as
+// it was: the next look tells of both spans, and the last one says that it is not known.
+type accounts struct {
+	mechanisms map[string]*account
+}
+
+// account is one mechanism's.
+type account struct {
+	seen []uint64 // its counters
+	at   uint64   // when they were read
+	told uint64
+}
+
+// look returns the losses since the last look. The last look is final.
+func (a *accounts) look(now readings, at uint64, final bool) []trace.Record {
+	if a.mechanisms == nil {
+		a.mechanisms = map[string]*account{}
+	}
+	var records []trace.Record
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		m := a.mechanisms[name]
+		if m == nil {
+			m = &account{seen: make([]uint64, len(now[name]))}
+			a.mechanisms[name] = m
+		}
+		loss := trace.Loss{Mechanism: name, From: m.at, To: at}
+		n, ok := m.step(now[name])
+		switch {
+		case ok:
+			loss.Count = n
+			m.at, m.told = at, m.told+n
+		case final:
+			loss.Unknown = true
+		}
+		if loss.Count > 0 || loss.Unknown {
+			records = append(records, trace.Record{Loss: &loss})
+		}
+	}
+	return records
+}
+
+// step is by how much a mechanism's loss grew; ok is false where its counters do not say.
+func (m *account) step(now []reading) (n uint64, ok bool) {
+	values := make([]uint64, len(now))
+	if len(now) != len(m.seen) {
+		return 0, false
+	}
+	for i, r := range now {
+		if r.err != nil || r.n < m.seen[i] {
+			return 0, false
+		}
+		values[i] = r.n
+		if grown := r.n - m.seen[i]; i == 0 || grown < n {
+			n = grown
+		}
+	}
+	m.seen = values
+	return n, true
+}
+
+func (a *accounts) told(mechanism string) uint64 {
+	if m := a.mechanisms[mechanism]; m != nil {
+		return m.told
+	}
+	return 0
+}
+
+// lossMeter reads what every mechanism lost. The mutex is for Close, which comes from another goroutine than Read.
 type lossMeter struct {
-	mu    sync.Mutex
-	coll  *collection
-	seen  map[string]uint64
-	since uint64
-	total uint64
+	mu   sync.Mutex
+	coll *collection
+	accounts
+	loads failing
 	// dropped is how many calls the decoder gave up before their ends.
 	dropped uint64
 	// last is what was read just before the links were closed, when kretprobes can no longer be asked.
-	last map[string]uint64
+	last readings
 }
 
-var lossNames = [coreLossL_MAX]string{"ring buffer full", "too many calls in flight", "end of call not seen", "too many followed processes"}
+var lossNames = map[coreLoss]string{
+	coreLossL_RING: "ring buffer full", coreLossL_INFLIGHT: "too many calls in flight", coreLossL_STALE: "end of call not seen",
+	coreLossL_FOLLOW: "too many followed processes", coreLossL_CALL: "ring buffer full for a call",
+}
 
-// counters reads without calling bpf(2), whose hooks are what is counted here: polling would make misses of its own.
-func (l *lossMeter) counters() map[string]uint64 {
-	if l.last != nil {
-		return l.last
+// counter reads one of the programs' own counters, without calling bpf(2), whose hooks are what is counted here: polling would make misses of its own.
+func (c *collection) counter(id coreLoss) (uint64, error) {
+	memory, err := c.lost.Memory()
+	if err != nil {
+		return 0, err
 	}
-	now := map[string]uint64{}
-	if memory, err := l.coll.lost.Memory(); err == nil {
-		for i, name := range lossNames {
-			var b [8]byte
-			if _, err := memory.ReadAt(b[:], int64(8*i)); err == nil {
-				now[name] = binary.LittleEndian.Uint64(b[:])
-			}
-		}
+	var b [8]byte
+	if _, err := memory.ReadAt(b[:], int64(8*id)); err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}
+
+// counters looks at all of them.
+func (l *lossMeter) counters() readings {
+	now := readings{}
+	for id, name := range lossNames {
+		n, err := l.coll.counter(id)
+		now.add(name, n, err)
 	}
 	for name, p := range l.coll.programs {
-		if showsItsMisses(name) {
+		if mechanism := missedBy(name); mechanism != "" {
+			n, err := fdinfo.Number(p.FD(), "recursion_misses")
+			if errors.Is(err, fdinfo.ErrNoField) { // before 5.12, where nothing preempts a program
+				n, err = 0, nil
+			}
+			now.add(mechanism, n, err)
+		}
+	}
+	profile, err := map[string]uint64(nil), error(nil)
+	for _, lk := range l.coll.links {
+		p, ok := lk.(*returnProbe)
+		if !ok {
 			continue
 		}
-		now["recursion in "+name] = fdinfo.RecursionMisses(p.FD()) // 5.12+
-	}
-	if profile := kprobeProfile(l.coll.tracefs); profile != nil {
-		for _, lk := range l.coll.links {
-			if p, ok := lk.(*returnProbe); ok {
-				now["kretprobe missed in "+p.symbol] += profile[p.name]
-			}
+		if profile == nil && err == nil {
+			profile, err = kprobeProfile(l.coll.tracefs)
 		}
+		n, found := profile[p.name]
+		if err == nil && !found {
+			now.add("kretprobe missed in "+p.symbol, 0, errNoProfile)
+			continue
+		}
+		now.add("kretprobe missed in "+p.symbol, n, err)
 	}
 	return now
 }
 
-// showsItsMisses reports whether a run that a program misses shows in the call that it belongs to: a start without an end, an end without a
-// start, or an entry that nobody takes out. Those calls are marked one by one, and others are not for their sake.
-func showsItsMisses(program string) bool {
-	if strings.TrimSuffix(program, twin) == "task_exit" { // leaves an entry behind: the next call of that thread number tells
-		return true
+var errNoProfile = errors.New("kprobe_profile does not have it")
+
+// missedBy is the mechanism that a program's missed runs count for, "" for none: runs that show in the call that they belong to, as a start
+// without an end, an end without a start, or an entry that nobody takes out. Those calls are marked one by one, and others are not for their sake.
+// A function whose start and end are both missed does not show.
+func missedBy(program string) string {
+	name := strings.TrimSuffix(program, twin)
+	if name == "task_exit" { // leaves an entry behind: the next call of that thread number tells
+		return ""
 	}
 	for _, h := range hooks() {
-		if h.shape != span {
-			continue
-		}
-		if program == "fexit_"+h.program || program == "fexit_"+h.program+"_twin" || program == "fentry_"+h.program && h.function != load.FnSyscall {
-			return true
+		if h.shape == span && (name == "fentry_"+h.program || name == "fexit_"+h.program) {
+			switch {
+			case h.function != load.FnSyscall:
+				return "recursion in " + h.program
+			case name == "fexit_"+h.program:
+				return ""
+			}
 		}
 	}
-	return false
+	return "recursion in " + name
 }
 
 // freeze reads the counters once more while everything is still attached.
@@ -89,45 +199,93 @@ func (l *lossMeter) freeze() {
 		return
 	}
 	now := l.counters()
+	missed, err := uint64(0), error(nil)
 	for _, lk := range l.coll.links {
 		if lk, ok := lk.(link.Link); ok {
-			if info, err := lk.Info(); err == nil && info.PerfEvent() != nil { // 6.7+
+			if info, ierr := lk.Info(); ierr == nil && info.PerfEvent() != nil { // 6.7+
 				if k := info.PerfEvent().Kprobe(); k != nil {
-					now["kprobe missed"] += k.Missed
+					missed += k.Missed
 				}
 			}
 		}
 	}
+	now.add("kprobe missed", missed, err)
 	l.last = now
 }
 
-func (l *lossMeter) read() []trace.Record {
+// read returns what was lost since it was last read; drained says that every record of the ring up to now was taken in.
+func (l *lossMeter) read(drained, final bool) []trace.Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at := monotonic()
 	if l.coll == nil {
 		return nil
 	}
-	now := l.counters()
-	now["too many calls without an end"] = l.dropped
-	more := map[string]uint64{}
-	for name, n := range now {
-		more[name] = n - l.seen[name]
+	at := monotonic()
+	now := l.last
+	if now == nil {
+		now = l.counters()
 	}
+	now = maps.Clone(now)
+	now.add("too many calls without an end", l.dropped, nil)
+	records := l.look(now, at, final)
+	if drained {
+		// A load whose end was missed was not counted, and may have failed.
+		records = append(records, l.loads.settle(at, final, l.told(lossNames[coreLossL_STALE]) == 0)...)
+	}
+	return records
+}
+
+func (l *lossMeter) total() (n uint64) {
+	for _, m := range l.mechanisms {
+		n += m.told
+	}
+	return n + l.loads.told
+}
+
+// failing accounts for program loads that failed: the kernel side counts each before anything of it can be lost, and what does not arrive
+// here was lost.
+type failing struct {
+	counted func() (uint64, error)
+	arrived uint64
+	told    uint64
+	since   uint64 // ns
+	// least is the least that was missing since at: a load that is being written to the ring is not lost.
+	least uint64
+	at    uint64
+}
+
+// settleTime is how long a load must be missing to be lost: its process may be off the processor while it is being written, in ns.
+const settleTime = uint64(2 * time.Second)
+
+// settle is called when all that there is has arrived. The last call is final, and has waited for what was being written. whole says that every
+// load that failed was counted.
+func (f *failing) settle(at uint64, final, whole bool) []trace.Record {
 	var records []trace.Record
-	for name, n := range more {
-		if _, ok := more[strings.TrimSuffix(name, twin)]; ok && strings.HasSuffix(name, twin) {
-			continue // counted with the other
+	lost := func(n uint64, unknown bool) {
+		records = append(records, trace.Record{Loss: &trace.Loss{Mechanism: trace.LostLoads, Count: n, Unknown: unknown, From: f.since, To: at}})
+	}
+	n, err := f.counted()
+	missing := n - min(n, f.arrived)
+	switch {
+	case err != nil:
+		whole = false
+	case missing <= f.told:
+		f.at = 0
+	case f.at == 0 && !final:
+		f.least, f.at = missing, at
+	default:
+		f.least = min(f.least, missing)
+		if final {
+			f.least = missing
 		}
-		if second, ok := more[name+twin]; ok {
-			n = min(n, second) // lost is what both missed: never more than either did meanwhile
-		}
-		if n > 0 {
-			records = append(records, trace.Record{Loss: &trace.Loss{Mechanism: name, Count: n, From: l.since, To: at}})
-			l.total += n
+		if final || at-f.at >= settleTime {
+			lost(f.least-f.told, false)
+			f.told, f.since, f.at = f.least, at, 0
 		}
 	}
-	l.seen, l.since = now, at
+	if final && !whole {
+		lost(0, true)
+	}
 	return records
 }
 

@@ -63,6 +63,7 @@ const (
 	plainVarCfgSlot          = "cfg_slot"
 	plainVarCfgTaskPid       = "cfg_task_pid"
 	plainVarCfgTaskStatus    = "cfg_task_status"
+	plainVarCfgTwins         = "cfg_twins"
 )
 
 // loadPlain returns the embedded CollectionSpec for plain.
@@ -166,6 +167,7 @@ type plainVariableSpecs struct {
 	CfgSlot         *ebpf.VariableSpec `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.VariableSpec `ebpf:"cfg_task_pid"`
 	CfgTaskStatus   *ebpf.VariableSpec `ebpf:"cfg_task_status"`
+	CfgTwins        *ebpf.VariableSpec `ebpf:"cfg_twins"`
 }
 
 // plainObjects contains all objects after they have been loaded into the kernel.
@@ -236,6 +238,7 @@ type plainVariables struct {
 	CfgSlot         *ebpf.Variable `ebpf:"cfg_slot"`
 	CfgTaskPid      *ebpf.Variable `ebpf:"cfg_task_pid"`
 	CfgTaskStatus   *ebpf.Variable `ebpf:"cfg_task_status"`
+	CfgTwins        *ebpf.Variable `ebpf:"cfg_twins"`
 }
 
 // plainPrograms contains all programs after they have been loaded into the kernel.

@@ -107,8 +107,32 @@ func hasTaskBTF(kernel *btf.Spec) bool {
 	return slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_get_current_task_btf" })
 }
 
-// preempts reports whether the kernel may take the CPU from a task inside the kernel.
+// preempts reports whether the kernel may take the CPU from a task inside the kernel. A kernel that can, and is told not to at its start, says so
+// in debugfs alone.
 func preempts() bool {
 	var u unix.Utsname
-	return unix.Uname(&u) != nil || strings.Contains(unix.ByteSliceToString(u.Version[:]), "PREEMPT")
+	if unix.Uname(&u) == nil && !strings.Contains(unix.ByteSliceToString(u.Version[:]), "PREEMPT") {
+		return false
+	}
+	mode := preemptMode()
+	return mode != "none" && mode != "voluntary"
+}
+
+// preemptMode is the word in parentheses of debugfs's sched/preempt (5.12), "" where it is not known.
+func preemptMode() string {
+	const file = "sched/preempt"
+	b, err := os.ReadFile("/sys/kernel/debug/" + file)
+	if err != nil {
+		debugfs, err := tracefs.Detached("debugfs", file)
+		if err != nil {
+			return ""
+		}
+		defer debugfs.Close()
+		if b, err = debugfs.ReadFile(file); err != nil {
+			return ""
+		}
+	}
+	_, rest, _ := strings.Cut(string(b), "(")
+	mode, _, _ := strings.Cut(rest, ")")
+	return mode
 }

@@ -111,22 +111,26 @@ func (p *returnProbe) Close() error {
 	return errors.Join(err, writeProbes(p.tracefs, fmt.Sprintf("-:%s/%s", probeGroup, p.name)))
 }
 
-// kprobeProfile is the number of returns that were not seen, by probe (the last column of kprobe_profile); nil where it cannot be read.
-func kprobeProfile(tracefs *os.Root) map[string]uint64 {
+// kprobeProfile is the number of returns that were not seen, by probe (the last column of kprobe_profile).
+func kprobeProfile(tracefs *os.Root) (map[string]uint64, error) {
 	if tracefs == nil {
-		return nil
+		return nil, errors.New("read kprobe_profile: there is no tracefs")
 	}
 	b, err := tracefs.ReadFile("kprobe_profile")
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("read kprobe_profile: %w", err)
 	}
 	missed := map[string]uint64{}
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 {
-			missed[f[0]], _ = strconv.ParseUint(f[2], 10, 64)
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			continue
+		}
+		if missed[f[0]], err = strconv.ParseUint(f[2], 10, 64); err != nil {
+			return nil, fmt.Errorf("read kprobe_profile: %w", err)
 		}
 	}
-	return missed
+	return missed, nil
 }
 
 // removeDeadProbes removes the kretprobes of processes that were killed before they could: the only trace that we

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"math"
 	"os"
@@ -292,11 +293,11 @@ func (s *session) emitOthers() error {
 	if s.others == nil {
 		return nil
 	}
-	return s.emit(s.others())
+	return s.emit(slices.Values(s.others()))
 }
 
-func (s *session) emit(attempts []*load.Attempt) error {
-	for _, a := range attempts {
+func (s *session) emit(attempts iter.Seq[*load.Attempt]) error {
+	for a := range attempts {
 		explain.Conclude(a, &s.header.Node)
 		show := s.shows(a)
 		if show && s.counts != nil && a.Finding() && s.repeats.Add(a) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"os/exec"
@@ -237,8 +238,8 @@ func (w *watcher) take() []trace.Record {
 func conclude(h trace.Header, records []trace.Record) []*load.Attempt {
 	var out []*load.Attempt
 	asm := assemble.New(h)
-	take := func(attempts []*load.Attempt) {
-		for _, a := range attempts {
+	take := func(attempts iter.Seq[*load.Attempt]) {
+		for a := range attempts {
 			explain.Conclude(a, &h.Node)
 			a.Evidence = load.Evidence{}
 			out = append(out, a)

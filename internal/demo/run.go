@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -297,9 +298,9 @@ func conclude(h *trace.Header, records []trace.Record) []*load.Attempt {
 	asm := assemble.New(*h)
 	var all []*load.Attempt
 	for _, r := range records {
-		all = append(all, asm.Add(r)...)
+		all = slices.AppendSeq(all, asm.Add(r))
 	}
-	all = append(all, asm.Flush()...)
+	all = slices.AppendSeq(all, asm.Flush())
 	for _, a := range all {
 		explain.Conclude(a, &h.Node)
 	}

@@ -19,7 +19,8 @@ func TestNumber(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(n, 7))
 	_, err = Number(int(f.Fd()), "po")
-	qt.Check(t, qt.ErrorMatches(err, "file descriptor .* has no po"))
+	qt.Check(t, qt.ErrorMatches(err, "file descriptor .* has no po: no such field"))
+	qt.Check(t, qt.ErrorIs(err, ErrNoField))
 	_, err = Number(1<<20, "pos")
 	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
 }

@@ -42,6 +42,8 @@ func runChild(args []string) error {
 		return json.NewEncoder(os.Stdout).Encode(newResult(args[1], -1, restart, ""))
 	case len(args) == 1 && args[0] == stormArg:
 		return stormChild()
+	case len(args) == 1 && args[0] == barrageArg:
+		return barrageChild()
 	case len(args) != 1:
 		return errors.New("want one patient")
 	}

@@ -35,15 +35,16 @@ func Root() (*os.Root, error) {
 		}
 		root.Close()
 	}
-	root, err := mount()
+	root, err := Detached("tracefs", "events")
 	if err != nil {
 		return nil, fmt.Errorf("mount tracefs: %w", err)
 	}
 	return root, nil
 }
 
-func mount() (*os.Root, error) {
-	config, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
+// Detached opens a file system that is mounted for us alone, and that must have a file.
+func Detached(fstype, file string) (*os.Root, error) {
+	config, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func mount() (*os.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := root.Stat("events"); err != nil {
+	if _, err := root.Stat(file); err != nil {
 		root.Close()
 		return nil, err
 	}

@@ -304,7 +304,7 @@ GLOBAL int send_call(void)
 		return 0;
 	r = bpf_ringbuf_reserve(&records, sizeof(*r), 0);
 	if (!r) {
-		lost(L_RING);
+		lost(L_CALL);
 		return 0;
 	}
 	/* the names are only written where there is one */
@@ -334,6 +334,23 @@ GLOBAL int send_call(void)
 	return 0;
 }
 
+/* Counts a program load that failed before anything can be lost of it. User space counts those that arrive; what is missing was lost. */
+static __always_inline void count_failed(struct call *c)
+{
+	if (c->kind != K_BPF || c->cmd != CMD_PROG_LOAD || c->ret >= 0)
+		return;
+	c->flags |= F_COUNTED;
+	tally(L_FAILED);
+}
+
+/* The same for a call whose start was missed, and of which nothing else is known. */
+static __always_inline int count_unseen(s64 ret, u32 cmd)
+{
+	if (ret < 0 && cmd == CMD_PROG_LOAD && is_wanted())
+		tally(L_FAILED);
+	return 0;
+}
+
 /* A map or BTF that a program may refer to by its descriptor. */
 static __always_inline bool is_object(struct call *c)
 {
@@ -353,6 +370,7 @@ GLOBAL int end_call(u64 ret, u32 flags)
 	c->end = bpf_ktime_get_ns();
 	c->ret = (s64)ret;
 	c->flags |= flags;
+	count_failed(c);
 	bad = c->ret < 0;
 #ifndef NO_KERNEL_READS
 	if (c->kind == K_BPF && c->cmd == CMD_PROG_LOAD && !bad) {
@@ -403,6 +421,7 @@ static __always_inline void end_unseen(s64 ret, u32 cmd, u64 uattr, u32 size)
 	c->end = c->head.start;
 	c->ret = ret;
 	c->flags |= F_EXIT;
+	count_failed(c);
 	send_call();
 	bpf_map_delete_elem(&calls, &tid);
 }

@@ -66,7 +66,7 @@ static __always_inline long send_chunk(struct call *c, struct chunk *to, void *d
 
 #define SEND_CHUNK(kind, KIND, c, what, src, n, offset, total)                                                                  \
 	({                                                                                                                      \
-		struct kind##_chunk *to = bpf_ringbuf_reserve(&records, sizeof(*to), 0);                                        \
+		struct kind##_chunk *to = RESERVE_PIECE(sizeof(*to));                                                           \
 		long got = -1;                                                                                                  \
                                                                                                                                 \
 		if (to)                                                                                                         \

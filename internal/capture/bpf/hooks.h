@@ -11,7 +11,7 @@ static __always_inline void send_maps(struct call *c, u64 array, u32 count)
 
 	if (!count || (c->flags & F_MAPS))
 		return;
-	m = bpf_ringbuf_reserve(&records, sizeof(*m), 0);
+	m = RESERVE_PIECE(sizeof(*m));
 	if (!m) {
 		lost(L_RING);
 		return;

@@ -32,6 +32,7 @@ enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
 	BPF_F_MMAPABLE = 1024,
+	BPF_RB_AVAIL_DATA = 0,
 };
 
 /* CO-RE takes an enum for an enum of the same name only */

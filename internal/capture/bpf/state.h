@@ -20,11 +20,16 @@ const volatile u8 cfg_filter_cgroup = 0;
 const volatile u8 cfg_failed_only = 0;
 const volatile u8 cfg_all = 0;
 const volatile u8 cfg_objects = 0;        /* report new maps and BTF: where the kernel is not read, nothing else tells of them */
+const volatile u8 cfg_twins = 0;          /* a second program runs behind those of __sys_bpf */
 const volatile char cfg_comm[16] = {};
+
+#define RING_SIZE (8 << 20)
+/* What is left to the calls themselves when pieces of them fill the buffer: a call without its pieces says more than pieces without it. */
+#define RING_FOR_CALLS (2 << 20)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
+	__uint(max_entries, RING_SIZE);
 } records SEC(".maps");
 
 /* Calls in flight, by thread. No LRU: an entry leaves when its call, or its thread, ends. */
@@ -86,13 +91,20 @@ struct {
 	__type(value, u32);
 } self SEC(".maps");
 
-static __always_inline void lost(u32 mechanism)
+static __always_inline void tally(u32 what)
 {
-	u64 *n = bpf_map_lookup_elem(&losses, &mechanism);
+	u64 *n = bpf_map_lookup_elem(&losses, &what);
 
 	if (n)
 		__sync_fetch_and_add(n, 1);
 }
+
+#define lost(mechanism) tally(mechanism)
+
+/* Room in the ring buffer for a piece of a call, of a size that is known when this is compiled. */
+#define RESERVE_PIECE(size)                                                                                                     \
+	(bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > RING_SIZE - RING_FOR_CALLS ? 0 :                                      \
+										       bpf_ringbuf_reserve(&records, size, 0))
 
 static __always_inline bool is_self(u32 tgid)
 {

@@ -73,6 +73,7 @@ enum call_flags {
 	F_MAPS = 4096,     /* the maps were sent */
 	F_EVIDENCE = 8192, /* what it was about was sent too */
 	F_LOG_DIRTY = 16384, /* something was in the log buffer before, and the kernel does not say that it wrote there */
+	F_COUNTED = 32768,   /* L_FAILED counts it */
 };
 
 #define ATTR_MAX 256
@@ -229,12 +230,14 @@ struct map_list {
 	struct map_ref maps[MAPS_MAX];
 };
 
-/* What was lost, by mechanism; only ever grows. */
+/* Counters that only ever grow: what was lost, by mechanism, and what there was to lose. */
 enum loss {
-	L_RING,     /* the ring buffer was full */
+	L_RING,     /* the ring buffer was full: a piece of a call */
 	L_INFLIGHT, /* too many calls in flight */
 	L_STALE,    /* a call's end was never seen (a missed kretprobe) */
 	L_FOLLOW,   /* too many followed processes */
+	L_CALL,     /* the ring buffer was full: a call */
+	L_FAILED,   /* no loss: program loads that failed, whatever became of their records */
 	L_MAX,
 };
 
