@@ -76,10 +76,12 @@ type Capture struct {
 	jitKnown bool
 	jitRead  time.Time
 	polled   time.Time
-	calls    uint64
-	ended    bool
-	sample   ringbuf.Record
-	settings []*sysctl.Setting // decisive ones, nil where one cannot be read
+	// When the decisive sysctls were last read.
+	refreshed time.Time
+	calls     uint64
+	ended     bool
+	sample    ringbuf.Record
+	settings  []*sysctl.Setting // decisive ones, nil where one cannot be read
 
 	closeOnce sync.Once
 	closeErr  error
@@ -210,7 +212,7 @@ func (c *Capture) Read() (trace.Record, error) {
 			if err := c.decoder.add(c.sample.RawSample, &c.pending); err != nil {
 				return trace.Record{}, err
 			}
-			c.refresh(n)
+			c.refresh(n, c.reader.AvailableBytes() > late)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			c.poll()
 		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, ringbuf.ErrClosed):
@@ -249,9 +251,15 @@ func (c *Capture) look(final bool) {
 // decisive are the sysctls that decide loads and can have been changed since we started.
 var decisive = []string{"net.core.bpf_jit_harden", "net.core.bpf_jit_enable", "net.core.bpf_jit_limit", "kernel.unprivileged_bpf_disabled"}
 
+// late is how many bytes in the ring mean that they are read long after they were written.
+const late = 1 << 20
+
 // refresh puts the values of the decisive sysctls, as they are now, before a failed load, and before one that the JIT left alone
-// how much memory its programs hold.
-func (c *Capture) refresh(from int) {
+// how much memory its programs hold. Of calls that have waited for long, what is now says little: it is read less often then.
+func (c *Capture) refresh(from int, waited bool) {
+	if waited && time.Since(c.refreshed) < pollInterval {
+		return
+	}
 	for i := from; i < len(c.pending); i++ {
 		call := c.pending[i].Call
 		if call == nil || call.Ret >= 0 && (call.Prog == nil || call.Prog.JITed) {
@@ -273,6 +281,7 @@ func (c *Capture) refresh(from int) {
 				put(decisive[i], v)
 			}
 		}
+		c.refreshed = time.Now()
 		return
 	}
 }

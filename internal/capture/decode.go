@@ -41,9 +41,9 @@ type pieces struct {
 }
 
 func (p *pieces) size() int {
-	n := len(p.newBTF)
+	n := pieceBytes + len(p.newBTF) + pieceBytes*len(p.maps)
 	for _, r := range p.chunks {
-		n += len(r.Chunk.Data)
+		n += pieceBytes + len(r.Chunk.Data)
 	}
 	return n
 }
@@ -120,6 +120,12 @@ func (p *pieces) runs(what trace.What, change func([]byte)) {
 const (
 	maxPieces     = 1024
 	maxPieceBytes = 16 << 20
+	pieceBytes    = 256 // of a chunk or a map beside its data
+	// RecordBytes bounds one record: a chunk.
+	RecordBytes = 128<<10 + pieceBytes
+	// Memory bounds the heap that a Capture takes: pieces, with one that makes others give way; objects, with one that does; the sample that is
+	// being read.
+	Memory = maxPieceBytes + RecordBytes + 2*maxBTFBytes + maxMaps*pieceBytes + RecordBytes
 )
 
 // piecesOf are those of a call, for which the oldest make room: their calls are the least likely to end.
@@ -127,13 +133,7 @@ func (d *decoder) piecesOf(id trace.CallID) *pieces {
 	if p, ok := d.pieces[id]; ok {
 		return p
 	}
-	for len(d.order) > 0 && (len(d.pieces) >= maxPieces || d.size > maxPieceBytes) {
-		if p, ok := d.pieces[d.order[0]]; ok {
-			d.size -= p.size()
-			delete(d.pieces, d.order[0])
-			d.dropped++
-		}
-		d.order = d.order[1:]
+	for len(d.pieces) >= maxPieces && d.dropOldest(id) {
 	}
 	if len(d.order) >= 2*maxPieces {
 		d.order = slices.DeleteFunc(slices.Clone(d.order), func(id trace.CallID) bool { return d.pieces[id] == nil })
@@ -142,8 +142,26 @@ func (d *decoder) piecesOf(id trace.CallID) *pieces {
 		d.pieces = map[trace.CallID]*pieces{}
 	}
 	d.pieces[id] = &pieces{}
+	d.size += d.pieces[id].size()
 	d.order = append(d.order, id)
 	return d.pieces[id]
+}
+
+// dropOldest gives up the pieces of the call that has waited longest, unless that is one in particular.
+func (d *decoder) dropOldest(but trace.CallID) bool {
+	for len(d.order) > 0 && d.order[0] != but {
+		p, ok := d.pieces[d.order[0]]
+		if ok {
+			d.size -= p.size()
+			delete(d.pieces, d.order[0])
+			d.dropped++
+		}
+		d.order = d.order[1:]
+		if ok {
+			return true
+		}
+	}
+	return false
 }
 
 // remember keeps what a chunk tells of the objects that programs refer to.
@@ -160,6 +178,8 @@ func (d *decoder) remember(c *trace.Chunk, what coreWhat) {
 		p.chunks = append(p.chunks, trace.Record{Chunk: c})
 	}
 	d.size += p.size()
+	for d.size > maxPieceBytes && d.dropOldest(c.ID) {
+	}
 }
 
 // view looks at a sample as one of the wire structs. Samples are 8-byte aligned copies.
@@ -190,9 +210,10 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 		p := d.pieces[id]
 		if p == nil {
 			p = &pieces{}
+		} else {
+			delete(d.pieces, id)
+			d.size -= p.size()
 		}
-		delete(d.pieces, id)
-		d.size -= p.size()
 		p.redact(redact.New(d.levels), call)
 		call.Maps = p.maps
 		if d.keep && call.Kind == load.ProgLoad && call.Ret >= 0 && call.Prog == nil {
@@ -249,7 +270,10 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 				Name: text(r.Name[:]),
 			}
 		}
-		d.piecesOf(id).maps = list
+		p := d.piecesOf(id)
+		d.size -= p.size()
+		p.maps = list
+		d.size += p.size()
 	case coreRecordTypeR_BEGIN:
 		b, ok := view[coreBegin](sample)
 		if !ok {

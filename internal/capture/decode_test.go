@@ -138,7 +138,7 @@ func TestDecoderForgets(t *testing.T) {
 		qt.Assert(t, qt.IsTrue(total <= maxPieceBytes+2<<17)) // one more call
 	}
 	qt.Check(t, qt.Equals(len(d.pieces)+int(d.dropped), calls))
-	for i := range maxPieceBytes >> 17 { // the newest are still there
+	for i := range maxPieceBytes / (1<<17 + 2*pieceBytes) { // the newest are still there
 		qt.Check(t, qt.IsNotNil(d.pieces[trace.CallID{TID: uint32(calls - 1 - i)}]), qt.Commentf("%d", i))
 	}
 }
@@ -220,7 +220,7 @@ func TestRefresh(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := Capture{pending: []trace.Record{{Call: &test.call}}}
-			c.refresh(0)
+			c.refresh(0, false)
 			got := slices.ContainsFunc(c.pending, func(r trace.Record) bool {
 				return r.Sysctl != nil && r.Sysctl.Name == load.JITUsed && r.Sysctl.Value != "" && r.Sysctl.Value != "0"
 			})

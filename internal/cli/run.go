@@ -170,6 +170,9 @@ func run(o runOptions) error {
 		if left := fixes.proxy.Left(); left != (interpose.Left{}) {
 			say("programs that blinding may break were left to the kernel as they are: %s", left)
 		}
+		if fixes.untold > 0 {
+			say("%d more repairs came too fast to be listed", fixes.untold)
+		}
 	}
 	if err := out.flush(); err != nil {
 		say("%v", err)
@@ -228,17 +231,24 @@ type repairs struct {
 	proxy *interpose.Proxy
 	mu    sync.Mutex
 	list  []*load.Attempt
+	// untold are repairs that were dropped from the list.
+	untold int
 }
 
-// Loads whose report nobody takes any more are not kept for ever.
-const maxRepairs = 10_000
+// Reports that nobody takes are not kept for ever, and those that are not kept are counted.
+const (
+	maxRepairs    = 2048
+	repairsMemory = maxRepairs * 2 << 10
+)
 
 func (r *repairs) add(a *load.Attempt) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.list) < maxRepairs {
-		r.list = append(r.list, a)
+	if len(r.list) >= maxRepairs {
+		r.untold++
+		return
 	}
+	r.list = append(r.list, a)
 }
 
 func (r *repairs) take() []*load.Attempt {
@@ -278,6 +288,9 @@ func (b *blind) Close() error {
 
 // Most that is kept for standard error while the command runs.
 const heldOutput = 8 << 20
+
+// heldMemory: a buffer that grows is copied into one of twice the size.
+const heldMemory = 3 * heldOutput
 
 // output is a file, or standard error once the command has ended: while it runs, standard error is the command's.
 type output struct {

@@ -13,7 +13,6 @@ import (
 	"math"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -166,20 +165,14 @@ const (
 	lateness = 100 * time.Millisecond
 )
 
-// heap is what the collector keeps our memory to, in bytes, as long as that is enough: in a storm of failures it would otherwise let
-// garbage grow to twice what is alive. A GOMEMLIMIT of the user's goes before.
-const heap = 14 << 20
-
 // live reads from the kernel until the channel stop gives something, and then to the end of what is buffered.
 func (s *session) live(c source, stop <-chan struct{}) (err error) {
-	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
-		defer debug.SetMemoryLimit(debug.SetMemoryLimit(heap))
-	}
+	defer limitMemory()()
 	type read struct {
 		trace.Record
 		error
 	}
-	records := make(chan read, 16)
+	records := make(chan read, queued)
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
