@@ -59,7 +59,14 @@ type Assembler struct {
 	sysctls   map[string][]trace.Sysctl
 	seed      maphash.Seed
 	done      []*fold // final, and not yet taken
+	dropped   uint64  // calls of which pieces were forgotten
 }
+
+// Dropped is the mechanism that loses pieces of calls whose end does not come, or comes too late.
+const Dropped = "pieces without their call"
+
+// DroppedCalls is how many calls lost pieces to it.
+func (a *Assembler) DroppedCalls() uint64 { return a.dropped }
 
 // New returns an assembler for the records after a header.
 func New(h trace.Header) *Assembler {
@@ -183,6 +190,8 @@ func (a *Assembler) dropOldest() bool {
 		if p := a.pending[id]; p != nil {
 			a.bytes -= p.size
 			delete(a.pending, id)
+			a.dropped++
+			a.addLoss(trace.Loss{Mechanism: Dropped, Count: 1, From: id.Start, To: id.Start}) // the call's own, should it come
 			return true
 		}
 	}

@@ -185,6 +185,9 @@ func (a *Assembler) evidence(at *load.Attempt, f *fold) (why []string) {
 	if cut {
 		why = append(why, fmt.Sprintf("line_info: read up to %d entries", maxLines))
 	}
+	if n := c.rec.Unsaid; n > 0 && c.ranges[trace.Log] == nil {
+		why = append(why, fmt.Sprintf("%d messages of the verifier were not copied", n))
+	}
 	if c.rec.Flags.AttrFault && c.errno() != eFAULT {
 		why = append(why, "the attr could not be read")
 	}

@@ -155,7 +155,7 @@ func (s kernelSpace) inJSON(t *testing.T, h trace.Header, records []trace.Record
 	qt.Assert(t, qt.IsNil(json.Unmarshal(copied, &records)))
 	a := assemble.New(h)
 	for _, r := range records {
-		for _, at := range a.Add(r) {
+		for at := range a.Add(r) {
 			explain.Conclude(at, &h.Node)
 			b, err := json.Marshal(at)
 			qt.Assert(t, qt.IsNil(err))

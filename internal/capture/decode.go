@@ -287,6 +287,9 @@ func (d *decoder) add(sample []byte, to *[]trace.Record) error {
 	return nil
 }
 
+// maxSays is SAYS_MAX of bpf/wire.h.
+const maxSays = 64
+
 // licenseMax is what the kernel reads of a licence, its NUL with it (bpf_prog_load).
 const licenseMax = 128
 
@@ -367,6 +370,7 @@ func decodeCall(r *coreCallRecord) *trace.Call {
 		c.Failed = append(c.Failed, span)
 	}
 	c.Folded = k.Nfailed - uint32(n)
+	c.Unsaid = k.Says - min(k.Says, maxSays)
 	if tag := k.Tag; tag != [8]byte{} {
 		c.Tag = tag[:]
 	}

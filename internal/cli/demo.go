@@ -105,6 +105,9 @@ func runDemo(ctx context.Context, o demoOptions, names []string) error {
 	for mechanism, n := range sum.Lost {
 		say("%d events were lost: %s", n, mechanism)
 	}
+	for _, mechanism := range sum.Unknown {
+		say("how many events were lost is not known: %s", mechanism)
+	}
 	words := fmt.Sprintf("%d explained as expected, %d not", sum.Right, sum.Wrong)
 	if sum.NotRun > 0 {
 		words += fmt.Sprintf(", %d NOT RUN", sum.NotRun)

@@ -296,7 +296,7 @@ const heldMemory = 3 * heldOutput
 type output struct {
 	file    *os.File // nil: standard error
 	held    bytes.Buffer
-	dropped bool
+	dropped int // bytes
 }
 
 func openOutput(path string) (*output, error) {
@@ -314,8 +314,8 @@ func (o *output) Write(b []byte) (int, error) {
 	if o.file != nil {
 		return o.file.Write(b)
 	}
-	if o.dropped || o.held.Len()+len(b) > heldOutput {
-		o.dropped = true
+	if o.dropped > 0 || o.held.Len()+len(b) > heldOutput {
+		o.dropped += len(b)
 		return len(b), nil
 	}
 	return o.held.Write(b)
@@ -334,8 +334,8 @@ func (o *output) flush() error {
 		return nil
 	}
 	_, err := io.Copy(os.Stderr, &o.held)
-	if o.dropped {
-		say("more than %d MiB of explanations; the rest was dropped, use --output FILE", heldOutput>>20)
+	if o.dropped > 0 {
+		say("more than %d MiB of explanations; the rest, %d bytes, was dropped: use --output FILE", heldOutput>>20, o.dropped)
 	}
 	return err
 }

@@ -252,8 +252,7 @@ func notEOF(err error) error {
 
 func (s *session) add(r trace.Record) error {
 	if r.Loss != nil {
-		s.lost.add(r.Loss, s.now())
-		s.summary.Lose(r.Loss)
+		s.lose(r.Loss)
 	}
 	if r.End != nil {
 		s.close = *r.End
@@ -280,6 +279,11 @@ func (s *session) hang(h *load.Hang) error {
 		}
 	}
 	return nil
+}
+
+func (s *session) lose(l *trace.Loss) {
+	s.lost.add(l, s.now())
+	s.summary.Lose(l)
 }
 
 func (s *session) emitOthers() error {
@@ -355,6 +359,9 @@ func (s *session) tell(repeats []load.Summary) error {
 
 func (s *session) end() error {
 	err := s.emit(s.asm.Flush())
+	if n := s.asm.DroppedCalls(); n > 0 {
+		s.lose(&trace.Loss{Mechanism: assemble.Dropped, Count: n})
+	}
 	err = errors.Join(err, s.countAll())
 	s.summary.For = time.Since(s.began)
 	if s.record == nil {

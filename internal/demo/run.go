@@ -67,6 +67,7 @@ type Summary struct {
 	Right, Wrong   int
 	NotRun, Beyond int               // skipped: for want of a permission, and for being beyond this machine or its hooks
 	Lost           map[string]uint64 // events, by mechanism
+	Unknown        []string          // mechanisms of which it is not known what they lost
 }
 
 // OK reports whether every case that had to be run was run, and explained as expected. Cases for a prepared machine, and those

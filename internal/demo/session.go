@@ -93,7 +93,11 @@ func (s *session) sort(r trace.Record) error {
 	case r.Sysctl != nil:
 		s.shared = append(s.shared, r) // it comes right before its call
 	case r.Loss != nil:
-		s.summary.Lost[r.Loss.Mechanism] += r.Loss.Count
+		if r.Loss.Unknown {
+			s.summary.Unknown = append(s.summary.Unknown, r.Loss.Mechanism)
+		} else {
+			s.summary.Lost[r.Loss.Mechanism] += r.Loss.Count
+		}
 		s.shared = append(s.shared, r)
 	case r.Call != nil:
 		records := append(s.pieces[r.Call.ID], s.shared...)
@@ -118,9 +122,11 @@ func (s *session) sort(r trace.Record) error {
 }
 
 func (s *session) hold(id trace.CallID, r trace.Record) {
-	if len(s.pieces) < maxPieces {
-		s.pieces[id] = append(s.pieces[id], r)
+	if s.pieces[id] == nil && len(s.pieces) >= maxPieces {
+		s.summary.Lost["too many calls without an end"]++
+		return
 	}
+	s.pieces[id] = append(s.pieces[id], r)
 }
 
 // owner is the case whose process made a call. Numbers are of our own pid namespace, or of the initial one, or both.

@@ -69,6 +69,7 @@ type Call struct {
 	Stages []Stage   `json:"stages,omitempty"` // one per watched function that ran
 	Failed []Span    `json:"failed,omitempty"` // failing executions, in the order of their ends
 	Folded uint32    `json:"folded,omitempty"` // failing executions that did not fit
+	Unsaid uint32    `json:"unsaid,omitempty"` // messages of the verifier that were not copied
 
 	TGID    uint32  `json:"tgid"`
 	NSPID   uint32  `json:"nspid,omitempty"`

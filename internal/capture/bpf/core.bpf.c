@@ -308,9 +308,8 @@ static __always_inline int say(struct pt_regs *ctx)
 	if (BPF_CORE_READ(env, log.level))
 		return 0;
 	c = current_call();
-	if (!c || c->says >= SAYS_MAX)
+	if (!c || c->says++ >= SAYS_MAX)
 		return 0;
-	c->says++;
 	s = RESERVE_PIECE(sizeof(*s));
 	if (!s) {
 		lost(L_RING);
