@@ -72,7 +72,7 @@ func watched(t *testing.T) *node.Profile {
 		if r.Loss != nil && r.Loss.Mechanism == trace.LostLoads {
 			t.Errorf("lost: %+v", *r.Loss)
 		}
-		for _, at := range asm.Add(r) {
+		for at := range asm.Add(r) {
 			known[at.FeatureProbe]++
 			if at.Finding() {
 				t.Errorf("a finding: %s %+v errno %d, map %+v", at.Kind, at.Program, at.Errno, at.Map)
