@@ -96,13 +96,6 @@ func (m *account) step(now []reading) (n uint64, ok bool) {
 	return n, true
 }
 
-func (a *accounts) told(mechanism string) uint64 {
-	if m := a.mechanisms[mechanism]; m != nil {
-		return m.told
-	}
-	return 0
-}
-
 // lossMeter reads what every mechanism lost. The mutex is for Close, which comes from another goroutine than Read.
 type lossMeter struct {
 	mu   sync.Mutex
@@ -160,13 +153,16 @@ func (l *lossMeter) counters() readings {
 		}
 		n, found := profile[p.name]
 		if err == nil && !found {
-			now.add("kretprobe missed in "+p.symbol, 0, errNoProfile)
+			now.add(missedReturns+p.symbol, 0, errNoProfile)
 			continue
 		}
-		now.add("kretprobe missed in "+p.symbol, n, err)
+		now.add(missedReturns+p.symbol, n, err)
 	}
 	return now
 }
+
+// missedReturns begins the name of what a kretprobe missed.
+const missedReturns = "kretprobe missed in "
 
 var errNoProfile = errors.New("kprobe_profile does not have it")
 
@@ -229,10 +225,27 @@ func (l *lossMeter) read(drained, final bool) []trace.Record {
 	now.add("too many calls without an end", l.dropped, nil)
 	records := l.look(now, at, final)
 	if drained {
-		// A load whose end was missed was not counted, and may have failed.
-		records = append(records, l.loads.settle(at, final, l.told(lossNames[coreLossL_STALE]) == 0)...)
+		records = append(records, l.loads.settle(at, final, !l.blind())...)
 	}
 	return records
+}
+
+// blind reports whether ends of loads were missed, or may have been: those were not counted, and may have failed.
+func (l *lossMeter) blind() bool {
+	for name, m := range l.mechanisms {
+		if m.told == 0 {
+			continue
+		}
+		switch name {
+		case lossNames[coreLossL_STALE], "recursion in btf_sys_exit", "recursion in exit_bpf",
+			"recursion in fentry_sys_bpf": // its twin missed it too, and so may those at the end have
+			return true
+		}
+		if strings.HasSuffix(name, "sys_bpf") && (strings.HasPrefix(name, "recursion in kretprobe_") || strings.HasPrefix(name, missedReturns)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *lossMeter) total() (n uint64) {

@@ -111,3 +111,19 @@ func TestMissedBy(t *testing.T) {
 		qt.Check(t, qt.Equals(missedBy(program), want), qt.Commentf("%s", program))
 	}
 }
+
+// A missed end of a load may have been a failure.
+func TestBlind(t *testing.T) {
+	for mechanism, blind := range map[string]bool{
+		"end of call not seen": true, "recursion in kretprobe_sys_bpf": true, "recursion in kretprobe_x64_sys_bpf": true, "kretprobe missed in __sys_bpf": true,
+		"recursion in fentry_sys_bpf": true, "recursion in btf_sys_exit": true, "recursion in exit_bpf": true,
+		"ring buffer full": false, "ring buffer full for a call": false, "recursion in kprobe_sys_bpf": false, "recursion in bpf_check": false,
+		"kretprobe missed in bpf_check": false, "too many calls in flight": false,
+	} {
+		var l lossMeter
+		l.look(readings{mechanism: {{n: 0}}}, 1, false)
+		qt.Check(t, qt.IsFalse(l.blind()))
+		l.look(readings{mechanism: {{n: 1}}}, 2, false)
+		qt.Check(t, qt.Equals(l.blind(), blind), qt.Commentf("%s", mechanism))
+	}
+}
