@@ -18,8 +18,8 @@ check:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt: these files are not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) test ./...
-	GOOS=darwin $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/assemble ./internal/render ./internal/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/streams
-	GOOS=js GOARCH=wasm $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/assemble ./internal/render ./internal/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/streams
+	GOOS=darwin $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/assemble ./internal/repeat ./internal/render ./internal/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/streams
+	GOOS=js GOARCH=wasm $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/assemble ./internal/repeat ./internal/render ./internal/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/streams
 
 # Everything: installs what it needs on Debian or Ubuntu, then unit, host and kernel-matrix tests. Needs root.
 test: deps generated
