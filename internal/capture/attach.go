@@ -162,7 +162,10 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 			return nil, fmt.Errorf("configure %s: %w", t.symbol, err)
 		}
 		if h.program == "sys_bpf" {
-			if err := spec.Variables["cfg_twins"].Set(flag(via == fentry && c.twins)); err != nil {
+			// Kernels that preempt programs do not take a fault in a kprobe for a miss.
+			err := errors.Join(spec.Variables["cfg_twins"].Set(flag(via == fentry && c.twins)),
+				spec.Variables["cfg_looks"].Set(flag(via == kprobe && c.backend == fentry)))
+			if err != nil {
 				return nil, fmt.Errorf("configure %s: %w", t.symbol, err)
 			}
 		}

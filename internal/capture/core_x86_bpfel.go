@@ -363,6 +363,7 @@ const (
 	coreVarCfgFilterComm                   = "cfg_filter_comm"
 	coreVarCfgFilterPid                    = "cfg_filter_pid"
 	coreVarCfgLogMax                       = "cfg_log_max"
+	coreVarCfgLooks                        = "cfg_looks"
 	coreVarCfgNonce                        = "cfg_nonce"
 	coreVarCfgNsDev                        = "cfg_ns_dev"
 	coreVarCfgNsIno                        = "cfg_ns_ino"
@@ -555,6 +556,7 @@ type coreVariableSpecs struct {
 	CfgFilterComm   *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
 	CfgFilterPid    *ebpf.VariableSpec `ebpf:"cfg_filter_pid"`
 	CfgLogMax       *ebpf.VariableSpec `ebpf:"cfg_log_max"`
+	CfgLooks        *ebpf.VariableSpec `ebpf:"cfg_looks"`
 	CfgNonce        *ebpf.VariableSpec `ebpf:"cfg_nonce"`
 	CfgNsDev        *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
 	CfgNsIno        *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
@@ -642,6 +644,7 @@ type coreVariables struct {
 	CfgFilterComm   *ebpf.Variable `ebpf:"cfg_filter_comm"`
 	CfgFilterPid    *ebpf.Variable `ebpf:"cfg_filter_pid"`
 	CfgLogMax       *ebpf.Variable `ebpf:"cfg_log_max"`
+	CfgLooks        *ebpf.Variable `ebpf:"cfg_looks"`
 	CfgNonce        *ebpf.Variable `ebpf:"cfg_nonce"`
 	CfgNsDev        *ebpf.Variable `ebpf:"cfg_ns_dev"`
 	CfgNsIno        *ebpf.Variable `ebpf:"cfg_ns_ino"`

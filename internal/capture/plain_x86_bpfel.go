@@ -53,6 +53,7 @@ const (
 	plainVarCfgFilterPid     = "cfg_filter_pid"
 	plainVarCfgForkChild     = "cfg_fork_child"
 	plainVarCfgLogMax        = "cfg_log_max"
+	plainVarCfgLooks         = "cfg_looks"
 	plainVarCfgNonce         = "cfg_nonce"
 	plainVarCfgNsDev         = "cfg_ns_dev"
 	plainVarCfgNsIno         = "cfg_ns_ino"
@@ -157,6 +158,7 @@ type plainVariableSpecs struct {
 	CfgFilterPid    *ebpf.VariableSpec `ebpf:"cfg_filter_pid"`
 	CfgForkChild    *ebpf.VariableSpec `ebpf:"cfg_fork_child"`
 	CfgLogMax       *ebpf.VariableSpec `ebpf:"cfg_log_max"`
+	CfgLooks        *ebpf.VariableSpec `ebpf:"cfg_looks"`
 	CfgNonce        *ebpf.VariableSpec `ebpf:"cfg_nonce"`
 	CfgNsDev        *ebpf.VariableSpec `ebpf:"cfg_ns_dev"`
 	CfgNsIno        *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
@@ -228,6 +230,7 @@ type plainVariables struct {
 	CfgFilterPid    *ebpf.Variable `ebpf:"cfg_filter_pid"`
 	CfgForkChild    *ebpf.Variable `ebpf:"cfg_fork_child"`
 	CfgLogMax       *ebpf.Variable `ebpf:"cfg_log_max"`
+	CfgLooks        *ebpf.Variable `ebpf:"cfg_looks"`
 	CfgNonce        *ebpf.Variable `ebpf:"cfg_nonce"`
 	CfgNsDev        *ebpf.Variable `ebpf:"cfg_ns_dev"`
 	CfgNsIno        *ebpf.Variable `ebpf:"cfg_ns_ino"`

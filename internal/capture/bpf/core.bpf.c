@@ -203,7 +203,7 @@ SEC("fexit/__sys_bpf") int fexit_sys_bpf_twin(u64 *ctx)
 SEC("kprobe/__sys_bpf") int kprobe_sys_bpf(struct pt_regs *ctx)
 {
 	if (is_ours((u32)ctx->di))
-		begin_sys_bpf(ctx->di, ctx->si, ctx->dx, reg(ctx, cfg_size_slot), NO_LOOK);
+		begin_sys_bpf(ctx->di, ctx->si, ctx->dx, reg(ctx, cfg_size_slot), cfg_looks ? 0 : NO_LOOK);
 	return 0;
 }
 

@@ -20,6 +20,7 @@ const volatile u8 cfg_filter_cgroup = 0;
 const volatile u8 cfg_failed_only = 0;
 const volatile u8 cfg_all = 0;
 const volatile u8 cfg_objects = 0;        /* report new maps and BTF: where the kernel is not read, nothing else tells of them */
+const volatile u8 cfg_looks = 0;          /* the kprobe of __sys_bpf looks at the log buffer */
 const volatile u8 cfg_twins = 0;          /* a second program runs behind those of __sys_bpf */
 const volatile char cfg_comm[16] = {};
 
