@@ -4,6 +4,7 @@ package assemble
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -33,7 +34,7 @@ func TestCutShort(t *testing.T) {
 		h := header("7.2.13", allHooks)
 		h.Hooks = append(h.Hooks, trace.Hook{Function: load.FnDenied, Via: "fentry"})
 		a := New(h)
-		attempts := append(a.Add(trace.Record{Call: &call}), a.Flush()...)
+		attempts := slices.Concat(slices.Collect(a.Add(trace.Record{Call: &call})), slices.Collect(a.Flush()))
 		qt.Assert(t, qt.HasLen(attempts, 1))
 		explain.Conclude(attempts[0], &h.Node)
 		qt.Check(t, qt.Equals(attempts[0].Diagnosis.Rule, c.rule))

@@ -295,8 +295,10 @@ func (s *session) emitOthers() error {
 
 func (s *session) emit(attempts iter.Seq[*load.Attempt]) error {
 	for a := range attempts {
-		explain.Conclude(a, &s.header.Node)
 		show := s.shows(a)
+		if show || a.Finding() { // feature probes come by thousands
+			explain.Conclude(a, &s.header.Node)
+		}
 		if show && s.counts != nil && a.Finding() && s.repeats.Add(a) {
 			s.summary.AddRepeat(a)
 			continue

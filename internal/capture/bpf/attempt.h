@@ -238,8 +238,8 @@ static __always_inline void send_evidence(struct call *c)
 		struct btf_attr *a = (void *)c->attr;
 
 		if (a->btf_log_buf && a->btf_log_size)
-			send_range(W_BTF_LOG | W_STRING, a->btf_log_buf,
-				   a->btf_log_size < BIG_MAX ? a->btf_log_size : BIG_MAX, 0, a->btf_log_size);
+			send_text(W_BTF_LOG, a->btf_log_buf, a->btf_log_size < BIG_MAX ? a->btf_log_size : BIG_MAX,
+				  a->btf_log_size);
 	}
 }
 

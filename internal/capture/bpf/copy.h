@@ -114,6 +114,25 @@ static __always_inline void send_capped(u32 what, u64 src, u64 len, u64 max)
 }
 
 /*
+ * Text of at most most bytes, NUL and all, in a buffer of total bytes. Returns the number of bytes sent. Most texts are short and most buffers are
+ * not: it goes in pieces that grow, so that it takes room in the ring by what it is and not by what it might be.
+ */
+GLOBAL u64 send_text(u32 what, u64 buf, u64 most, u64 total)
+{
+	u64 n = most < SMALL_MAX ? most : SMALL_MAX - 1, done, got;
+
+	done = send_range(what | W_STRING, buf, n, 0, total);
+	if (done + 1 != n || n == most)
+		return done;
+	n = most - done < MEDIUM_MAX ? most - done : MEDIUM_MAX - 1;
+	got = send_range(what | W_STRING, buf + done, n, done, total);
+	done += got;
+	if (got + 1 != n || done + 1 >= most)
+		return done;
+	return done + send_range(what | W_STRING, buf + done, most - done, done, total);
+}
+
+/*
  * The loader's log buffer: all of it up to twice cfg_log_max, else its head and its tail. Where it ends is not known before 6.4
  * (log_true_size), so the first NUL behind the head is looked for by halving steps: fresh buffers are zero behind the text. A wrong guess costs the tail
  * and nothing else.
@@ -125,7 +144,7 @@ GLOBAL u64 send_log(u64 buf, u32 size)
 
 	if (!buf || !size)
 		return 0;
-	head = send_range(W_LOG | W_STRING, buf, size < max ? size : max, 0, size);
+	head = send_text(W_LOG, buf, size < max ? size : max, size);
 	if (head + 2 < max || size <= max)
 		return head;
 	/* without branches: the verifier would follow both sides of each, 2^32 paths */
