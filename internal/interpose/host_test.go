@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -271,6 +272,14 @@ func testWindow(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(string(harden), "2\n"))
 	}
+	// While the window of one is open, the setting is 1: the others are not taken for loads that need no help.
+	const threads = 4
+	s, err := beginWith(Options{Window: window, limits: []int{}}, true, "/proc/self/exe", []string{loaderArgv0, "many", strconv.Itoa(threads), "2", "1"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	var all struct{ JITed int }
+	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(s.wait(t)), &all)))
+	qt.Check(t, qt.Equals(all.JITed, 2*threads))
+	qt.Check(t, qt.Equals(len(s.repairs()), 2*threads), qt.Commentf("left: %v", s.proxy.Left()))
 }
 
 // A listener in a listener is refused, and says so.

@@ -143,7 +143,7 @@ func (p *Proxy) find(s *snapshot, h *handles, key [32]byte) outcome {
 
 // inWindow loads what no rewriting helps with hardening lowered for a moment, when that was asked for.
 func (p *Proxy) inWindow(s *snapshot, h *handles) outcome {
-	if p.options.Window == nil || p.hardened.read() != 2 {
+	if p.options.Window == nil || p.hardening() != 2 {
 		return leave
 	}
 	l, err := p.newLoad(s, h, nil, true)
@@ -167,6 +167,8 @@ func (p *Proxy) inWindow(s *snapshot, h *handles) outcome {
 	o := outcome{fd: -1}
 	ctx, cancel := context.WithTimeout(context.Background(), turns)
 	defer cancel()
+	p.windows.Add(1)
+	defer p.windows.Add(-1)
 	fd, r, err := hardenwindow.Load(ctx, hardenwindow.Loader{
 		Code: l.Code,
 		Missing: func(int) (fd int, address uintptr, err error) {

@@ -50,6 +50,7 @@ type Proxy struct {
 	we             identity
 	chargesMemlock bool
 	hardened       *setting
+	windows        atomic.Int32 // of ours, that are open or about to be
 	suidDumpable   *setting
 	options        Options
 	answering      sync.RWMutex // held for reading from an answer to its report
@@ -375,9 +376,18 @@ func (p *Proxy) handle(n *notification, m *memory, a *attr) {
 
 var errHealthy = errors.New("nothing to repair")
 
+// hardening is the setting as it is when no window of ours is open.
+func (p *Proxy) hardening() int {
+	open := p.windows.Load() > 0 // before the setting is read: a window may close meanwhile
+	if v := p.hardened.read(); v != 1 || !open {
+		return v
+	}
+	return 2
+}
+
 // judge says as whom a suspect would be loaded. An error means that it is to be left alone.
 func (p *Proxy) judge(n *notification) (identity, error) {
-	hardened := p.hardened.read()
+	hardened := p.hardening()
 	if hardened == 0 {
 		return identity{}, errHealthy
 	}
