@@ -23,6 +23,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
 	"github.com/bpfwhy/bpfwhy/internal/buildinfo"
+	"github.com/bpfwhy/bpfwhy/internal/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/render"
 )
 
@@ -31,11 +32,12 @@ const bad = 2
 // Main runs the command line and returns the exit status. The executable may be another one of its processes: see [sources.Main].
 func Main(args []string, stdout, stderr *os.File) int {
 	sources.Main()
-	return run(args, stdout, stderr, openSource)
+	return run(args, stdout, stderr, openSource, privilege.Drop)
 }
 
-func run(args []string, stdout, stderr *os.File, open opener) int {
-	c := newCommand(stdout, stderr, open)
+// run is the command. drop gives capabilities up when the sources are open.
+func run(args []string, stdout, stderr *os.File, open opener, drop func(keep ...int) error) int {
+	c := newCommand(stdout, stderr, open, drop)
 	c.SetArgs(args)
 	c.SetOut(stdout)
 	c.SetErr(stderr)
@@ -65,7 +67,7 @@ type flags struct {
 	ring     int
 }
 
-func newCommand(stdout, stderr *os.File, open opener) *cobra.Command {
+func newCommand(stdout, stderr *os.File, open opener, drop func(keep ...int) error) *cobra.Command {
 	var f flags
 	c := &cobra.Command{
 		Use:   "httpprobe",
@@ -83,7 +85,7 @@ make sense of is counted by reason and shown at the end.`,
 			if err != nil {
 				return err
 			}
-			return watch(o, stdout, stderr, open)
+			return watch(o, stdout, stderr, open, drop)
 		},
 	}
 	c.Version = version()

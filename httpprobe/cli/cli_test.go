@@ -89,7 +89,8 @@ func probeRunTo(t *testing.T, stdout *os.File, open opener, while func(), args .
 	qt.Assert(t, qt.IsNil(err))
 	defer stderr.Close()
 	status := make(chan int)
-	go func() { status <- run(args, stdout, stderr, open) }()
+	keep := func(...int) error { return nil } // tests that follow have need of them
+	go func() { status <- run(args, stdout, stderr, open, keep) }()
 	var got int
 	if while == nil {
 		got = <-status

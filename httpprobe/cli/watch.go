@@ -27,7 +27,6 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
 	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
 	"github.com/bpfwhy/bpfwhy/httpprobe/table"
-	"github.com/bpfwhy/bpfwhy/internal/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/render"
 )
 
@@ -59,7 +58,7 @@ const (
 	memory    = 40 << 20
 )
 
-func watch(o options, stdout, stderr *os.File, open opener) error {
+func watch(o options, stdout, stderr *os.File, open opener, drop func(keep ...int) error) error {
 	debug.SetGCPercent(400) // until the programs are loaded: what that leaves behind is collected once
 	debug.SetMemoryLimit(memory)
 	ctx, stop := signal.NotifyContext(context.Background(), signals()...)
@@ -87,7 +86,7 @@ func watch(o options, stdout, stderr *os.File, open opener) error {
 		return p.close()
 	}
 	p.out = newOutput(stdout)
-	if err := privilege.Drop(needed...); err != nil {
+	if err := drop(needed...); err != nil {
 		say(stderr, "keeps its capabilities: %v", err)
 	}
 	p.announce()

@@ -25,6 +25,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/cli"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/hang"
 	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/replay"
@@ -47,6 +48,7 @@ func TestMain(m *testing.M) {
 	Main()
 	launch.Main()
 	guardian.Main()
+	hang.Main()
 	interpose.Main()
 	replay.Main()
 	switch filepath.Base(os.Args[0]) {

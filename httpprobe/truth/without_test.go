@@ -21,8 +21,8 @@ func without(source string) {
 	switch source {
 	case "syscalls": // the kernel's types
 		err = hide("/sys/kernel/btf")
-	case "openssl": // how uprobes are asked for
-		err = hide("/sys/bus/event_source/devices/uprobe")
+	case "openssl": // the libraries that others use
+		err = unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_PTRACE, 0, 0, 0)
 	case "packets":
 		err = unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_RAW, 0, 0, 0)
 	default:

@@ -16,6 +16,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
 	"github.com/bpfwhy/bpfwhy/internal/cli"
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/hang"
 	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/patient"
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 	}
 	launch.Main()
 	guardian.Main()
+	hang.Main()
 	interpose.Main()
 	patient.Main()
 	replay.Main()
