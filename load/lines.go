@@ -43,11 +43,11 @@ type Loss struct {
 	Schema string    `json:"schema"`
 	Kind   Kind      `json:"kind"` // KindLoss
 	Time   time.Time `json:"time"` // when it was written
-	// Loads are failing program loads that are in no attempt and in no summary; nil: not known.
-	Loads *uint64 `json:"loads"`
+	// Loads are failing program loads that are in no attempt and in no summary; at least so many where Unknown has "failing loads".
+	Loads uint64 `json:"loads"`
 	// Events by what lost them, pieces of attempts that are told all the same among them.
 	Events map[string]uint64 `json:"events"`
-	// Unknown are counters that could not be read.
+	// Unknown are counters that could not be read, or that do not say all.
 	Unknown []string `json:"unknown,omitempty"`
 }
 

@@ -103,8 +103,7 @@ func repeats() load.Summary {
 }
 
 func lost() load.Loss {
-	n := uint64(7)
-	return load.Loss{Schema: load.Schema, Kind: load.KindLoss, Time: everything().Time, Loads: &n, Events: map[string]uint64{"ring buffer full": 3},
+	return load.Loss{Schema: load.Schema, Kind: load.KindLoss, Time: everything().Time, Loads: 7, Events: map[string]uint64{"ring buffer full": 3},
 		Unknown: []string{"recursion in fentry_sys_bpf"}}
 }
 
@@ -135,10 +134,10 @@ func TestEncodedLines(t *testing.T) {
 	}
 	perf := base("perf_event_open") // a kind to come
 	perf.Attach = &load.Attach{Target: &load.AttachTarget{Kind: "lirc_device"}}
-	unknown := lost()
-	unknown.Loads, unknown.Events = nil, map[string]uint64{}
+	none := lost()
+	none.Loads, none.Events = 0, map[string]uint64{}
 	for name, line := range map[string]any{
-		"summary": repeats(), "loss": lost(), "loss of which nothing is known": unknown, "attempt of a kind to come": &perf,
+		"summary": repeats(), "loss": lost(), "loss without a number": none, "attempt of a kind to come": &perf,
 		"hang": hangs(), "hang that has ended": load.Hang{Schema: load.Schema, Kind: load.KindHang, Time: perf.Time, Since: perf.Time, Places: []load.HangPlace{}},
 		"line of a kind to come": map[string]any{"schema": load.Schema, "kind": "news", "time": perf.Time, "loads": "many"},
 	} {

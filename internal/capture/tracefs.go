@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,7 +87,8 @@ const (
 )
 
 func newReturnProbe(tracefs *os.Root, symbol string, prog int) (*returnProbe, error) {
-	name := fmt.Sprintf("%s_%d", strings.ReplaceAll(symbol, ".", "_"), os.Getpid())
+	// One that is being removed has its name for a while yet.
+	name := fmt.Sprintf("%s_%x_%d", strings.ReplaceAll(symbol, ".", "_"), monotonic(), os.Getpid())
 	line := fmt.Sprintf("r%d:%s/%s %s", maxActive, probeGroup, name, symbol)
 	if err := writeProbes(tracefs, line); err != nil {
 		return nil, fmt.Errorf("create kretprobe %s: %w", symbol, err)
@@ -108,7 +110,15 @@ func (p *returnProbe) Close() error {
 	if p.fd >= 0 {
 		err = p.perfEvent.Close()
 	}
-	return errors.Join(err, writeProbes(p.tracefs, fmt.Sprintf("-:%s/%s", probeGroup, p.name)))
+	removed := writeProbes(p.tracefs, fmt.Sprintf("-:%s/%s", probeGroup, p.name))
+	for pause := time.Millisecond; errors.Is(removed, unix.EBUSY) && pause < time.Second; pause *= 2 {
+		time.Sleep(pause) // the kernel lets go of the perf event a moment after it was closed
+		removed = writeProbes(p.tracefs, fmt.Sprintf("-:%s/%s", probeGroup, p.name))
+	}
+	if removed != nil {
+		removed = fmt.Errorf("remove kretprobe %s: %w", p.symbol, removed)
+	}
+	return errors.Join(err, removed)
 }
 
 // kprobeProfile is the number of returns that were not seen, by probe (the last column of kprobe_profile).

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/vm"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
@@ -23,7 +24,7 @@ import (
 
 // TestKernels takes the oldest and the newest kernel: what lies between is the matter of capture's own tests.
 func TestKernels(t *testing.T) {
-	vmtest.RunIn(t, []string{"5.10", "7"}, "^TestGuest", vm.Machine{})
+	vmtest.RunIn(t, []string{"5.10", "7"}, "^TestGuest", vm.Machine{Timeout: 10 * time.Minute})
 }
 
 // bpfwhy is this test binary under the name of the tool.

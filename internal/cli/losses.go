@@ -55,10 +55,7 @@ func (l *losses) take(now time.Time) (*load.Loss, bool) {
 	}
 	was := *l
 	*l = losses{}
-	out := &load.Loss{Schema: load.Schema, Kind: load.KindLoss, Time: now, Events: was.events, Unknown: was.unknown}
-	if !slices.Contains(was.unknown, trace.LostLoads) {
-		out.Loads = &was.loads
-	}
+	out := &load.Loss{Schema: load.Schema, Kind: load.KindLoss, Time: now, Loads: was.loads, Events: was.events, Unknown: was.unknown}
 	if out.Events == nil {
 		out.Events = map[string]uint64{}
 	}

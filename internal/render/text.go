@@ -479,13 +479,17 @@ func (t *Text) Summary(s *Summary) error {
 		p.print("again", fmt.Sprintf("%s of failures that were explained before", plural(s.Repeats, "repeat")))
 	}
 	if s.LostLoads > 0 {
-		p.print("lost", plural(int(s.LostLoads), "failing load")+" of which nothing more is known")
+		least := ""
+		if slices.Contains(s.Unknown, trace.LostLoads) { // ends of calls were missed
+			least = "at least "
+		}
+		p.print("lost", least+plural(int(s.LostLoads), "failing load")+" of which nothing more is known")
 	}
 	if len(s.Lost) > 0 {
 		p.print("lost", counts(s.Lost)+" events")
 	}
 	if len(s.Unknown) > 0 {
-		p.print("lost", "not known, for the counter could not be read: "+strings.Join(s.Unknown, ", "))
+		p.print("lost", "not known in full: "+strings.Join(s.Unknown, ", "))
 	}
 	if s.Incomplete > 0 {
 		p.print("holes", plural(s.Incomplete, "incomplete attempt"))
