@@ -15,6 +15,7 @@ package guardian
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -145,7 +146,10 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 	r.stop = context.AfterFunc(ctx, r.letGo)
 
 	lines := bufio.NewReader(stdout)
+	up := make(chan struct{})
+	go r.keepGoing(up)
 	first, err := readMessage(lines)
+	close(up)
 	mute := err != nil
 	if err == nil && first.Error != "" {
 		err = first.err()
@@ -225,6 +229,36 @@ func (r *Raised) start(to int) (*exec.Cmd, io.Reader, error) {
 	}
 	r.leash, r.process = ours, cmd.Process
 	return cmd, stdout, nil
+}
+
+// keepGoing kills a guardian that is stopped before it is up: until it has ids of its own, others may. It may wait for its turn for long,
+// so that its silence says nothing.
+func (r *Raised) keepGoing(up <-chan struct{}) {
+	tick := time.NewTicker(ready / 10)
+	defer tick.Stop()
+	for was := false; ; {
+		select {
+		case <-up:
+			return
+		case <-tick.C:
+		}
+		is := stopped(r.process.Pid)
+		if is && was {
+			_ = r.process.Kill()
+			return
+		}
+		was = is
+	}
+}
+
+// stopped reports whether a process of ours is stopped, by a signal or a tracer.
+func stopped(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, ok := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte(" "))
+	return ok && (bytes.HasPrefix(state, []byte("T")) || bytes.HasPrefix(state, []byte("t")))
 }
 
 func socketpair(kind int) (a, b *os.File, err error) {

@@ -558,3 +558,31 @@ func TestWindowOfAStoppedStarter(t *testing.T) {
 	cmd.Wait()
 	settled(t, p, 2)
 }
+
+// A guardian that is stopped before it is up, when it may still have the ids of who starts it, keeps nobody waiting.
+func TestStoppedBeforeItIsUp(t *testing.T) {
+	p := fake(t, "2")
+	lock, err := openLock(p.lock) // so that it is not up
+	qt.Assert(t, qt.IsNil(err))
+	defer lock.Close()
+	qt.Assert(t, qt.IsNil(lockFile(lock, unix.LOCK_EX)))
+	done := make(chan error, 1)
+	go func() {
+		_, err := raise(t.Context(), p, standBy)
+		done <- err
+	}()
+	var pids []int
+	for end := time.Now().Add(10 * time.Second); len(pids) == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		pids = guardians(t, p)
+	}
+	qt.Assert(t, qt.HasLen(pids, 1))
+	qt.Assert(t, qt.IsNil(unix.Kill(pids[0], unix.SIGSTOP)))
+	select {
+	case err := <-done:
+		qt.Check(t, qt.IsNotNil(err))
+	case <-time.After(20 * time.Second):
+		t.Error("its starter still waits")
+		_ = unix.Kill(pids[0], unix.SIGKILL)
+	}
+	settled(t, p, 2)
+}
