@@ -232,7 +232,11 @@ func testLate(t *testing.T, folder string, wait time.Duration) {
 		for _, name := range []string{"old", "late", "file", "container", "upgrade"} {
 			qt.Check(t, qt.Equals(p.seen[name], requests), qt.Commentf("%s, %s: %s", p.name, name, &p.stderr))
 		}
-		qt.Check(t, qt.Matches(p.stderr.String(), `(?s).*openssl: 250 requests counted, 0 unparsed; 0 events lost; .*`), qt.Commentf("%s", p.name))
+		counted := `250 requests counted, 0 unparsed`
+		if os.Getenv(wire.KernelEnv) == "" { // others speak TLS on a host
+			counted = `\d+ requests counted, .*`
+		}
+		qt.Check(t, qt.Matches(p.stderr.String(), `(?s).*openssl: `+counted+`; 0 events lost; .*`), qt.Commentf("%s", p.name))
 	}
 }
 

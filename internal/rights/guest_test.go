@@ -182,8 +182,11 @@ func TestGuestWatch(t *testing.T) {
 				qt.Check(t, qt.Equals(strings.Contains(w.said, without(r.Cap, rights.Watch)), slices.Contains(tt.lack, r.Cap)), qt.Commentf("%s", w.said))
 			}
 			qt.Check(t, qt.Equals(w.load.Diagnosis.Rule, "VER001"))
+			if kernel == "hardened" && tt.how == inferred {
+				tt.how = "" // one function alone is called "verbose" there: no address has to tell which
+			}
 			if tt.how != "" {
-				qt.Check(t, qt.Equals(w.load.Diagnosis.HowKnown, tt.how))
+				qt.Check(t, qt.Equals(w.load.Diagnosis.HowKnown, tt.how), qt.Commentf("%s%+v", w.said, w.load.Diagnosis))
 			}
 			if tt.name == "least" { // before 5.19 bpf(2) asks for CAP_BPF at each use of a map
 				qt.Check(t, qt.StringContains(w.status, fmt.Sprintf("CapEff:\t%016x\n", uint64(1)<<unix.CAP_BPF)))

@@ -9,7 +9,7 @@ const (
 	noLoad     = "the programs that watch cannot be loaded"
 	noAttach   = "they can neither be attached nor read the kernel's memory"
 	noSettings = "net.core.bpf_jit_harden and bpf_jit_limit are not read; no kprobes and tracepoints where kernel.perf_event_paranoid is above 2 (Debian, Ubuntu)"
-	noWords    = "the verifier's words to loaders without a log are not read"
+	noWords    = "the verifier's words to loaders without a log are not read on most kernels"
 	noOthers   = "net.core.bpf_jit_* are not read from another network namespace than the first, nor executables named where the kernel is watched from outside"
 )
 
