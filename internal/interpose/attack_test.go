@@ -369,7 +369,7 @@ func missingPage() (uintptr, error) {
 
 // hang makes many loads whose attributes, instructions or log are in a page that never comes.
 func hang(where string) error {
-	const threads = 40
+	const threads = 24 // more than those of ours that may be stuck because of one user
 	for range threads {
 		page, err := missingPage()
 		if err != nil {
@@ -491,12 +491,12 @@ func execInMidAnswer() error {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}()
-	request{name: "exec", code: stretched(7), change: func(a *attr) {
-		a.putU32(offLogLevel, 1)
+	l := request{name: "exec", code: stretched(7), change: func(a *attr) {
+		a.putU32(offLogLevel, 4)
 		a.putU32(offLogSize, 1<<16)
 		a.putU64(offLogBuf, logAt)
 	}}.load()
-	return errors.New("the load ended before the exec")
+	return fmt.Errorf("the load ended before the exec (errno %d)", l.Errno)
 }
 
 // execNow is the variable that names the file which tells it to, and whose like with a dot says that it is done.
@@ -693,7 +693,7 @@ func TestInGuestAttackSignals(t *testing.T) {
 
 // Whatever one user does to what loads for him, another's load is repaired meanwhile.
 func TestInGuestAttackOthers(t *testing.T) {
-	vmtest.Guest(t)
+	kernel := vmtest.Guest(t)
 	hardened(t)
 	for _, tt := range []struct {
 		attack  string
@@ -706,7 +706,9 @@ func TestInGuestAttackOthers(t *testing.T) {
 		{"limit", nil},
 	} {
 		t.Run(tt.attack, func(t *testing.T) {
-			if tt.without != nil {
+			// 5.10 does not wait for a page of userfaultfd when memory is read by /proc/PID/mem: an error comes at once.
+			immune := tt.attack == "hang attributes" && kernel == "5.10"
+			if tt.without != nil && !immune {
 				out, _ := attack(t, Options{without: *tt.without}, "beside", "0", tt.attack, "8s")
 				qt.Check(t, qt.Equals(out, "nothing\n"), qt.Commentf("the guard is not needed"))
 			}

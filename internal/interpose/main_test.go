@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -137,7 +138,10 @@ func beginWith(o Options, killable bool, path string, argv []string, prepare fun
 // wait returns what the command printed.
 func (s *subject) wait(t testing.TB) string {
 	t.Helper()
-	timer := time.AfterFunc(cmp.Or(s.patience, 2*time.Minute), func() { s.cmd.Process.Kill() })
+	timer := time.AfterFunc(cmp.Or(s.patience, 2*time.Minute), func() {
+		t.Log("at the end of patience:\n" + whereabouts())
+		s.cmd.Process.Kill()
+	})
 	err := s.cmd.Wait()
 	if !timer.Stop() {
 		t.Error("the command did not end: a load hangs")
@@ -151,6 +155,28 @@ func (s *subject) wait(t testing.TB) string {
 		t.Log("left to the kernel:", left)
 	}
 	return s.stdout.String()
+}
+
+// whereabouts says of each thread of user space what it waits for in the kernel.
+func whereabouts() string {
+	var b strings.Builder
+	threads, _ := filepath.Glob("/proc/[0-9]*/task/*")
+	for _, dir := range threads {
+		command, _ := os.ReadFile(dir + "/cmdline")
+		if len(command) == 0 {
+			continue
+		}
+		stat, _ := os.ReadFile(dir + "/stat")
+		stack, _ := os.ReadFile(dir + "/stack")
+		_, state, _ := strings.Cut(string(stat), ") ")
+		fmt.Fprintf(&b, "%s %.30s %q\n", dir, state, bytes.ReplaceAll(command, []byte{0}, []byte{' '}))
+		for i, line := range strings.Split(string(stack), "\n") {
+			if _, function, ok := strings.Cut(line, "] "); ok && i < 6 {
+				fmt.Fprintf(&b, "\t%s\n", function)
+			}
+		}
+	}
+	return b.String()
 }
 
 // ended waits for the guardian, which ends with the last process that has the filter.

@@ -135,6 +135,8 @@ func newScript(l *Load, groups []int, o guards) *script {
 	} else {
 		s.do("show the memory", 0, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
 	}
+	// Stopped by somebody, it would stay when bpfwhy is gone. Taking ids forgets this.
+	s.do("end with who started it", 0, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
 	program := uint64(0)
 	if l.Gated {
 		const gate = 0

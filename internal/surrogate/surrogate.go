@@ -116,7 +116,7 @@ func newSource(o guards) (*Source, error) {
 	return &Source{o: o, server: server}, nil
 }
 
-// Close ends the source. Processes that are at work are left alone.
+// Close ends the source, and the processes that are at work with it.
 func (s *Source) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,8 +211,17 @@ func receive(socket *os.File, b []byte, until time.Time) (n, fd int, err error) 
 	control := make([]byte, unix.CmsgSpace(4))
 	var controlLen int
 	var recvErr error
+	last := false
 	err = raw.Read(func(s uintptr) bool {
-		n, controlLen, _, _, recvErr = unix.Recvmsg(int(s), b, control, unix.MSG_CMSG_CLOEXEC)
+		for {
+			n, controlLen, _, _, recvErr = unix.Recvmsg(int(s), b, control, unix.MSG_CMSG_CLOEXEC)
+			// The kernel looks for a message first, and then whether the other end is closed: a message that comes in between, and
+			// the end after it, are told as the end (unix_dgram_recvmsg). There can be no other message after the end.
+			if n != 0 || recvErr != nil || last {
+				break
+			}
+			last = true
+		}
 		return recvErr != unix.EAGAIN && recvErr != unix.EINTR
 	})
 	if err = errors.Join(err, recvErr); err != nil {

@@ -203,6 +203,15 @@ func TestHostOrGuestStopped(t *testing.T) {
 	qt.Check(t, qt.Equals(uid, 0))
 }
 
+// A process that is stopped does not stay when all others are gone.
+func TestHostOrGuestStoppedForGood(t *testing.T) {
+	s := source(t, guards{pause: -1})
+	p, _ := waits(t, s, two(As{UID: [3]int{1000, 1000, 1000}, Caps: capBPF}))
+	qt.Assert(t, qt.IsNil(unix.Kill(p.pid, unix.SIGSTOP)))
+	s.Close()
+	gone(t, p)
+}
+
 // Stopped or killed before any step, a process is gone when its time is over, and the next load is made.
 func TestHostOrGuestStoppedAtEachStep(t *testing.T) {
 	l := two(As{UID: [3]int{1000, 1000, 1000}, GID: [3]int{1000, 1000, 1000}, Caps: capBPF})
