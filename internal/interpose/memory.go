@@ -16,6 +16,7 @@ import (
 type memory struct {
 	fd    int
 	users atomic.Int32 // it is closed by the last
+	waits int          // for tests: the thread whose memory is read in the way that waits for pages of userfaultfd, too
 }
 
 // openMemory opens the memory of the thread that waits. It was opened by the thread's number; that the notification is valid afterwards
@@ -54,11 +55,12 @@ func (m *memory) close() {
 	}
 }
 
-// read may take as long as who owns the memory likes: see Proxy.within.
+// read may take as long as who owns the memory likes, whose pages may be those of a file on a server of his: see Proxy.within. It does
+// not wait for pages of userfaultfd, which give EIO (seen on 5.10 and 7.2).
 func (m *memory) read(address uint64, n int) ([]byte, error) {
 	b := make([]byte, n)
 	for done := 0; done < n; {
-		got, err := unix.Pread(m.fd, b[done:], int64(address)+int64(done))
+		got, err := m.pread(b[done:], address+uint64(done))
 		if err == unix.EINTR {
 			continue
 		}
@@ -71,6 +73,14 @@ func (m *memory) read(address uint64, n int) ([]byte, error) {
 		done += got
 	}
 	return b, nil
+}
+
+func (m *memory) pread(b []byte, address uint64) (int, error) {
+	if m.waits != 0 {
+		local := []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
+		return unix.ProcessVMReadv(m.waits, local, []unix.RemoteIovec{{Base: uintptr(address), Len: len(b)}}, 0)
+	}
+	return unix.Pread(m.fd, b, int64(address))
 }
 
 // text reads a string of less than n bytes, with its final zero.

@@ -110,6 +110,7 @@ type guards struct {
 	aside    bool   // receiving goes on while the memory of a thread is read
 	binding  bool   // memory is that of the address space, whoever has the thread's number
 	deadline bool   // nobody waits for ever
+	prompt   bool   // no page of userfaultfd is waited for
 	before   func() // called when it is known that the thread waits, and before the log is written
 }
 
@@ -327,6 +328,9 @@ func (p *Proxy) look(n *notification) {
 		return
 	}
 	n.memory = m.hold()
+	if p.options.without.prompt {
+		m.waits = n.tid
+	}
 	var a attr
 	suspect := false
 	err = p.within(n, func() error {
