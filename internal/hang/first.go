@@ -107,8 +107,11 @@ func First(ctx context.Context, atMost time.Duration) error {
 		before, was := seen, inside
 		seen, inside = look(fmt.Sprintf("/proc/%d/", pid), pid, pid)
 		took := time.Since(since)
-		if was && inside && seen.waits(&before) || took > last {
+		switch {
+		case inside && (was && seen.waits(&before) || took > last):
 			return &Error{Place: Of(pid), After: took.Round(time.Second)}
+		case took > last:
+			return fmt.Errorf("the process of the first load is not in it after %v", took.Round(time.Second))
 		}
 	}
 }
