@@ -3,12 +3,15 @@
 package interpose
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/surrogate"
 )
 
 // kind is what a descriptor is of.
@@ -31,6 +34,8 @@ type ident struct {
 type handles struct {
 	fds []int       // ours
 	of  map[int]int // indexes of fds, by the thread's number
+
+	room func() // gives back the room that they take, unless nil
 }
 
 func (h *handles) close() {
@@ -38,6 +43,42 @@ func (h *handles) close() {
 		unix.Close(fd)
 	}
 	h.fds = nil
+	if h.room != nil {
+		h.room()
+		h.room = nil
+	}
+}
+
+// enterDescriptors waits until there is room for our duplicates, of which a load has as many as its program names.
+func (p *Proxy) enterDescriptors(s *snapshot, n int) (leave func(), err error) {
+	if n > surrogate.MaxObjects {
+		return nil, fmt.Errorf("%w for %d descriptors", errRoom, n)
+	}
+	user, w := s.user(), int64(n)
+	if n == 0 {
+		return func() {}, nil
+	}
+	if !p.descriptors.enter(user, w, patience) {
+		return nil, fmt.Errorf("%w for %d descriptors", errRoom, n)
+	}
+	return func() { p.descriptors.leave(user, w) }, nil
+}
+
+// newDescriptors is room for half of those that we may have; each load takes some besides.
+func newDescriptors() *room {
+	var limit unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	size := int64(min(limit.Cur/2, 1<<16))
+	size = max(size, 2*surrogate.MaxObjects)
+	return newRoom(size, size/2)
+}
+
+// errRoom is a load that was left to the kernel since there was no room for it.
+var errRoom = errors.New("no room")
+
+// wantsRoom reports whether an error says so: there are only so many descriptors.
+func wantsRoom(err error) bool {
+	return errors.Is(err, errRoom) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 }
 
 // newestMap is BPF_MAP_TYPE_ARENA. Of maps that came later the first is the instruction array, which holds offsets into the program that

@@ -79,6 +79,7 @@ func everywhere(t *testing.T) {
 	t.Run("identity", testIdentity)
 	t.Run("no more than natively", testNoMore)
 	t.Run("hostile", func(t *testing.T) { newest(t, testHostile) })
+	t.Run("hoard", testHoard)
 	t.Run("changing", func(t *testing.T) { newest(t, testChanging) })
 	t.Run("many", func(t *testing.T) { newest(t, testMany) })
 	t.Run("interrupted", func(t *testing.T) { both(t, testInterrupted) })

@@ -50,9 +50,13 @@ func (p *Proxy) count(f func(*Left)) {
 	f(&p.left)
 }
 
-// countProcess counts a process that did not answer.
+// countProcess counts a process that did not answer, or that could not be started.
 func (p *Proxy) countProcess(err error) {
 	p.count(func(l *Left) {
+		if wantsRoom(err) {
+			l.NoRoom++
+			return
+		}
 		if l.Process++; l.ProcessErr == nil {
 			l.ProcessErr = err
 		}

@@ -233,7 +233,8 @@ func (p *Proxy) try(s *snapshot, h *handles, r *rewrite.Result, withLog bool) (o
 	if err != nil {
 		return o, err
 	}
-	if !p.enterProcessor(s) {
+	if !p.processors.enter(s.user(), 1, patience) {
+		p.countProcess(errRoom)
 		return o, errRoom
 	}
 	makeWay := sync.OnceFunc(func() { p.processors.leave(s.user(), 1) })

@@ -299,6 +299,12 @@ func run(args []string) error {
 			}
 		}
 		return nil
+	case "hoard":
+		code, err := hoard()
+		if err != nil {
+			return err
+		}
+		return out.Encode(request{name: "hoard", code: code}.load())
 	case "small":
 		l := request{name: "small", code: small}.load()
 		if err := l.ask(-1); err != nil {

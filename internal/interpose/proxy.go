@@ -57,6 +57,7 @@ type Proxy struct {
 	reporting      sync.Mutex
 	cache          cache
 	memory         *room
+	descriptors    *room
 	processors     *room // as many at work as there are processors: more would only keep each other from it
 	stuck          stuck
 	twoSteps       atomic.Bool
@@ -124,7 +125,7 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 	p := &Proxy{
 		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, options: o, done: make(chan struct{}),
 		memory: newRoom(maxWeight, maxWeight/2), jobs: map[int]*job{}, missed: map[int]int{},
-		processors: newRoom(processors, processors), flights: map[[32]byte]chan struct{}{},
+		descriptors: newDescriptors(), processors: newRoom(processors, processors), flights: map[[32]byte]chan struct{}{},
 	}
 	err := p.prepare(pid)
 	if err == nil {
@@ -271,6 +272,14 @@ func (p *Proxy) leave(n *notification) error {
 	return p.let(n)
 }
 
+// leaveFor leaves a load that might have been repaired to the kernel, for want of room if that is why.
+func (p *Proxy) leaveFor(n *notification, err error) {
+	if wantsRoom(err) {
+		p.count(func(l *Left) { l.NoRoom++ })
+	}
+	p.leave(n)
+}
+
 // let is leave for who has claimed the notification.
 func (p *Proxy) let(n *notification) error {
 	err := sendContinue(p.listener, n.id)
@@ -324,7 +333,7 @@ func (p *Proxy) look(n *notification) {
 	}
 	m, err := openMemory(p.listener, n)
 	if err != nil {
-		p.leave(n)
+		p.leaveFor(n, err)
 		return
 	}
 	n.memory = m.hold()
@@ -352,20 +361,19 @@ func (p *Proxy) look(n *notification) {
 func (p *Proxy) handle(n *notification, m *memory, a *attr) {
 	who, err := p.judge(n)
 	if err != nil {
-		p.leave(n)
+		p.leaveFor(n, err)
 		return
 	}
 	user, w := who.uid[0], min(weight(a), maxWeight)
 	if !p.memory.enter(user, w, patience) {
-		p.leave(n)
-		p.count(func(l *Left) { l.NoRoom++ })
+		p.leaveFor(n, errRoom)
 		return
 	}
 	n.room = sync.OnceFunc(func() { p.memory.leave(user, w) })
 	defer n.room()
 	s, h, err := p.examine(n, m, a, who)
 	if err != nil {
-		p.leave(n)
+		p.leaveFor(n, err)
 		return
 	}
 	if p.killable {
@@ -427,7 +435,7 @@ func (p *Proxy) examine(n *notification, m *memory, a *attr, who identity) (*sna
 		return nil, nil, err
 	}
 	s.who = who
-	if !p.enterProcessor(s) {
+	if !p.processors.enter(s.user(), 1, patience) {
 		return nil, nil, errRoom
 	}
 	suspect := s.predict(p.tried(n.tid))
@@ -435,18 +443,26 @@ func (p *Proxy) examine(n *notification, m *memory, a *attr, who identity) (*sna
 	if !suspect {
 		return nil, nil, errHealthy
 	}
+	if err := p.within(n, func() error { return s.readRest(m) }); err != nil {
+		return nil, nil, err
+	}
+	fds := s.descriptors()
+	makeWay, err := p.enterDescriptors(s, len(fds))
+	if err != nil {
+		return nil, nil, err
+	}
 	var h *handles
-	err = p.within(n, func() error {
-		err := s.readRest(m)
-		if err == nil {
-			h, err = s.duplicate(s.descriptors())
-		}
+	err = p.within(n, func() (err error) { // to close what is no object of BPF may take long
+		h, err = s.duplicate(fds)
 		return err
 	})
+	if h == nil {
+		makeWay()
+		return nil, nil, err
+	}
+	h.room = makeWay
 	if err != nil {
-		if h != nil {
-			h.close()
-		}
+		h.close()
 		return nil, nil, err
 	}
 	// The descriptors were taken by the number of the thread: are they the thread's?
@@ -455,16 +471,6 @@ func (p *Proxy) examine(n *notification, m *memory, a *attr, who identity) (*sna
 		return nil, nil, errGone
 	}
 	return s, h, nil
-}
-
-var errRoom = errors.New("no processor was free")
-
-func (p *Proxy) enterProcessor(s *snapshot) bool {
-	if p.processors.enter(s.user(), 1, patience) {
-		return true
-	}
-	p.count(func(l *Left) { l.NoRoom++ })
-	return false
 }
 
 // tried is what a thread is loading, or was when a signal came.

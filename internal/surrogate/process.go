@@ -26,8 +26,8 @@ func Main() {
 // requests is the socket over which processes are asked for.
 const requests = 3
 
-// maxObjects is how many descriptors a load may have. A message takes 253, two of which are the socket and the memory.
-const maxObjects = 240
+// MaxObjects is how many descriptors a load may have. A message takes 253, two of which are the socket and the memory.
+const MaxObjects = 240
 
 // serve starts a process for each request. Nothing of a load is ever in its own memory: it passes on descriptors.
 func serve() int {
@@ -47,8 +47,8 @@ func serve() int {
 	if err := unix.Sendmsg(requests, []byte{0}, nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		return 0
 	}
-	request, control := make([]byte, 8), make([]byte, unix.CmsgSpace(4*(maxObjects+2)))
-	var fds [maxObjects + 2]int32
+	request, control := make([]byte, 8), make([]byte, unix.CmsgSpace(4*(MaxObjects+2)))
+	var fds [MaxObjects + 2]int32
 	for {
 		n, controlLen, _, _, err := unix.Recvmsg(requests, request, control, unix.MSG_CMSG_CLOEXEC)
 		if err == unix.EINTR {
@@ -75,7 +75,7 @@ func serve() int {
 }
 
 // received are the descriptors of a message, without a use of memory that would grow.
-func received(control []byte, fds *[maxObjects + 2]int32) int {
+func received(control []byte, fds *[MaxObjects + 2]int32) int {
 	header := unix.CmsgLen(0)
 	if len(control) < header {
 		return 0

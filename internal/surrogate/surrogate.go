@@ -227,7 +227,7 @@ func receive(socket *os.File, b []byte, until time.Time) (n, fd int, err error) 
 	if err = errors.Join(err, recvErr); err != nil {
 		return 0, -1, err
 	}
-	var fds [maxObjects + 2]int32
+	var fds [MaxObjects + 2]int32
 	if received(control[:controlLen], &fds) == 1 {
 		fd = int(fds[0])
 	}
@@ -257,7 +257,7 @@ func (s *Source) ready() (err error) {
 
 // New starts a process, which sets out for the load at once. The descriptors of the load are needed no longer when it returns.
 func (s *Source) New(l *Load) (*Process, error) {
-	if len(l.Objects) > maxObjects {
+	if len(l.Objects) > MaxObjects {
 		return nil, fmt.Errorf("start a process for a load: %d descriptors", len(l.Objects))
 	}
 	s.mu.Lock()
