@@ -9,6 +9,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// leftBehind says what a guardian that was killed has noted down, and nobody has undone.
+func leftBehind(r guardian.Report) string {
+	return fmt.Sprintf("an earlier run changed net.core.bpf_jit_harden from %d to %d and was killed: 'bpfwhy harden restore' puts it back", r.Old, r.Set)
+}
+
 func newHarden() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "harden",
@@ -24,7 +29,7 @@ func newHarden() *cobra.Command {
 behind, or a guardian is at work, nothing is done. The status is 2 when it cannot be put back.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			r, err := guardian.Recover()
+			r, err := guardian.RecoverRaised()
 			if err != nil {
 				return fmt.Errorf("restore net.core.bpf_jit_harden: %w", err)
 			}

@@ -83,6 +83,9 @@ func run(o runOptions) error {
 		if r, err := guardian.Recover(); err == nil && r != (guardian.Report{}) {
 			say("left behind by an earlier run: %s", r)
 		}
+		if r, err := guardian.Left(); err == nil && r != (guardian.Report{}) {
+			say("%s", leftBehind(r))
+		}
 	}
 	cmd, err := launch.Find(o.args, o.user)
 	if e := new(launch.Error); errors.As(err, &e) {

@@ -57,7 +57,7 @@ func watch(o watchOptions) error {
 	// Who was killed with its guardian may have left a sysctl changed. Or it is the administrator's own value by now: who only
 	// watches changes nothing.
 	if r, err := guardian.Left(); err == nil && r != (guardian.Report{}) {
-		say("an earlier run changed net.core.bpf_jit_harden from %d to %d and was killed: 'bpfwhy demo' or 'sysctl net.core.bpf_jit_harden=%d' puts it back", r.Old, r.Set, r.Old)
+		say("%s", leftBehind(r))
 	}
 	ctx := interruptible()
 	c, err := openCapture(ctx, opts)

@@ -94,6 +94,10 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	} else if report != (guardian.Report{}) {
 		s.progress("left behind by an earlier run: %s", report)
 	}
+	if left, err := guardian.Left(); err == nil && left != (guardian.Report{}) {
+		// Anybody of uid 0 may have noted that down: it is undone when somebody asks for it.
+		s.progress("an earlier run changed net.core.bpf_jit_harden from %d to %d and was killed: 'bpfwhy harden restore' puts it back", left.Old, left.Set)
+	}
 	harden, hardenErr := readHarden()
 	var ready, raised, skipped []Case
 	for _, c := range cases {

@@ -4,8 +4,9 @@
 //
 // A small process of its own session holds a lock, writes down the old value, changes the sysctl, and restores it when it is
 // asked to, when a deadline is over, or when the process that started it is gone. It writes each change itself, so there is no
-// moment in which it does not know of one. Should the guardian itself be killed or stopped, its state file lets the starter, the
-// next guardian, or the next program that calls Recover, restore the value.
+// moment in which it does not know of one. Should the guardian itself be killed or stopped, its starter restores the value. Should that be
+// killed too, the state file says what to restore: the next guardian, or the next program that calls Recover, puts back what was lowered.
+// What was raised stays so until somebody calls RecoverRaised, as anybody of uid 0 may have written the file.
 //
 // It runs under ids of its own, as the first process of its own pid namespace, with the two capabilities that the write takes:
 // see confine.
@@ -91,6 +92,7 @@ func (r Report) String() string {
 // Raised is a guardian at work. What it changed is restored by Restore, by the end of the context, or by the end of the process.
 type Raised struct {
 	old     int
+	to      int // or standBy
 	paths   paths
 	process *os.Process
 	leash   *os.File // a socket for requests, whose end ends the guardian
@@ -138,7 +140,7 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 	if !mainCalled.Load() {
 		return nil, ErrNoMain
 	}
-	r := &Raised{paths: p, windows: make(chan Window, 1), ended: make(chan struct{})}
+	r := &Raised{to: to, paths: p, windows: make(chan Window, 1), ended: make(chan struct{})}
 	cmd, stdout, err := r.start(to)
 	if err != nil {
 		return nil, fmt.Errorf("start guardian: %w", err)
@@ -178,7 +180,7 @@ func raise(ctx context.Context, p paths, to int) (*Raised, error) {
 		err = fmt.Errorf("%s: %w", what, err)
 		if mute {
 			// It may have been killed between writing the state and saying so.
-			_, recoverErr := recoverPaths(p)
+			_, recoverErr := recoverPaths(p, false)
 			err = errors.Join(err, recoverErr)
 		}
 		return nil, err
@@ -283,8 +285,14 @@ func (r *Raised) listen(cmd *exec.Cmd, lines *bufio.Reader) {
 	switch {
 	case err != nil:
 		// Killed. Its lock is gone with it, its state is not.
-		report, err := recoverPaths(r.paths)
-		r.finish(report, err)
+		lock, rec, err := orphan(r.paths)
+		if lock == nil {
+			r.finish(Report{}, err)
+			return
+		}
+		defer lock.Close()
+		defer rec.close()
+		r.finish(r.putBack(rec))
 	case last.Error != "":
 		r.finish(last.Report, last.err())
 	default:
@@ -311,7 +319,21 @@ func (r *Raised) replace() {
 		return
 	}
 	defer rec.close()
-	r.finish(restore(r.paths, rec))
+	r.finish(r.putBack(rec))
+}
+
+// putBack restores what a guardian of ours left changed. What it was raised from we know ourselves; what a window left lowered is raised again,
+// whoever may have written that down.
+func (r *Raised) putBack(rec record) (Report, error) {
+	if r.to == standBy || r.old == r.to {
+		return restore(r.paths, rec, false)
+	}
+	c, err := openSetting(r.paths.sysctl)
+	if err != nil {
+		return Report{}, err
+	}
+	defer c.close()
+	return undo(c, state{Old: r.old, Set: r.to}, rec)
 }
 
 // Old is the value before it was raised.
@@ -339,12 +361,13 @@ func (r *Raised) letGo() {
 	})
 }
 
-// Recover restores what a guardian that was killed left behind. It does nothing while a guardian is at work, or when there is
-// nothing to do, without root too.
-//
-// Somebody who means to keep the raised value, and has set it again, cannot be told from the guardian: a program that raises
-// nothing itself should only say what Left finds.
-func Recover() (Report, error) { return recoverPaths(harden) }
+// Recover raises again what a guardian that was killed left lowered. It does nothing while a guardian is at work, or when there is
+// nothing to do, without root too. Where a record says that the value was raised, Left tells afterwards.
+func Recover() (Report, error) { return recoverPaths(harden, false) }
+
+// RecoverRaised also lowers what was left raised. It is for people who ask for that: the record may be a forgery, and somebody who means to
+// keep the raised value, and has set it again, cannot be told from the guardian.
+func RecoverRaised() (Report, error) { return recoverPaths(harden, true) }
 
 // Left reports what a guardian that was killed left changed, and changes nothing. The Report is zero while a guardian is at work,
 // and when the value is no longer what it was made then.

@@ -197,7 +197,7 @@ func TestRecover(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	tests := []struct {
 		name, now, state string
-		left, want       Report
+		left, want       Report // want: by RecoverRaised, the way of who asks for it
 		wantValue        int
 		wantErr          string
 	}{
@@ -220,7 +220,17 @@ func TestRecover(t *testing.T) {
 			now, err := os.ReadFile(p.sysctl)
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.Equals(string(now), tt.now+"\n"))
-			got, err := recoverPaths(p)
+			if tt.left.Old < tt.left.Set {
+				// What would lower the setting is nobody's but who asks for it: anybody of uid 0 may have written it.
+				got, err := recoverPaths(p, false)
+				qt.Check(t, qt.IsNil(err))
+				qt.Check(t, qt.Equals(got, Report{}))
+				qt.Check(t, qt.Equals(strconv.Itoa(value(t, p)), tt.now))
+				left, err := leftPaths(p)
+				qt.Check(t, qt.IsNil(err))
+				qt.Check(t, qt.Equals(left, tt.left))
+			}
+			got, err := recoverPaths(p, tt.left.Old < tt.left.Set)
 			qt.Check(t, qt.Equals(value(t, p), tt.wantValue))
 			if tt.wantErr != "" {
 				qt.Check(t, qt.ErrorMatches(err, tt.wantErr))
@@ -231,6 +241,49 @@ func TestRecover(t *testing.T) {
 			settled(t, p, tt.wantValue)
 		})
 	}
+}
+
+// A record that says that the setting was raised is no reason for a guardian to lower it, nor does it forget what the record says. A record
+// that its own starter finds changed changes nothing either.
+func TestForgedRecord(t *testing.T) {
+	id, err := bootID()
+	qt.Assert(t, qt.IsNil(err))
+	forged := []byte(`{"old":0,"set":2,"boot_id":"` + id + `"}` + strings.Repeat(" ", recordSize))
+	p := fake(t, "2")
+	qt.Assert(t, qt.IsNil(os.Mkdir(filepath.Dir(p.state), 0o700)))
+	qt.Assert(t, qt.IsNil(os.WriteFile(p.state, forged, 0o600)))
+	for _, to := range []int{standBy, 2} {
+		r, err := raise(t.Context(), p, to)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(r.Old(), 2))
+		if to == standBy {
+			gate, closed, err := r.Window(time.Minute, -1)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(Pass(gate)))
+			qt.Check(t, qt.Equals(value(t, p), 1))
+			gate.Close()
+			_, err = closed()
+			qt.Check(t, qt.IsNil(err))
+		}
+		_, err = r.Restore()
+		qt.Check(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(value(t, p), 2))
+		left, err := leftPaths(p)
+		qt.Check(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(left, Report{Old: 0, Set: 2, Now: 2}))
+	}
+
+	p = fake(t, "1")
+	r, err := raise(t.Context(), p, 2)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(p.state, forged, 0o600)))
+	pids := guardians(t, p)
+	qt.Assert(t, qt.HasLen(pids, 1))
+	qt.Assert(t, qt.IsNil(unix.Kill(pids[0], unix.SIGKILL)))
+	report, err := r.Restore()
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(report, Report{Old: 1, Set: 2, Now: 1}))
+	settled(t, p, 1)
 }
 
 // Who waits says so, and the lock of this machine is out of reach of those who could hold it for ever.
@@ -288,8 +341,10 @@ func TestRecoverLeavesALiveGuardian(t *testing.T) {
 	p := fake(t, "0")
 	r, err := raise(t.Context(), p, 2)
 	qt.Assert(t, qt.IsNil(err))
-	for _, f := range []func(paths) (Report, error){recoverPaths, leftPaths} {
-		report, err := f(p)
+	for _, f := range []func() (Report, error){
+		func() (Report, error) { return recoverPaths(p, true) }, func() (Report, error) { return leftPaths(p) },
+	} {
+		report, err := f()
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(report, Report{}))
 		qt.Check(t, qt.Equals(value(t, p), 2))

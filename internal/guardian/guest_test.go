@@ -39,6 +39,7 @@ const (
 	bystanderArgv0 = "guardian-test-bystander" // uid 0 without capabilities, as it comes
 	turnArgv0      = "guardian-test-turn"      // behind mounts of its own
 	poorArgv0      = "guardian-test-poor"      // with the CAPABILITIES it is given
+	forgerArgv0    = "guardian-test-forger"    // uid 0 without capabilities, writes a RECORD
 )
 
 func act() {
@@ -66,6 +67,12 @@ func act() {
 		}
 		fmt.Println("here")
 		os.Stdin.Read(make([]byte, 1))
+	case forgerArgv0:
+		if err := errors.Join(privilege.Drop(), os.MkdirAll(filepath.Dir(harden.state), 0o700),
+			os.WriteFile(harden.state, []byte(os.Args[1]), 0o600)); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 	case turnArgv0:
 		if err := takeTurns(); err != nil {
 			fmt.Println(err)
@@ -229,6 +236,40 @@ func TestGuestAttacks(t *testing.T) {
 	report, err := r.Restore()
 	qt.Check(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(report, Report{Old: 2, Set: 1, Now: 2}))
+}
+
+// A process of uid 0 without capabilities writes down that the setting was raised from 0. Nobody lowers it for that: not the next window, not
+// the next start of anything of ours.
+func TestGuestForgedRecord(t *testing.T) {
+	vmtest.Guest(t)
+	id, err := bootID()
+	qt.Assert(t, qt.IsNil(err))
+	forge := func(record string) {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Args = []string{forgerArgv0, record}
+		out, err := cmd.CombinedOutput()
+		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
+	}
+	forge(`{"old":0,"set":2,"boot_id":"` + id + `"}`)
+	report, err := Recover()
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(report, Report{}))
+	qt.Check(t, qt.Equals(value(t, harden), 2))
+	r, err := StandBy(t.Context(), Files{})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(value(t, harden), 2))
+	gate, closed, err := r.Window(30*time.Second, -1)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(Pass(gate)))
+	forge(`{"old":0,"set":1,"boot_id":"` + id + `"}`) // while it is 1
+	qt.Check(t, qt.IsNil(attack(t, "kill", r.process.Pid, "kill")))
+	_, _ = closed()
+	gate.Close()
+	_, err = r.Restore()
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.IsTrue(value(t, harden) >= 1))
+	qt.Assert(t, qt.IsNil(os.WriteFile(harden.sysctl, []byte("2"), 0)))
+	forge("")
 }
 
 // Who has CAP_KILL kills it. Its starter restores then.

@@ -87,13 +87,18 @@ func guard(p paths, to int) int {
 	if err := k.takeLocks(p, gone); err != nil {
 		return fail(err)
 	}
-	if _, err := restore(p, k.record); err != nil {
+	earlier, err := k.record.changed(k.bootID)
+	if err == nil {
+		_, err = k.setting.restore(earlier, k.record, false)
+	}
+	if err != nil {
 		return fail(err)
 	}
 	old, err := k.setting.read()
 	if err != nil {
 		return fail(err)
 	}
+	k.record.idle = k.record.left(old, k.bootID)
 	s := state{Old: old, Set: to, BootID: k.bootID}
 	switch {
 	case to == standBy && old != 2:

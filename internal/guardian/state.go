@@ -38,9 +38,18 @@ func bootID() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
+// raised reports a state whose undoing lowers the setting.
+func (s state) raised() bool { return s.Old < s.Set }
+
 // record is the state file. It is made once and then written over in place: a guardian that has left root behind cannot remove it, and
 // a file system that is full later has room for it.
-type record struct{ f *os.File }
+//
+// Any process of uid 0 may write it, with or without capabilities, and what it says is done with CAP_SYS_ADMIN. So a record alone never
+// makes anybody lower the setting, but for somebody who asks for just that: RecoverRaised.
+type record struct {
+	f    *os.File
+	idle state // what stands in it while nothing of ours is changed
+}
 
 // recordSize is that of every record.
 const recordSize = 128
@@ -56,13 +65,13 @@ func openRecord(name string) (record, error) {
 	if err != nil {
 		return record{}, fmt.Errorf("open state: %w", err)
 	}
-	return record{f}, nil
+	return record{f, nothing}, nil
 }
 
 func (r record) close() { r.f.Close() }
 
-// clear notes that nothing is changed any more.
-func (r record) clear() error { return r.write(nothing) }
+// clear notes that nothing of ours is changed any more.
+func (r record) clear() error { return r.write(r.idle) }
 
 // write notes what is about to be changed.
 func (r record) write(s state) error {
@@ -93,25 +102,55 @@ func (r record) read() (s state, err error) {
 	return s, nil
 }
 
-// restore undoes what the record says was done. The caller holds the lock.
-func restore(p paths, r record) (Report, error) {
+// changed is what a record says was changed since the last boot, or nothing.
+func (r record) changed(bootID string) (state, error) {
 	s, err := r.read()
 	if err != nil || s == nothing {
-		return Report{}, err
+		return nothing, err
 	}
+	if s.BootID != bootID {
+		return nothing, r.clear()
+	}
+	return s, nil
+}
+
+// restore undoes what a record says was done; a raise only if it may lower.
+func (c setting) restore(s state, r record, lower bool) (Report, error) {
+	if s == nothing {
+		return Report{}, nil
+	}
+	if s.raised() && !lower {
+		if now, err := c.read(); err != nil || now == s.Set {
+			return Report{}, err
+		}
+	}
+	return undo(c, s, r)
+}
+
+// restore is for who has no open setting. The caller holds the lock.
+func restore(p paths, r record, lower bool) (Report, error) {
 	id, err := bootID()
 	if err != nil {
 		return Report{}, err
 	}
-	if s.BootID != id {
-		return Report{}, r.clear()
+	s, err := r.changed(id)
+	if err != nil || s == nothing {
+		return Report{}, err
 	}
 	c, err := openSetting(p.sysctl)
 	if err != nil {
 		return Report{}, err
 	}
 	defer c.close()
-	return undo(c, s, r)
+	return c.restore(s, r, lower)
+}
+
+// left is what a record says is raised still, or nothing.
+func (r record) left(now int, bootID string) state {
+	if s, err := r.read(); err == nil && s.raised() && s.Set == now && s.BootID == bootID {
+		return s
+	}
+	return nothing
 }
 
 func undo(c setting, s state, r record) (Report, error) {
@@ -154,14 +193,14 @@ func orphan(p paths) (lock *os.File, r record, err error) {
 	return lock, r, nil
 }
 
-func recoverPaths(p paths) (Report, error) {
+func recoverPaths(p paths, lower bool) (Report, error) {
 	lock, r, err := orphan(p)
 	if lock == nil {
 		return Report{}, err
 	}
 	defer lock.Close()
 	defer r.close()
-	return restore(p, r)
+	return restore(p, r, lower)
 }
 
 func leftPaths(p paths) (Report, error) {
