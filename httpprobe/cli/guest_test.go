@@ -225,6 +225,13 @@ func TestMain(m *testing.M) {
 		fmt.Println(unix.Exec("/proc/self/exe", os.Args, os.Environ()))
 		os.Exit(1)
 	default:
+		var most uint64
+		if n, _ := fmt.Sscan(os.Getenv(threadsEnv), &most); n == 1 {
+			if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+		}
 		os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())

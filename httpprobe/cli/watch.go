@@ -28,6 +28,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
 	"github.com/bpfwhy/bpfwhy/httpprobe/table"
 	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/threads"
 )
 
 // probe is everything between sources and outputs.
@@ -61,6 +62,7 @@ const (
 func watch(o options, stdout, stderr *os.File, open opener, drop func(keep ...int) error) error {
 	debug.SetGCPercent(400) // until the programs are loaded: what that leaves behind is collected once
 	debug.SetMemoryLimit(memory)
+	defer threads.LimitProcessors()()
 	ctx, stop := signal.NotifyContext(context.Background(), signals()...)
 	defer stop()
 	// One more signal ends us at once, but not the same one, which timeout(1) and terminals send to a process and to its group.

@@ -17,12 +17,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/threads"
 )
 
 // finder finds the files that have TLS functions among those that processes map, and has them probed. A file is done when it is probed; one that
 // cannot be is tried again, and counted meanwhile.
 type finder struct {
-	probe   func(file *os.File, functions map[string]uint64) (io.Closer, error)
+	probe   func(file *os.File, functions map[string]uint64) ([]io.Closer, error)
 	unaware error // why nobody calls mapped; nil: somebody does
 
 	// Of the goroutine that scans.
@@ -63,9 +65,9 @@ type fileID struct {
 // sslFile is a file that is probed, or has to be.
 type sslFile struct {
 	Unprobed
-	probes io.Closer // nil: not yet
-	next   time.Time // when it is tried again
-	seen   time.Time // by a look at a process that maps it or may
+	probes []io.Closer // nil: not yet
+	next   time.Time   // when it is tried again
+	seen   time.Time   // by a look at a process that maps it or may
 }
 
 // task is a process that was looked at.
@@ -99,7 +101,7 @@ const (
 // hangTime is how long one file is waited for. Files of others can be anywhere: behind a FUSE server that does not answer, on a server that is gone.
 var hangTime = 10 * time.Second
 
-func newFinder(probe func(*os.File, map[string]uint64) (io.Closer, error)) *finder {
+func newFinder(probe func(*os.File, map[string]uint64) ([]io.Closer, error)) *finder {
 	f := &finder{
 		probe: probe, tasks: map[int]*task{}, roots: map[string]*root{}, files: map[fileID]*sslFile{}, nodes: map[string]fileID{}, unopened: map[string]*sslFile{},
 		failures: map[FileReason]uint64{}, hanging: map[string]bool{}, wake: make(chan struct{}, 1), stop: make(chan struct{}),
@@ -193,17 +195,11 @@ func (f *finder) close() error {
 	var list []io.Closer
 	for _, s := range f.files {
 		if s != nil && s.probes != nil {
-			list = append(list, s.probes)
+			list = append(list, s.probes...)
 		}
 	}
 	f.mu.Unlock()
-	var wg sync.WaitGroup
-	errs := make([]error, len(list))
-	for i, c := range list {
-		wg.Go(func() { errs[i] = c.Close() })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return threads.Close(list)
 }
 
 // scan looks at the processes whose time has come. Only one goroutine may.
@@ -262,7 +258,7 @@ func (f *finder) sweep() {
 			continue
 		}
 		if s.probes != nil {
-			list = append(list, s.probes)
+			list = append(list, s.probes...)
 			f.probed--
 		}
 		delete(f.files, id)
@@ -274,9 +270,7 @@ func (f *finder) sweep() {
 		}
 	}
 	f.mu.Unlock()
-	for _, c := range list {
-		_ = c.Close() // of a descriptor of ours
-	}
+	_ = threads.Close(list) // of descriptors of ours
 }
 
 // processes are those of our own pid namespace, from /proc.
@@ -579,7 +573,7 @@ func (f *finder) attach(id fileID, file *os.File, path string, pid int, function
 		f.probed++ // others may try at the same time
 	}
 	f.mu.Unlock()
-	var probes io.Closer
+	var probes []io.Closer
 	if try {
 		probes, err = f.probe(file, functions)
 	}
@@ -595,7 +589,7 @@ func (f *finder) attach(id fileID, file *os.File, path string, pid int, function
 	}
 	switch {
 	case over:
-		_ = probes.Close() // of descriptors of ours
+		_ = threads.Close(probes) // of descriptors of ours
 		return time.Time{}
 	case err == nil:
 		s.Unprobed, s.probes, s.seen = Unprobed{Path: path, PID: pid}, probes, time.Now()

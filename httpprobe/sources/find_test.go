@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -81,16 +82,22 @@ func TestOpenIn(t *testing.T) {
 
 // attached counts what is attached to whom, and fails as it is told.
 type attached struct {
+	mu             sync.Mutex // of closed: several are at once
 	probed, closed []map[string]uint64
 	err            error
 }
 
-func (a *attached) attach(_ *os.File, functions map[string]uint64) (io.Closer, error) {
+func (a *attached) attach(_ *os.File, functions map[string]uint64) ([]io.Closer, error) {
 	if a.err != nil {
 		return nil, a.err
 	}
 	a.probed = append(a.probed, functions)
-	return closeFunc(func() error { a.closed = append(a.closed, functions); return nil }), nil
+	return []io.Closer{closeFunc(func() error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.closed = append(a.closed, functions)
+		return nil
+	})}, nil
 }
 
 type closeFunc func() error

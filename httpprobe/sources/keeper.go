@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/threads"
 )
 
 // Before uprobe_multi (6.6), kernels with ba677dbe77af want CAP_SYS_ADMIN for each uprobe. A probe that gives it up leaves it to a process of its
@@ -76,25 +77,26 @@ func keep(socket int) error {
 	if err = errors.Join(reply(socket, nil, err), err); err != nil { // the first one says that it is a keeper at all
 		return err
 	}
+	threads.LimitProcessors()
 	for {
 		fds, _, err := receive(socket, 1)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		var probes closers
+		var probes []fdCloser
 		if err == nil {
 			probes, err = p.within(fds)
 		}
-		if err := errors.Join(reply(socket, probes, err), probes.Close()); err != nil {
+		if err := errors.Join(reply(socket, probes, err), threads.Close(probes)); err != nil {
 			return err
 		}
 	}
 }
 
 // within is guarded, with an end: what hangs, as files of others can, is left to itself.
-func (p pmu) within(fds []int) (closers, error) {
+func (p pmu) within(fds []int) ([]fdCloser, error) {
 	type result struct {
-		probes closers
+		probes []fdCloser
 		err    error
 	}
 	done := make(chan result)
@@ -104,7 +106,7 @@ func (p pmu) within(fds []int) (closers, error) {
 		select {
 		case done <- result{probes, err}:
 		case <-late:
-			_ = probes.Close() // nobody wants them any more
+			_ = threads.Close(probes) // nobody wants them any more
 		}
 	}()
 	select {
@@ -117,7 +119,7 @@ func (p pmu) within(fds []int) (closers, error) {
 }
 
 // guarded attaches to a file that is a TLS library, and to no other. It closes the file.
-func (p pmu) guarded(fds []int) (closers, error) {
+func (p pmu) guarded(fds []int) ([]fdCloser, error) {
 	if len(fds) != 1 {
 		closeFDs(fds)
 		return nil, errors.New("want one file")
@@ -144,7 +146,7 @@ func (p pmu) guarded(fds []int) (closers, error) {
 // Messages are an errno and a text, both empty where all is well, with descriptors.
 const maxMessage = 4096
 
-func reply(socket int, probes closers, err error) error {
+func reply(socket int, probes []fdCloser, err error) error {
 	b := make([]byte, 4)
 	if err != nil {
 		var errno unix.Errno
@@ -275,7 +277,7 @@ func startKeeper(programs map[string]int) (*keeper, error) {
 	return k, nil
 }
 
-func (k *keeper) attach(file *os.File, _ map[string]uint64) (io.Closer, error) {
+func (k *keeper) attach(file *os.File, _ map[string]uint64) ([]io.Closer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.socket < 0 {
@@ -297,7 +299,7 @@ func (k *keeper) attach(file *os.File, _ map[string]uint64) (io.Closer, error) {
 		closeFDs(fds)
 		return nil, keeperError{unix.Errno(binary.NativeEndian.Uint32(b)), strings.ToValidUTF8(text, "?")}
 	}
-	var probes closers
+	var probes []io.Closer
 	for _, fd := range fds {
 		probes = append(probes, fdCloser(fd))
 	}

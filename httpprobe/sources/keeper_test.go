@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/threads"
 )
 
 // loadForEvents loads the programs as perf events want them.
@@ -62,7 +64,7 @@ func testKeeper(t *testing.T) {
 	} {
 		probes, err := k.attach(f, map[string]uint64{"SSL_write": 0x1000}) // what it is told it does not believe
 		qt.Check(t, qt.ErrorMatches(err, want))
-		qt.Check(t, qt.IsNil(probes))
+		qt.Check(t, qt.HasLen(probes, 0))
 	}
 	// More than one file, and none.
 	for _, fds := range [][]int{nil, {int(open(libraries[0], os.O_RDONLY).Fd()), int(open(libraries[0], os.O_RDONLY).Fd())}} {
@@ -79,9 +81,9 @@ func testKeeper(t *testing.T) {
 	}
 	probes, err := k.attach(open(libraries[0], os.O_RDONLY), nil)
 	qt.Assert(t, qt.IsNil(err))
-	t.Logf("%d probes on %s", len(probes.(closers)), libraries[0])
-	qt.Check(t, qt.IsTrue(len(probes.(closers)) >= 9))
-	defer probes.Close()
+	t.Logf("%d probes on %s", len(probes), libraries[0])
+	qt.Check(t, qt.IsTrue(len(probes) >= 9))
+	defer threads.Close(probes)
 	qt.Assert(t, qt.IsNil(k.kill()))
 	<-k.ended
 	for range 2 {

@@ -10,19 +10,19 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/threads"
 	"github.com/bpfwhy/bpfwhy/internal/tracefs"
 )
 
-// attacher puts the programs on the functions of a file: on all that it has, or on none. Closing what it returns takes them off.
+// attacher puts the programs on the functions of a file: on all that it has, or on none. Closing all that it returns takes them off.
 type attacher interface {
-	attach(file *os.File, functions map[string]uint64) (io.Closer, error)
+	attach(file *os.File, functions map[string]uint64) ([]io.Closer, error)
 }
 
 // magicLink is the very file, whatever its name: all that probes a file wants a path.
@@ -83,8 +83,8 @@ func haveMulti() bool {
 	return err == nil || errors.Is(err, unix.EBADF)
 }
 
-func (m multi) attach(file *os.File, functions map[string]uint64) (io.Closer, error) {
-	var list closers
+func (m multi) attach(file *os.File, functions map[string]uint64) ([]io.Closer, error) {
+	var list []io.Closer
 	done := map[sslProbe]bool{} // each program gets one link, with all its places
 	for _, p := range sslProbes {
 		key := sslProbe{program: p.program, ret: p.ret}
@@ -103,7 +103,7 @@ func (m multi) attach(file *os.File, functions map[string]uint64) (io.Closer, er
 		}
 		link, err := m.link(m.programs[p.program], magicLink(file), at, p.ret)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("probe %s: %w", p.function, err), list.Close())
+			return nil, errors.Join(fmt.Errorf("probe %s: %w", p.function, err), threads.Close(list))
 		}
 		list = append(list, link)
 	}
@@ -167,17 +167,14 @@ func (p pmu) needsSysAdmin() bool {
 	return <-refused
 }
 
-func (p pmu) attach(file *os.File, functions map[string]uint64) (io.Closer, error) {
+func (p pmu) attach(file *os.File, functions map[string]uint64) ([]io.Closer, error) {
 	list, err := p.open(file, functions)
-	if err != nil {
-		return nil, err
-	}
-	return list, nil
+	return closers(list), err
 }
 
 // open is attach with the descriptors themselves.
-func (p pmu) open(file *os.File, functions map[string]uint64) (closers, error) {
-	var list closers
+func (p pmu) open(file *os.File, functions map[string]uint64) ([]fdCloser, error) {
+	var list []fdCloser
 	for _, probe := range sslProbes {
 		at, ok := functions[probe.function]
 		if !ok {
@@ -185,7 +182,7 @@ func (p pmu) open(file *os.File, functions map[string]uint64) (closers, error) {
 		}
 		fd, err := p.event(magicLink(file), at, probe.ret, p.programs[probe.program])
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("probe %s: %w", probe.function, err), list.Close())
+			return nil, errors.Join(fmt.Errorf("probe %s: %w", probe.function, err), threads.Close(list))
 		}
 		list = append(list, fd)
 	}
@@ -217,15 +214,9 @@ type fdCloser int
 
 func (fd fdCloser) Close() error { return unix.Close(int(fd)) }
 
-// closers are closed at the same time: the kernel takes its time for each, and the same for many at once.
-type closers []fdCloser
-
-func (list closers) Close() error {
-	var wg sync.WaitGroup
-	errs := make([]error, len(list))
-	for i, fd := range list {
-		wg.Go(func() { errs[i] = fd.Close() })
+func closers(list []fdCloser) (out []io.Closer) {
+	for _, fd := range list {
+		out = append(out, fd)
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return out
 }

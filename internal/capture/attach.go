@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/threads"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/internal/tracefs"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -195,11 +196,10 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 	// wait together.
 	errs := make([]error, len(list))
 	links := make([][]io.Closer, len(list))
-	var all sync.WaitGroup
-	for i, t := range list[1:] {
-		all.Go(func() { links[i+1], errs[i+1] = c.attachTarget(t.target, t.via, tracefs) })
-	}
-	all.Wait()
+	threads.Each(len(list)-1, func(i int) {
+		t := list[i+1]
+		links[i+1], errs[i+1] = c.attachTarget(t.target, t.via, tracefs)
+	})
 	links[0], errs[0] = c.attachTarget(list[0].target, list[0].via, tracefs)
 	for i, t := range list {
 		c.links = append(c.links, links[i]...)
@@ -383,13 +383,7 @@ func (c *collection) watched(f load.Function, symbol string, via backend) {
 // detach stops the observation and leaves the ring readable. Who comes second waits for the first.
 func (c *collection) detach() (err error) {
 	c.detached.Do(func() {
-		errs := make([]error, len(c.links))
-		var all sync.WaitGroup
-		for i, l := range c.links {
-			all.Go(func() { errs[i] = l.Close() })
-		}
-		all.Wait()
-		err = errors.Join(errs...)
+		err = threads.Close(c.links)
 	})
 	return err
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/launch"
 	"github.com/bpfwhy/bpfwhy/internal/render"
 	"github.com/bpfwhy/bpfwhy/internal/rights"
+	"github.com/bpfwhy/bpfwhy/internal/threads"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -105,6 +106,7 @@ func run(o runOptions) error {
 	}
 	defer out.Close()
 
+	defer threads.LimitProcessors()()
 	// Signals first: from here on a Ctrl-C is the command's.
 	signals := launch.Signals()
 	p, fixes, err := start(cmd, &o)

@@ -14,6 +14,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/render"
 	"github.com/bpfwhy/bpfwhy/internal/rights"
+	"github.com/bpfwhy/bpfwhy/internal/threads"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
@@ -59,6 +60,7 @@ func watch(o watchOptions) error {
 	if r, err := guardian.Left(); err == nil && r != (guardian.Report{}) {
 		say("%s", leftBehind(r))
 	}
+	defer threads.LimitProcessors()()
 	ctx := interruptible()
 	c, err := openCapture(ctx, opts)
 	if err != nil && ctx.Err() != nil {
