@@ -80,7 +80,8 @@ type Loader struct {
 	// namespaces. Windows take turns on the whole machine.
 	HardenWindow bool
 	// NoWindow, unless nil, is told why a window could not be opened where
-	// HardenWindow wanted one, such as with a /run that is read-only or full. The
+	// HardenWindow wanted one, such as with a /run that is read-only or full, or
+	// where others have theirs for longer than a minute. The
 	// program is then loaded as without HardenWindow.
 	NoWindow func(error)
 	// Report, unless nil, is told of each program that was repaired and then

@@ -19,7 +19,9 @@ func Guard() { guardian.Main() }
 
 // around makes a load with net.core.bpf_jit_harden at 1 instead of 2.
 func around(load func() (map[string]*ebpf.Program, error)) (*Window, error) {
-	r, err := hardenwindow.Around(context.Background(), hardenwindow.Options{}, func() (own []uint32, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), hardenwindow.Turns)
+	defer cancel()
+	r, err := hardenwindow.Around(ctx, hardenwindow.Options{}, func() (own []uint32, err error) {
 		programs, err := load()
 		for _, p := range programs {
 			if info, err := p.Info(); err == nil {

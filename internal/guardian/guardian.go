@@ -285,6 +285,11 @@ func (r *Raised) listen(cmd *exec.Cmd, lines *bufio.Reader) {
 	switch {
 	case err != nil:
 		// Killed. Its lock is gone with it, its state is not.
+		if r.to == standBy {
+			// Somebody may have waited for the lock, and have it now. Who raises the setting again needs none.
+			r.replaced()
+			return
+		}
 		lock, rec, err := orphan(r.paths)
 		if lock == nil {
 			r.finish(Report{}, err)
@@ -313,6 +318,11 @@ func (r *Raised) replace() {
 		return // the rest is listen's
 	}
 	// Without CAP_KILL. Should it go on one day, it finds that its time is over.
+	r.replaced()
+}
+
+// replaced restores without a lock.
+func (r *Raised) replaced() {
 	rec, err := openRecord(r.paths.state)
 	if err != nil {
 		r.finish(Report{}, err)

@@ -568,7 +568,7 @@ func TestForeignOutsideOfWindows(t *testing.T) {
 	settled(t, p, 1)
 }
 
-// A guardian that is stopped in mid-window is replaced by its starter, one that is killed too.
+// A guardian that is stopped in mid-window is replaced by its starter, one that is killed too, also when somebody has its lock then.
 func TestWindowWithoutGuardian(t *testing.T) {
 	for _, signal := range []syscall.Signal{unix.SIGSTOP, unix.SIGKILL} {
 		p := fake(t, "2")
@@ -576,6 +576,10 @@ func TestWindowWithoutGuardian(t *testing.T) {
 		pids := guardians(t, p)
 		qt.Assert(t, qt.HasLen(pids, 1))
 		const limit = 100 * time.Millisecond
+		lock, err := openLock(p.lock)
+		qt.Assert(t, qt.IsNil(err))
+		locked := make(chan error, 1)
+		go func() { locked <- lockFile(lock, unix.LOCK_EX) }()
 		gate, closed, err := r.Window(limit, -1)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.IsNil(Pass(gate)))
@@ -589,6 +593,8 @@ func TestWindowWithoutGuardian(t *testing.T) {
 		_, err = r.Restore()
 		qt.Check(t, qt.IsNil(err))
 		settled(t, p, 2)
+		qt.Check(t, qt.IsNil(<-locked))
+		lock.Close()
 	}
 }
 

@@ -67,6 +67,8 @@ const (
 	Longest = 10 * time.Second
 	// LongestLatched is that of a window that ends when the kernel asks for the instructions. It is tried again then.
 	LongestLatched = 20 * time.Millisecond
+	// Turns is how long to wait for one's turn, by the context: whoever is uid 0 may hold the lock for ever, without any capability.
+	Turns = time.Minute
 )
 
 // ErrNoWindow is returned where no window can be opened, such as with a /run that is read-only or full.
@@ -181,7 +183,10 @@ type load struct {
 func (w *window) open(limit time.Duration, l load) (fd int, err error) {
 	g, err := guardian.StandBy(w.ctx, w.options.Guardian)
 	if err != nil {
-		if w.ctx.Err() == nil && !errors.Is(err, guardian.ErrNotTwo) {
+		if errors.Is(w.ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("another has its turn, or keeps others from theirs: %w", err)
+		}
+		if !errors.Is(w.ctx.Err(), context.Canceled) && !errors.Is(err, guardian.ErrNotTwo) {
 			err = fmt.Errorf("%w: %w", ErrNoWindow, err)
 		}
 		return -1, err

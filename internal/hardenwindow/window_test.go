@@ -160,6 +160,30 @@ func TestKernels(t *testing.T) {
 	vmtest.RunIn(t, vmtest.Sample(), "^TestWindow", vm.Machine{CPUs: 1, Timeout: limit, Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}})
 }
 
+// Whoever is uid 0 can lock what windows take turns by, and keep it. Nobody waits for that longer than he wants to, and the error says so.
+func TestWindowTurnNeverComes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	o := Options{Guardian: guardian.Files{Lock: filepath.Join(dir, "lock"), State: filepath.Join(dir, "state")}}
+	lock, err := os.Create(o.Guardian.Lock)
+	qt.Assert(t, qt.IsNil(err))
+	defer lock.Close()
+	qt.Assert(t, qt.IsNil(unix.Flock(int(lock.Fd()), unix.LOCK_EX)))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, _, err = Load(ctx, far(), o)
+	qt.Check(t, qt.ErrorIs(err, ErrNoWindow))
+	qt.Check(t, qt.ErrorMatches(err, ".*keeps others from theirs.*"))
+	qt.Check(t, qt.IsTrue(time.Since(start) < 10*time.Second), qt.Commentf("%v", time.Since(start)))
+	before := value(t)
+	_, err = Around(ctx, o, func() ([]uint32, error) { return nil, errors.New("called") })
+	qt.Check(t, qt.ErrorIs(err, ErrNoWindow))
+	qt.Check(t, qt.Equals(value(t), before))
+}
+
 // The setting is latched from 6.1 on.
 func latches() bool { return os.Getenv(wire.KernelEnv) != "5.10" }
 

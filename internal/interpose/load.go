@@ -165,7 +165,7 @@ func (p *Proxy) inWindow(s *snapshot, h *handles) outcome {
 		return err
 	}
 	o := outcome{fd: -1}
-	ctx, cancel := context.WithTimeout(context.Background(), turns)
+	ctx, cancel := context.WithTimeout(context.Background(), hardenwindow.Turns)
 	defer cancel()
 	p.windows.Add(1)
 	defer p.windows.Add(-1)

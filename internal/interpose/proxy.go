@@ -85,8 +85,7 @@ const (
 	// longTurn is how long it keeps a processor from others who wait for one.
 	longTurn    = 10 * time.Second
 	longestLoad = 2 * time.Minute
-	// Windows take turns on the whole machine. Those who wait for theirs wait for turns; who has his turn may take less time than others.
-	turns              = time.Minute
+	// Windows take turns on the whole machine: who has his turn may take less time than others.
 	longestInWindow    = 30 * time.Second
 	standstillInWindow = time.Second
 )
