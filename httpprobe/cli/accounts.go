@@ -132,6 +132,9 @@ func unprobed(source string, f *sources.Files) (lines []string) {
 		lines = append(lines, fmt.Sprintf("%s: %d not probed, %s: %s (%v)", source, n, rest[0].Reason, strings.Join(names, ", "), rest[0].Err))
 		rest = rest[n:]
 	}
+	if f.Unlisted > 0 {
+		lines = append(lines, fmt.Sprintf("%s: %d failures of others, which there was no room to remember", source, f.Unlisted))
+	}
 	return lines
 }
 

@@ -489,7 +489,7 @@ func TestOurs(t *testing.T) {
 func TestFilesNotProbed(t *testing.T) {
 	denied := sources.Unprobed{Path: "/usr/lib/libssl.so.3\x1b[2J", PID: 42, Reason: sources.Denied, Tries: 2, Err: errors.New("open perf event: permission denied")}
 	f := &fake{name: "openssl", files: &sources.Files{Unprobed: []sources.Unprobed{denied, denied, {Path: "/x", Reason: sources.Hangs, Tries: 1, Err: errors.New("late")}},
-		Failures: map[sources.FileReason]uint64{sources.Denied: 7}, Unaware: errors.New("no perf events")}}
+		Failures: map[sources.FileReason]uint64{sources.Denied: 7}, Unlisted: 3, Unaware: errors.New("no perf events")}}
 	port := freePort(t)
 	var figures string
 	look := func() { figures = fetch(t, port); time.Sleep(1500 * time.Millisecond) }
@@ -503,7 +503,7 @@ func TestFilesNotProbed(t *testing.T) {
 	qt.Check(t, qt.Equals(strings.Count(o.stderr, "openssl cannot see into"), 1))
 	for _, want := range []string{`openssl finds libraries later, .*: no perf events`, `openssl cannot see into /usr/lib/libssl.so.3.* of process 42, denied: open perf event: permission denied`,
 		`openssl: 0 requests counted, 0 unparsed; 0 events lost; 0 files probed, 7 failures \(denied 7\); 0 connections`,
-		`openssl: 2 not probed, denied: /usr/lib/libssl.so.3.* of process 42, .* \(open perf event: permission denied\)`, `openssl: 1 not probed, hangs: /x \(late\)`} {
+		`openssl: 2 not probed, denied: /usr/lib/libssl.so.3.* of process 42, .* \(open perf event: permission denied\)`, `openssl: 1 not probed, hangs: /x \(late\)`, `openssl: 3 failures of others, which there was no room to remember`} {
 		qt.Check(t, qt.IsTrue(regexp.MustCompile(want).MatchString(all)), qt.Commentf("%s\n%s", want, all))
 	}
 	qt.Check(t, qt.IsFalse(strings.Contains(all, "\x1b")))

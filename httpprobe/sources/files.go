@@ -42,8 +42,9 @@ type Unprobed struct {
 // Files say what has become of the files that a source has to probe.
 type Files struct {
 	Probed   int                   // now
-	Unprobed []Unprobed            // now, by reason and path
+	Unprobed []Unprobed            // now, by reason and path; of each kind, files and what keeps from finding them, 1024 at most
 	Failures map[FileReason]uint64 // since the start, each time that one could not be probed
+	Unlisted uint64                // of these, since the start: those of files that there was no room to remember
 	// Unaware is why the kernel does not say when a process maps a file: what a process loads late is found seconds later then. nil: it does.
 	Unaware error
 }
@@ -80,13 +81,11 @@ func reasonOf(err error) FileReason {
 func (f *finder) accounts() *Files {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	a := &Files{Failures: maps.Clone(f.failures), Unaware: f.unaware}
+	a := &Files{Failures: maps.Clone(f.failures), Unlisted: f.unlisted, Unaware: f.unaware}
 	for _, s := range f.files {
-		switch {
-		case s == nil:
-		case s.probes != nil:
+		if s.probes != nil {
 			a.Probed++
-		default:
+		} else {
 			a.Unprobed = append(a.Unprobed, s.Unprobed)
 		}
 	}

@@ -4,6 +4,9 @@ package sources
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -26,6 +29,7 @@ import (
 type finder struct {
 	probe   func(file *os.File, functions map[string]uint64) ([]io.Closer, error)
 	unaware error // why nobody calls mapped; nil: somebody does
+	most    int   // files that are probed at once
 
 	// Of the goroutine that scans.
 	tasks map[int]*task
@@ -35,11 +39,13 @@ type finder struct {
 	politely bool
 
 	mu       sync.Mutex
-	files    map[fileID]*sslFile // that were looked at; nil: without TLS functions
+	files    map[fileID]*sslFile // that are probed, or have to be
+	plain    map[fileID]struct{} // that have no TLS functions
 	unopened map[string]*sslFile // that could not be looked at, by what is known of them
 	nodes    map[string]fileID   // of files that processes map
 	probed   int                 // of files
 	failures map[FileReason]uint64
+	unlisted uint64          // failures of what there was no room to remember
 	hanging  map[string]bool // places whose files are still being waited for
 	early    []int           // processes that have mapped something new
 	closed   bool
@@ -50,9 +56,17 @@ type finder struct {
 
 // search is a file that is to be searched for TLS functions when there is time. Most executables are large, and have none.
 type search struct {
-	file         *os.File
-	device, path string
-	pid          int
+	file   *os.File
+	device string
+	at     sight
+}
+
+// sight is where a file was seen.
+type sight struct {
+	path   string // as a process knows it
+	pid    int
+	holder string // the process's mount namespace, which is what a container has of its own
+	mapped bool   // by the process; else it may load it
 }
 
 // fileID is a file as it was.
@@ -68,7 +82,12 @@ type sslFile struct {
 	probes []io.Closer // nil: not yet
 	next   time.Time   // when it is tried again
 	seen   time.Time   // by a look at a process that maps it or may
+	mapped time.Time   // by a look at a process that maps it
+	holder string      // with whom it was found
 }
+
+// idle reports a file that nobody maps: all processes were looked at since.
+func (s *sslFile) idle(now time.Time) bool { return now.Sub(s.mapped) > 2*pause(len(looks)) }
 
 // task is a process that was looked at.
 type task struct {
@@ -91,10 +110,12 @@ const (
 	unawareInterval = 300 * time.Millisecond
 	unawareLooks    = 2
 	maxMapsBytes    = 4 << 20
-	maxLooked       = 1 << 16 // files that are remembered
+	maxLooked       = 1 << 16 // files that are remembered as having no TLS functions
+	maxRoots        = 1 << 12
 	maxNames        = 1 << 14 // of one folder
 	maxFiles        = 512     // files that are probed at once: each costs up to 16 descriptors
-	maxUnprobed     = 1024    // files that wait for it, of either kind
+	maxUnprobed     = 1024    // files that wait for it and are remembered, of either kind
+	maxPath         = 512     // bytes of a path that are remembered
 	maxHanging      = 64      // threads
 )
 
@@ -103,7 +124,7 @@ var hangTime = 10 * time.Second
 
 func newFinder(probe func(*os.File, map[string]uint64) ([]io.Closer, error)) *finder {
 	f := &finder{
-		probe: probe, tasks: map[int]*task{}, roots: map[string]*root{}, files: map[fileID]*sslFile{}, nodes: map[string]fileID{}, unopened: map[string]*sslFile{},
+		probe: probe, most: maxFiles, tasks: map[int]*task{}, roots: map[string]*root{}, files: map[fileID]*sslFile{}, plain: map[fileID]struct{}{}, nodes: map[string]fileID{}, unopened: map[string]*sslFile{},
 		failures: map[FileReason]uint64{}, hanging: map[string]bool{}, wake: make(chan struct{}, 1), stop: make(chan struct{}),
 		searches: make(chan search, 64),
 	}
@@ -180,8 +201,8 @@ func (f *finder) search() {
 			start := time.Now()
 			f.within(s.device, func() time.Time {
 				defer s.file.Close()
-				return f.file(s.file, s.path, s.pid)
-			}, s.path, s.pid)
+				return f.file(s.file, s.at)
+			}, s.at.path, s.at.pid)
 			time.Sleep(min(4*time.Since(start), time.Second))
 		}
 	}
@@ -194,9 +215,7 @@ func (f *finder) close() error {
 	close(f.stop)
 	var list []io.Closer
 	for _, s := range f.files {
-		if s != nil && s.probes != nil {
-			list = append(list, s.probes...)
-		}
+		list = append(list, s.probes...)
 	}
 	f.mu.Unlock()
 	return threads.Close(list)
@@ -254,7 +273,7 @@ func (f *finder) sweep() {
 	f.mu.Lock()
 	var list []io.Closer
 	for id, s := range f.files {
-		if s == nil || !s.seen.Before(oldest) {
+		if !s.seen.Before(oldest) {
 			continue
 		}
 		if s.probes != nil {
@@ -263,7 +282,10 @@ func (f *finder) sweep() {
 		}
 		delete(f.files, id)
 	}
-	maps.DeleteFunc(f.nodes, func(_ string, id fileID) bool { _, ok := f.files[id]; return !ok })
+	maps.DeleteFunc(f.nodes, func(_ string, id fileID) bool {
+		_, plain := f.plain[id]
+		return f.files[id] == nil && !plain
+	})
 	for key, s := range f.unopened {
 		if s.seen.Before(oldest) {
 			delete(f.unopened, key)
@@ -305,7 +327,10 @@ func (f *finder) look(pid int, t *task) {
 			next = at
 		}
 	}
-	again(f.libraries(proc, pid))
+	holder, root := rootOf(proc)
+	if holder != "" { // else it is gone, or its maps say the same
+		again(f.libraries(proc, pid, holder, root))
+	}
 	exe, _ := os.Readlink(proc + "/exe")
 	maps, err := mappings(proc + "/maps")
 	if gone(err) {
@@ -316,39 +341,42 @@ func (f *finder) look(pid int, t *task) {
 		if m.path != exe && !mayBeTLS(m.path) {
 			continue
 		}
-		again(f.within(m.device, func() time.Time { return f.mapping(proc, pid, m) }, m.path, pid))
+		again(f.within(m.device, func() time.Time { return f.mapping(proc, m, sight{m.path, pid, holder, true}) }, m.path, pid))
 	}
 	t.looked, t.next = time.Now(), next
 }
 
 // mapping looks at one file that a process maps.
-func (f *finder) mapping(proc string, pid int, m mapping) time.Time {
+func (f *finder) mapping(proc string, m mapping, at sight) time.Time {
 	file, err := openMapped(proc, m)
 	if err != nil {
 		if f.known(m.node) || !mayBeTLS(m.path) || !stillMapped(proc, m) {
 			err = nil
 		}
-		return f.opened(m.node, m.path, pid, err)
+		return f.opened(m.node, m.path, at.pid, err)
 	}
-	id, wait, at := f.state(file)
+	id, wait, next := f.state(file, at)
 	f.mu.Lock()
+	if len(f.nodes) >= 2*maxLooked {
+		clear(f.nodes)
+	}
 	f.nodes[m.node] = id
 	f.mu.Unlock()
-	f.opened(m.node, m.path, pid, nil)
+	f.opened(m.node, m.path, at.pid, nil)
 	switch {
 	case wait:
 	case f.politely && !mayBeTLS(m.path):
 		select {
-		case f.searches <- search{file, m.device, m.path, pid}:
+		case f.searches <- search{file, m.device, at}:
 			return time.Time{}
 		default:
-			at = time.Now().Add(scanInterval) // there is no room now
+			next = time.Now().Add(scanInterval) // there is no room now
 		}
 	default:
-		at = f.file(file, m.path, pid)
+		next = f.file(file, at)
 	}
 	file.Close()
-	return at
+	return next
 }
 
 // known reports whether a file that a process maps, and that has no name any more, was looked at when it had one.
@@ -358,6 +386,7 @@ func (f *finder) known(node string) bool {
 	id, ok := f.nodes[node]
 	if s := f.files[id]; ok && s != nil {
 		s.seen = time.Now()
+		s.mapped = s.seen
 	}
 	return ok
 }
@@ -417,10 +446,11 @@ func (f *finder) opened(key, path string, pid int, err error) time.Time {
 		return time.Time{}
 	}
 	if s == nil {
-		s = &sslFile{}
-		if len(f.unopened) < maxUnprobed {
-			f.unopened[key] = s
+		if len(f.unopened) >= maxUnprobed {
+			return f.failUnlisted(err)
 		}
+		s = &sslFile{}
+		f.unopened[key] = s
 	}
 	return f.fail(s, path, pid, err)
 }
@@ -429,9 +459,33 @@ func (f *finder) opened(key, path string, pid int, err error) time.Time {
 func (f *finder) fail(s *sslFile, path string, pid int, err error) time.Time {
 	now := time.Now()
 	s.seen, s.next = now, now.Add(pause(s.Tries))
-	s.Unprobed = Unprobed{Path: path, PID: pid, Reason: reasonOf(err), Tries: s.Tries + 1, Err: err}
+	s.Unprobed = Unprobed{Path: brief(path), PID: pid, Reason: reasonOf(err), Tries: s.Tries + 1, Err: err}
 	f.failures[s.Reason]++
 	return s.next
+}
+
+// brief is what is remembered of a path, which is others' choice.
+func brief(path string) string { return strings.Clone(path[:min(len(path), maxPath)]) }
+
+// failUnlisted counts a failure of what there is no room to remember. Nobody knows how often it was tried: it waits as long as any. The lock is held.
+func (f *finder) failUnlisted(err error) time.Time {
+	f.failures[reasonOf(err)]++
+	f.unlisted++
+	return time.Now().Add(pause(len(looks)))
+}
+
+// rootOf names what a process sees: its mount namespace, and that with its root. Both are "" where it does not let itself be looked at.
+func rootOf(proc string) (holder, root string) {
+	holder, err := os.Readlink(proc + "/ns/mnt")
+	if err != nil {
+		return "", ""
+	}
+	dir, _ := os.Readlink(proc + "/root")
+	if len(dir) > maxPath {
+		sum := sha256.Sum256([]byte(dir))
+		dir = hex.EncodeToString(sum[:])
+	}
+	return holder, holder + " " + dir
 }
 
 // folders are where libraries usually are.
@@ -441,27 +495,21 @@ var folders = []string{
 
 // libraries looks at those that a process, and others that see the same files, may load: what is probed before it is loaded is seen from the start,
 // though the process that loads it be short.
-func (f *finder) libraries(proc string, pid int) time.Time {
-	ns, err := os.Readlink(proc + "/ns/mnt")
-	if err != nil {
-		return time.Time{} // gone, or its maps say the same
-	}
-	dir, _ := os.Readlink(proc + "/root")
-	ns += " " + dir
-	r := f.roots[ns]
+func (f *finder) libraries(proc string, pid int, holder, name string) time.Time {
+	r := f.roots[name]
 	if r == nil {
-		if len(f.roots) >= maxLooked {
+		if len(f.roots) >= maxRoots {
 			return time.Time{}
 		}
 		r = &root{}
-		f.roots[ns] = r
+		f.roots[name] = r
 	}
 	now := time.Now()
 	if now.Before(r.next) {
 		return time.Time{}
 	}
 	r.looked, r.next = now, now.Add(pause(len(looks)))
-	at := f.within(ns, func() (next time.Time) {
+	at := f.within(name, func() (next time.Time) {
 		again := func(at time.Time) {
 			if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 				next = at
@@ -469,21 +517,21 @@ func (f *finder) libraries(proc string, pid int) time.Time {
 		}
 		for _, folder := range folders {
 			dir, err := openIn(proc, folder, unix.S_IFDIR)
-			again(f.opened(ns+folder, folder, pid, lacks(err)))
+			again(f.opened(name+folder, folder, pid, lacks(err)))
 			if err != nil {
 				continue
 			}
 			names, _ := dir.Readdirnames(maxNames)
 			dir.Close()
-			for _, name := range names {
-				if !mayBeTLS(name) || !strings.Contains(name, ".so") {
+			for _, library := range names {
+				if !mayBeTLS(library) || !strings.Contains(library, ".so") {
 					continue
 				}
-				path := folder + "/" + name
+				path := folder + "/" + library
 				file, err := openIn(proc, path, unix.S_IFREG)
-				again(f.opened(ns+path, path, pid, lacks(err)))
+				again(f.opened(name+path, path, pid, lacks(err)))
 				if err == nil {
-					again(f.file(file, path, pid))
+					again(f.file(file, sight{path: path, pid: pid, holder: holder}))
 					file.Close()
 				}
 			}
@@ -512,33 +560,37 @@ func mayBeTLS(path string) bool {
 }
 
 // state says whether there is nothing to do with a file for now, and if that ends, when.
-func (f *finder) state(file *os.File) (id fileID, wait bool, next time.Time) {
+func (f *finder) state(file *os.File, at sight) (id fileID, wait bool, next time.Time) {
 	id, err := identify(file)
 	if err != nil {
 		return id, true, time.Time{}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s, known := f.files[id]
-	now := time.Now()
-	switch {
-	case known && s == nil:
+	if _, plain := f.plain[id]; plain {
 		return id, true, time.Time{}
-	case known:
-		s.seen = now
-		if s.probes != nil {
-			return id, true, time.Time{}
-		}
-		return id, now.Before(s.next), s.next
-	case len(f.files) >= maxLooked:
-		maps.DeleteFunc(f.files, func(_ fileID, s *sslFile) bool { return s == nil })
 	}
-	return id, false, time.Time{}
+	s := f.files[id]
+	if s == nil {
+		return id, false, time.Time{}
+	}
+	now := time.Now()
+	s.seen = now
+	if at.mapped {
+		if s.Reason == Limit && s.idle(now) {
+			s.next = now // others have to make room for it now
+		}
+		s.mapped = now
+	}
+	if s.probes != nil {
+		return id, true, time.Time{}
+	}
+	return id, now.Before(s.next), s.next
 }
 
 // file probes a file that has TLS functions, if it is not probed. It returns when to try again, at no time if not.
-func (f *finder) file(file *os.File, path string, pid int) time.Time {
-	id, wait, next := f.state(file)
+func (f *finder) file(file *os.File, at sight) time.Time {
+	id, wait, next := f.state(file, at)
 	if wait {
 		return next
 	}
@@ -548,10 +600,15 @@ func (f *finder) file(file *os.File, path string, pid int) time.Time {
 	}
 	if err == nil && found == nil {
 		f.mu.Lock()
-		if s, known := f.files[id]; !known || s.probes == nil {
-			f.files[id] = nil
+		defer f.mu.Unlock()
+		if s := f.files[id]; s != nil && s.probes != nil {
+			return time.Time{}
 		}
-		f.mu.Unlock()
+		delete(f.files, id)
+		if len(f.plain) >= maxLooked {
+			clear(f.plain)
+		}
+		f.plain[id] = struct{}{}
 		return time.Time{}
 	}
 	if err == nil {
@@ -559,14 +616,17 @@ func (f *finder) file(file *os.File, path string, pid int) time.Time {
 			err = errChanges
 		}
 	}
-	return f.attach(id, file, path, pid, found, err)
+	return f.attach(id, file, at, found, err)
 }
 
 // attach has a file probed, unless there is an error already.
-func (f *finder) attach(id fileID, file *os.File, path string, pid int, functions map[string]uint64, err error) time.Time {
+func (f *finder) attach(id fileID, file *os.File, at sight, functions map[string]uint64, err error) time.Time {
+	var left []io.Closer
 	f.mu.Lock()
-	if err == nil && f.probed >= maxFiles {
-		err = errLimit
+	if err == nil && f.probed >= f.most {
+		if left = f.makeRoom(at); left == nil {
+			err = errLimit
+		}
 	}
 	try := err == nil
 	if try {
@@ -575,13 +635,17 @@ func (f *finder) attach(id fileID, file *os.File, path string, pid int, function
 	f.mu.Unlock()
 	var probes []io.Closer
 	if try {
+		_ = threads.Close(left) // of descriptors of ours
 		probes, err = f.probe(file, functions)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := f.files[id]
-	if s == nil {
-		s = &sslFile{}
+	s, known := f.files[id]
+	if !known {
+		s = &sslFile{holder: at.holder}
+		if at.mapped {
+			s.mapped = time.Now()
+		}
 	}
 	over := err == nil && (f.closed || s.probes != nil)
 	if try && (err != nil || over) {
@@ -592,14 +656,54 @@ func (f *finder) attach(id fileID, file *os.File, path string, pid int, function
 		_ = threads.Close(probes) // of descriptors of ours
 		return time.Time{}
 	case err == nil:
-		s.Unprobed, s.probes, s.seen = Unprobed{Path: path, PID: pid}, probes, time.Now()
+		s.Unprobed, s.probes, s.seen = Unprobed{Path: brief(at.path), PID: at.pid}, probes, time.Now()
 		f.files[id] = s
 		return time.Time{}
+	case !known && len(f.files)-f.probed >= maxUnprobed:
+		return f.failUnlisted(err)
 	}
-	if len(f.files) < maxLooked {
-		f.files[id] = s
+	f.files[id] = s
+	return f.fail(s, at.path, at.pid, err)
+}
+
+// makeRoom takes a file's probes off for another one, and returns them; nil: it has to wait. Nobody keeps others out by files of his own making: room is
+// made by who has more of it, and for a file that is mapped by files that nobody maps. Mapped ones make room for mapped ones alone, of
+// holders who have two less: the one who makes room has no less than the other then, and does not take it back. The lock is held.
+func (f *finder) makeRoom(at sight) (left []io.Closer) {
+	now := time.Now()
+	has := map[string]int{}
+	for _, s := range f.files {
+		if s.probes != nil {
+			has[s.holder]++
+		}
 	}
-	return f.fail(s, path, pid, err)
+	own := has[at.holder]
+	var last *sslFile
+	for _, s := range f.files {
+		n, idle := has[s.holder], s.idle(now)
+		switch {
+		case s.probes == nil:
+		case idle && at.mapped && (n > own || s.holder == at.holder), n >= own+2 && (idle || at.mapped):
+			if last == nil || before(s, last, has, now) {
+				last = s
+			}
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	left, last.probes = last.probes, nil
+	f.probed--
+	f.fail(last, last.Path, last.PID, errLimit)
+	return left
+}
+
+// before reports whether one file makes room before another: what nobody maps, of who has the most, what was not seen for the longest.
+func before(s, t *sslFile, has map[string]int, now time.Time) bool {
+	if i := s.idle(now); i != t.idle(now) {
+		return i
+	}
+	return cmp.Or(cmp.Compare(has[t.holder], has[s.holder]), s.seen.Compare(t.seen)) < 0
 }
 
 func identify(file *os.File) (fileID, error) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -113,7 +114,7 @@ func TestFinderFile(t *testing.T) {
 		file, err := os.Open(name)
 		qt.Assert(t, qt.IsNil(err))
 		defer file.Close()
-		qt.Check(t, qt.IsTrue(f.file(file, name, 1).IsZero()))
+		qt.Check(t, qt.IsTrue(f.file(file, sight{path: name, pid: 1}).IsZero()))
 	}
 	qt.Assert(t, qt.IsNil(os.WriteFile(name, tinyELF(), 0o600)))
 	look()
@@ -147,7 +148,7 @@ func TestFinderRetries(t *testing.T) {
 				file, err := os.Open(name)
 				qt.Assert(t, qt.IsNil(err))
 				defer file.Close()
-				if at := f.file(file, name, 7); !at.IsZero() {
+				if at := f.file(file, sight{path: name, pid: 7}); !at.IsZero() {
 					return time.Until(at)
 				}
 				return 0
@@ -184,7 +185,7 @@ func TestFinderLimit(t *testing.T) {
 			file, err := os.Open(name)
 			qt.Assert(t, qt.IsNil(err))
 			defer file.Close()
-			f.file(file, name, 7)
+			f.file(file, sight{path: name, pid: 7})
 		}
 		for n := range maxFiles {
 			look(n)
@@ -204,6 +205,135 @@ func TestFinderLimit(t *testing.T) {
 	})
 }
 
+// looker looks at files that it makes for it.
+type looker struct {
+	*finder
+	dir string
+}
+
+func (l looker) look(t *testing.T, n int, at sight) time.Time {
+	t.Helper()
+	at.path = filepath.Join(l.dir, fmt.Sprintf("%s-libssl.so.%d", at.holder, n))
+	if _, err := os.Stat(at.path); err != nil {
+		qt.Assert(t, qt.IsNil(os.WriteFile(at.path, append(tinyELF(), make([]byte, n)...), 0o600)))
+	}
+	file, err := os.Open(at.path)
+	qt.Assert(t, qt.IsNil(err))
+	defer file.Close()
+	return l.file(file, at)
+}
+
+// probedOf counts what is probed by holder.
+func (l looker) probedOf() map[string]int {
+	n := map[string]int{}
+	for _, s := range l.files {
+		if s.probes != nil {
+			n[s.holder]++
+		}
+	}
+	return n
+}
+
+// Whoever has as many files as may be probed at once keeps nobody else out: he makes room until both have the same, first with files that nobody maps, and
+// does not take it back. What nobody maps keeps nothing out that is mapped.
+func TestFinderShares(t *testing.T) {
+	const most = 32
+	for _, tt := range []struct {
+		name                  string
+		firstMaps, secondMaps bool
+		one, rest             int // of the second's files, when he has shown one, and when both have shown all, again and again
+	}{
+		{"idle, mapped", false, true, 1, most / 2},
+		{"idle, idle", false, false, 1, most / 2},
+		{"mapped, mapped", true, true, 1, most / 2},
+		{"mapped, idle", true, false, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var a attached
+				l := looker{newFinder(a.attach), t.TempDir()}
+				l.most = most
+				all := func(holder string, mapped bool) {
+					for n := range most {
+						l.look(t, n, sight{pid: 7, holder: holder, mapped: mapped})
+					}
+				}
+				all("first", tt.firstMaps)
+				qt.Check(t, qt.DeepEquals(l.probedOf(), map[string]int{"first": most}))
+				l.look(t, 0, sight{pid: 8, holder: "second", mapped: tt.secondMaps})
+				qt.Check(t, qt.Equals(l.probedOf()["second"], tt.one))
+				for range 3 {
+					all("second", tt.secondMaps)
+					time.Sleep(time.Minute)
+					all("first", tt.firstMaps)
+				}
+				qt.Check(t, qt.Equals(l.probedOf()["second"], tt.rest))
+				qt.Check(t, qt.Equals(l.probedOf()["first"], most-tt.rest))
+				got := l.accounts()
+				qt.Check(t, qt.Equals(got.Probed, most))
+				qt.Check(t, qt.HasLen(got.Unprobed, most))
+				for _, u := range got.Unprobed {
+					qt.Check(t, qt.Equals(u.Reason, Limit))
+				}
+				before := len(a.closed)
+				time.Sleep(time.Minute)
+				all("first", tt.firstMaps)
+				all("second", tt.secondMaps)
+				qt.Check(t, qt.Equals(len(a.closed), before)) // they have come to rest
+				qt.Check(t, qt.Equals(len(a.probed)-len(a.closed), most))
+			})
+		})
+	}
+}
+
+// A file that waits because there is no room, and is mapped now, does not wait for its time: others have to make room.
+func TestFinderMappedAfterwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a attached
+		l := looker{newFinder(a.attach), t.TempDir()}
+		for n := range maxFiles + 1 {
+			l.look(t, n, sight{pid: 7, holder: "one"})
+		}
+		qt.Check(t, qt.HasLen(l.accounts().Unprobed, 1))
+		qt.Check(t, qt.IsTrue(l.look(t, maxFiles, sight{pid: 7, holder: "one", mapped: true}).IsZero()))
+		for _, u := range l.accounts().Unprobed {
+			qt.Check(t, qt.Not(qt.Equals(filepath.Base(u.Path), fmt.Sprintf("one-libssl.so.%d", maxFiles))))
+		}
+		qt.Check(t, qt.HasLen(l.accounts().Unprobed, 1)) // another one
+	})
+}
+
+// Of files that cannot be probed some are remembered, with the start of their paths; the rest is counted, and looked at after as long as any.
+func TestFinderRemembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := attached{err: unix.EMFILE}
+		f := newFinder(a.attach)
+		l := looker{f, t.TempDir()}
+		const more = 50
+		long := strings.Repeat("x", 4000)
+		for n := range maxUnprobed + more {
+			next := l.look(t, n, sight{pid: 7})
+			f.opened(fmt.Sprint(n), long, 7, unix.EACCES)
+			if n >= maxUnprobed {
+				qt.Check(t, qt.Equals(time.Until(next), time.Minute))
+			}
+		}
+		got := f.accounts()
+		qt.Check(t, qt.HasLen(got.Unprobed, 2*maxUnprobed))
+		qt.Check(t, qt.Equals(got.Unlisted, 2*more))
+		qt.Check(t, qt.Equals(got.Failures[Descriptors], maxUnprobed+more))
+		qt.Check(t, qt.Equals(got.Failures[Denied], maxUnprobed+more))
+		for _, u := range got.Unprobed {
+			qt.Check(t, qt.IsTrue(len(u.Path) <= maxPath))
+		}
+		// Room that is there again is used.
+		a.err = nil
+		time.Sleep(time.Minute)
+		qt.Check(t, qt.IsTrue(l.look(t, maxUnprobed+more-1, sight{pid: 7}).IsZero()))
+		qt.Check(t, qt.Equals(f.accounts().Probed, 1))
+	})
+}
+
 // What is still used is not left: by a process that was not looked at since, or by one that was seen with it.
 func TestFinderSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -215,7 +345,7 @@ func TestFinderSweep(t *testing.T) {
 			file, err := os.Open(name)
 			qt.Assert(t, qt.IsNil(err))
 			defer file.Close()
-			f.file(file, name, 7)
+			f.file(file, sight{path: name, pid: 7})
 		}
 		look()
 		f.tasks[7] = &task{looked: time.Now()}
