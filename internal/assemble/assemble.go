@@ -235,6 +235,9 @@ func (a *Assembler) addSay(s *trace.Say) {
 }
 
 func (a *Assembler) addLoss(l trace.Loss) {
+	if l.Mechanism == trace.LostLoads {
+		return // loads of which nothing is here: no other is less whole for it
+	}
 	if len(a.losses) >= maxLosses {
 		a.losses = a.losses[1:]
 	}

@@ -160,6 +160,10 @@ func TestSeccompInFront(t *testing.T) {
 	qt.Check(t, qt.Equals(at.FailedStage, ""))
 	qt.Check(t, qt.IsTrue(at.Incomplete))
 	qt.Check(t, qt.DeepEquals(at.IncompleteWhy, []string{"3 events lost while it ran (ring)"}))
+	// Other loads that are in no record are no hole in this one.
+	at = one(trace.Record{Loss: &trace.Loss{Mechanism: trace.LostLoads, Count: 3, From: 500, To: 1500}}, trace.Record{Call: blocked(1000, 2)})
+	qt.Check(t, qt.Equals(at.FailedStage, load.Request))
+	qt.Check(t, qt.IsFalse(at.Incomplete))
 
 	// Without a policy it is another command, or a call that began before anybody watched.
 	qt.Check(t, qt.HasLen(attempts(h, trace.Record{Call: blocked(1000, 0)}), 0))

@@ -64,8 +64,12 @@ func storm(t *testing.T, backend string) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(c.Close()))
 	qt.Assert(t, qt.ErrorIs(<-read, io.EOF))
+	// Where the kernel preempts programs (7.x) ends are missed, those of loads by libraries that look what the kernel can do too. The loads
+	// of the storm are all looked for below.
+	recursive := func(r trace.Record) bool { return r.Loss != nil && strings.HasPrefix(r.Loss.Mechanism, "recursion") }
+	missed := slices.ContainsFunc(records, recursive)
 	for _, r := range records {
-		if r.Loss != nil && !strings.HasPrefix(r.Loss.Mechanism, "recursion") {
+		if r.Loss != nil && !recursive(r) && !(missed && r.Loss.Mechanism == trace.LostLoads) {
 			t.Errorf("lost %d by %s", r.Loss.Count, r.Loss.Mechanism)
 		}
 	}

@@ -588,7 +588,7 @@ func TestWindowWithoutGuardian(t *testing.T) {
 		_, err = closed()
 		qt.Check(t, qt.ErrorMatches(err, "the guardian of .*"))
 		qt.Check(t, qt.Equals(value(t, p), 2))
-		qt.Check(t, qt.IsTrue(time.Since(start) < limit+time.Second))
+		qt.Check(t, qt.IsTrue(time.Since(start) < limit+5*time.Second)) // of a busy machine; it would take a minute
 		gate.Close()
 		_, err = r.Restore()
 		qt.Check(t, qt.IsNil(err))
