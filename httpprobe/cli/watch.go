@@ -53,15 +53,9 @@ type probe struct {
 	blind      []sources.Blind
 }
 
-// Memory: a garbage collector that starts early, and earlier near the limit.
-const (
-	gcPercent = 50
-	memory    = 40 << 20
-)
-
 func watch(o options, stdout, stderr *os.File, open opener, drop func(keep ...int) error) error {
 	debug.SetGCPercent(400) // until the programs are loaded: what that leaves behind is collected once
-	debug.SetMemoryLimit(memory)
+	limitMemory(o.series)
 	defer threads.LimitProcessors()()
 	ctx, stop := signal.NotifyContext(context.Background(), signals()...)
 	defer stop()

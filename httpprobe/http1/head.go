@@ -196,6 +196,9 @@ type responseHead struct {
 // Heads that are remembered, of each kind.
 const maxRemembered = 1024
 
+// HeapBytes are what those that share a Config remember, besides what they take of its budget.
+const HeapBytes = maxRemembered * (2*(136+56) + maxPath + maxMethod + 64)
+
 func (h *heads) key(head []byte) headKey {
 	if h.requests == nil {
 		h.seed = maphash.MakeSeed()

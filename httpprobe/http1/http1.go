@@ -166,6 +166,9 @@ type held struct {
 	gap uint64
 }
 
+// cost is what it takes of the budget.
+func (h *held) cost() int { return 112 + len(h.Data) }
+
 // Parser follows one connection.
 type Parser struct {
 	c        *Config

@@ -264,7 +264,7 @@ func (p *Parser) hold(h held) {
 		h.Hidden += uint64(over)
 		h.Data = h.Data[:room]
 	}
-	if len(p.held) == maxHeld || !p.c.Budget.Take(len(h.Data)) {
+	if len(p.held) == maxHeld || !p.c.Budget.Take(h.cost()) {
 		p.Resolve()
 		if p.parses() && !p.drift.on && (len(p.queue) == 0 || len(p.held) > 0) {
 			p.failResponses(Memory)
@@ -284,7 +284,7 @@ func (p *Parser) takeHeld() []held {
 	items := p.held
 	p.held = nil
 	for _, h := range items {
-		p.c.Budget.Give(len(h.Data))
+		p.c.Budget.Give(h.cost())
 	}
 	return items
 }

@@ -44,6 +44,11 @@ const MinSeries = 64
 // Series that are kept for the overflow: of servers and clients, by class of status and source.
 const reserved = 2 * 9 * int(event.OpenSSL)
 
+// HeapBytes are what metrics of so many series take, with the page that is shown and the next one, which is being made.
+func HeapBytes(most int) int { return most*heapOfSeries + 1<<20 }
+
+const heapOfSeries = 24 << 10
+
 // Metrics are the exported figures. It is safe for concurrent use.
 type Metrics struct {
 	routes   Routes

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -135,18 +137,23 @@ func TestCap(t *testing.T) {
 	}
 }
 
+// longest is one of many exchanges, in a container, whose labels are as long as there are.
+func longest(i int) (*streams.Exchange, string) {
+	e := exchange(http1.Role(1+i%2), "CONNECTED", fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26)+strings.Repeat("/"+strings.Repeat("\u00e9a", 16), 7)+"/x/y", 599)
+	if i%3 > 0 {
+		e.Path = fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26) + strings.Repeat("/"+strings.Repeat("a", 32), 8)
+	}
+	e.Source, e.LocalPort = event.OpenSSL, 65535
+	e.End = 1<<63 + uint64(i)
+	return e, fmt.Sprintf("cri-containerd://%s%d", strings.Repeat("\n\"\\", 1000), i)
+}
+
 // The page is no larger than it is said to be, whatever comes.
 func TestPageSize(t *testing.T) {
 	const most = 300
 	m := New(quantised(t), most, none)
 	for i := range 2 * most {
-		e := exchange(http1.Role(1+i%2), "CONNECTED", fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26)+strings.Repeat("/"+strings.Repeat("\u00e9a", 16), 7)+"/x/y", 599)
-		if i%3 > 0 {
-			e.Path = fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26) + strings.Repeat("/"+strings.Repeat("a", 32), 8)
-		}
-		e.Source, e.LocalPort = event.OpenSSL, 65535
-		e.End = 1<<63 + uint64(i)
-		m.Observe(e, fmt.Sprintf("cri-containerd://%s%d", strings.Repeat("\n\"\\", 1000), i))
+		m.Observe(longest(i))
 	}
 	text := scrape(m)
 	t.Logf("%d bytes a series", len(text)/most)
@@ -248,4 +255,25 @@ func BenchmarkObserve(b *testing.B) {
 	for b.Loop() {
 		m.Observe(e, "docker://1")
 	}
+}
+
+// What the series and a page of them take is no more than it is said to be.
+func TestHeap(t *testing.T) {
+	const most = 500
+	var before, kept, page runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	m := New(quantised(t), most, none)
+	for i := range 2 * most {
+		m.Observe(longest(i))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&kept)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	gz, err := m.render()
+	qt.Assert(t, qt.IsNil(err))
+	runtime.ReadMemStats(&page)
+	t.Logf("a series: %d bytes, with a page %d, of which %d compressed", (kept.HeapAlloc-before.HeapAlloc)/most, (page.HeapAlloc-before.HeapAlloc)/most, len(gz)/most)
+	qt.Check(t, qt.IsTrue(page.HeapAlloc-before.HeapAlloc <= uint64(HeapBytes(most))), qt.Commentf("%d of %d", page.HeapAlloc-before.HeapAlloc, HeapBytes(most)))
+	runtime.KeepAlive(m)
 }

@@ -357,7 +357,7 @@ func (f *finder) mapping(proc string, m mapping, at sight) time.Time {
 	}
 	id, wait, next := f.state(file, at)
 	f.mu.Lock()
-	if len(f.nodes) >= 2*maxLooked {
+	if len(f.nodes) >= maxLooked {
 		clear(f.nodes)
 	}
 	f.nodes[m.node] = id

@@ -87,6 +87,10 @@ func (s *Source) Mute(c event.Conn) error { return s.mute(c) }
 // Close detaches the programs and frees the source. Run must have returned.
 func (s *Source) Close() error { return s.close() }
 
+// HeapBytes are what all sources together take of the heap: the files that are remembered, those of the census, the list of a process's
+// mappings and of a folder's names while they are looked at, and the connections of packets. Maps may be half empty.
+const HeapBytes = 2*maxUnprobed*(256+2*maxPath+1024) + maxLooked*2*(48+96+56) + 4*maxMapsBytes + maxNames*280 + maxTracked*(192+2*72+2*24)
+
 const (
 	defaultRing = 8 << 20
 	maxPIDs     = 4096 // of bpf/common.h

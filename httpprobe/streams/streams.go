@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
@@ -19,8 +20,8 @@ import (
 
 // Options bound a table; zero values are the defaults.
 type Options struct {
-	Connections int           // followed at once; more push out those that were quiet the longest. 65536
-	Bytes       int           // kept of unfinished heads, waiting requests and late packets, of all connections. 12 MiB
+	Connections int           // followed at once; more push out those that were quiet the longest: DefaultConnections
+	Bytes       int           // kept of unfinished heads, waiting requests and late packets, of all connections: DefaultBytes
 	Idle        time.Duration // after which a quiet connection is forgotten. 10 minutes
 
 	// Emit takes each exchange, which is valid during the call. It is called while the table is locked: it must not call it.
@@ -30,6 +31,15 @@ type Options struct {
 	// Panicked, unless nil, is told of the first connection whose parsing panicked, and where. It must not call the table either.
 	Panicked func(cause any, at string)
 }
+
+// The defaults, and what a table takes of memory with them. What is kept of heads grows by doubling.
+const (
+	DefaultConnections = 1 << 16
+	DefaultBytes       = 12 << 20
+	HeapBytes          = DefaultConnections*connBytes + 2*DefaultBytes + http1.HeapBytes
+	// connBytes are those of a connection with its parser, the room that this has for a few requests, and its places in maps that may be half empty.
+	connBytes = 896
+)
 
 // Exchange is a request with its response, and where it was seen.
 type Exchange struct {
@@ -94,6 +104,9 @@ type late struct {
 	seg  http1.Segment
 }
 
+// cost is what it takes of the budget, with its place in a list that may be half empty.
+func (l *late) cost() int { return 2*int(unsafe.Sizeof(late{})) + len(l.seg.Data) }
+
 // conn is one connection.
 type conn struct {
 	key           event.Conn
@@ -130,10 +143,10 @@ type Table struct {
 // New returns an empty table.
 func New(o Options) *Table {
 	if o.Connections <= 0 {
-		o.Connections = 65536
+		o.Connections = DefaultConnections
 	}
 	if o.Bytes <= 0 {
-		o.Bytes = 12 << 20
+		o.Bytes = DefaultBytes
 	}
 	if o.Idle <= 0 {
 		o.Idle = 10 * time.Minute
@@ -280,7 +293,7 @@ func (t *Table) keep(c *conn, d event.Direction, l late) bool {
 	for _, o := range c.late[d] {
 		total += len(o.seg.Data)
 	}
-	if len(c.late[d]) >= maxLate || total > maxLateBytes || !t.c.Budget.Take(len(l.seg.Data)) {
+	if len(c.late[d]) >= maxLate || total > maxLateBytes || !t.c.Budget.Take(l.cost()) {
 		t.give(c, d)
 		return false
 	}
@@ -311,7 +324,7 @@ func (t *Table) give(c *conn, d event.Direction) {
 
 func (t *Table) takeLate(c *conn, d event.Direction) {
 	l := c.late[d][0]
-	t.c.Budget.Give(len(l.seg.Data))
+	t.c.Budget.Give(l.cost())
 	if c.late[d] = slices.Delete(c.late[d], 0, 1); len(c.late[d]) == 0 {
 		c.late[d] = nil
 	}
@@ -422,7 +435,7 @@ func (t *Table) rescue() {
 	t.wrong = true
 	for d := range c.late {
 		for _, l := range c.late[d] {
-			t.c.Budget.Give(len(l.seg.Data))
+			t.c.Budget.Give(l.cost())
 		}
 	}
 	c.parser.Discard()

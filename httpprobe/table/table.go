@@ -30,6 +30,9 @@ type service struct {
 // maxServices is how many are told apart; the rest share a line.
 const maxServices = 256
 
+// HeapBytes are what a table takes: two times as many figures, with a bucket for each two percent of the times that there can be.
+const HeapBytes = 2 * (maxServices + 2) * 72 << 10
+
 // figures are what is known of a service, within some time.
 type figures struct {
 	requests, errors uint64
