@@ -154,6 +154,12 @@ func Hang(h *load.Hang) {
 	for _, p := range h.Places {
 		d.Evidence = append(d.Evidence, fmt.Sprintf("%d in %s", p.Calls, Where(p)))
 	}
+	if h.Unsure > 0 {
+		d.Evidence = append(d.Evidence, fmt.Sprintf("of %d the end was not seen, which the kernel's tracing may have left out: their threads cannot be looked at", h.Unsure))
+	}
+	if h.Unsure >= h.Calls {
+		d.HowKnown = load.Inferred
+	}
 	h.Diagnosis = d
 }
 

@@ -42,6 +42,15 @@ func TestHang(t *testing.T) {
 		qt.Check(t, qt.Equals(h.Diagnosis.Cause, "12 loads have not come back, the oldest since 2026-05-04T03:02:01Z (1m35s ago)."))
 		qt.Check(t, qt.HasLen(h.Diagnosis.Evidence, len(fx.places)))
 	}
+	// Calls whose ends may have been missed are not said to have been seen hanging.
+	unsure := &load.Hang{Calls: 2, Unsure: 2, Places: []load.HangPlace{{Calls: 2}}}
+	Hang(unsure)
+	qt.Check(t, qt.Equals(unsure.Diagnosis.HowKnown, load.Inferred))
+	qt.Check(t, qt.HasLen(unsure.Diagnosis.Evidence, 2))
+	unsure = &load.Hang{Calls: 2, Unsure: 1}
+	Hang(unsure)
+	qt.Check(t, qt.Equals(unsure.Diagnosis.HowKnown, load.Observed))
+	qt.Check(t, qt.StringContains(unsure.Diagnosis.Evidence[0], "of 1 the end was not seen"))
 	back := &load.Hang{}
 	Hang(back)
 	qt.Check(t, qt.IsNil(back.Diagnosis))

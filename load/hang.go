@@ -12,6 +12,8 @@ type Hang struct {
 	// Calls is how many have been in the kernel for longer than AfterNS; 0: those of which was told before have come back.
 	Calls   int           `json:"calls"`
 	AfterNS time.Duration `json:"after_ns"`
+	// Unsure is how many of Calls may have come back unseen: nobody saw their ends, and their threads could not be looked at.
+	Unsure int `json:"unsure,omitempty"`
 	// Since is when the oldest began, OldestNS how long ago that is. Earlier says that it began before anybody watched: then it is
 	// older than that.
 	Since    time.Time     `json:"since"`

@@ -109,7 +109,7 @@ func lost() load.Loss {
 
 func hangs() load.Hang {
 	a := everything()
-	return load.Hang{Schema: load.Schema, Kind: load.KindHang, Time: a.Time, Calls: 2, AfterNS: 30 * time.Second, Since: a.Time, OldestNS: 31 * time.Second,
+	return load.Hang{Schema: load.Schema, Kind: load.KindHang, Time: a.Time, Calls: 2, Unsure: 1, AfterNS: 30 * time.Second, Since: a.Time, OldestNS: 31 * time.Second,
 		Earlier: true, Diagnosis: a.Diagnosis, Places: []load.HangPlace{{Calls: 2, Functions: []string{"mutex_lock", "bpf_prog_pack_alloc.isra.0"}, From: "stack",
 			What: []load.Kind{load.ProgLoad, load.Seccomp}, Processes: []load.Process{a.Process}}}}
 }

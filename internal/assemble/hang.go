@@ -34,6 +34,9 @@ func Hang(h trace.Header, r *trace.Hang) *load.Hang {
 			out.Since, out.OldestNS = t, since(c.ID.Start, r.At)
 		}
 		out.Earlier = out.Earlier || c.Earlier
+		if c.Unsure {
+			out.Unsure++
+		}
 		functions := symbols(c.Functions)
 		key := c.From + " " + strings.Join(functions, " ")
 		n, ok := at[key]
@@ -50,6 +53,9 @@ func Hang(h trace.Header, r *trace.Hang) *load.Hang {
 		if len(p.Processes) < maxNamed && c.TGID != 0 && !slices.ContainsFunc(p.Processes, func(q load.Process) bool { return q.PID == int(c.TGID) }) {
 			p.Processes = append(p.Processes, hanging(c))
 		}
+	}
+	if out.Unsure == len(r.Calls) { // nothing is known of those that are not listed
+		out.Unsure = out.Calls
 	}
 	slices.SortStableFunc(out.Places, func(a, b load.HangPlace) int { return cmp.Compare(b.Calls, a.Calls) })
 	out.Places = out.Places[:min(len(out.Places), maxPlaces)]

@@ -30,6 +30,11 @@ func TestHang(t *testing.T) {
 	qt.Check(t, qt.HasLen(got.Places[0].Processes, 2)) // 111 is of the same process as 110
 	qt.Check(t, qt.Equals(got.Places[0].Processes[0].Comm, `agent\x1b`))
 	qt.Check(t, qt.DeepEquals(got.Places[1].Functions, []string{"flush_work", "bpf_prog_pack_alloc"}))
+	qt.Check(t, qt.Equals(got.Unsure, 0))
+	unsure := call(100, 5e9)
+	unsure.Unsure = true
+	qt.Check(t, qt.Equals(Hang(h, &trace.Hang{At: 95e9, Calls: []trace.HangingCall{unsure}, More: 3}).Unsure, 4))
+	qt.Check(t, qt.Equals(Hang(h, &trace.Hang{At: 95e9, Calls: []trace.HangingCall{unsure, call(110, 6e9)}, More: 3}).Unsure, 1))
 	none := Hang(h, &trace.Hang{At: 99e9, After: 30e9})
 	qt.Check(t, qt.Equals(none.Calls, 0))
 	b, err := json.Marshal(none)

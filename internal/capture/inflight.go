@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,8 +35,10 @@ type inflight struct {
 	after time.Duration
 	// earlier are threads that were inside a load before anybody watched. nil where only some are watched.
 	earlier []hang.Thread
-	found   chan *trace.Hang
-	stop    chan struct{}
+	// begun are the calls that have taken too long, with the looks at their threads.
+	begun map[trace.CallID]*hang.Begun
+	found chan *trace.Hang
+	stop  chan struct{}
 
 	told    map[trace.CallID]bool
 	silence time.Duration
@@ -48,7 +51,10 @@ func startInflight(c *collection, opts Options) (*inflight, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keep the map of calls: %w", err)
 	}
-	f := &inflight{calls: calls, after: cmp.Or(opts.HangAfter, HangAfter), found: make(chan *trace.Hang), stop: make(chan struct{})}
+	f := &inflight{
+		calls: calls, after: cmp.Or(opts.HangAfter, HangAfter), begun: make(map[trace.CallID]*hang.Begun),
+		found: make(chan *trace.Hang), stop: make(chan struct{}),
+	}
 	everything := !opts.OnlyFollowed && opts.Comm == "" && opts.CgroupID == 0
 	go f.run(everything)
 	return f, nil
@@ -87,6 +93,7 @@ func (f *inflight) look(now, began uint64) *trace.Hang {
 	if !ok {
 		return nil
 	}
+	calls = f.inside(calls)
 	if now-began > uint64(f.after) && len(f.earlier) > 0 {
 		// Those that are still where they were.
 		f.earlier = hang.Still(f.earlier)
@@ -102,7 +109,7 @@ func (f *inflight) look(now, began uint64) *trace.Hang {
 		return nil
 	}
 	for i := range h.Calls {
-		if c := &h.Calls[i]; c.Earlier || inInitialPIDNamespace() {
+		if c := &h.Calls[i]; c.Earlier || seesThreads() {
 			describeHanging(c)
 		}
 	}
@@ -147,6 +154,29 @@ func earlier(t hang.Thread, found uint64) trace.HangingCall {
 	return trace.HangingCall{ID: trace.CallID{TID: uint32(t.TID), Start: found}, TGID: uint32(t.PID), Kind: kindOfCall(t.Call), Earlier: true}
 }
 
+// inside leaves out the calls that are over: the programs that see their ends are left out by kernels that preempt, and the entry of such a
+// call stays until its thread makes the next, or ends. Where the thread cannot be looked at, the call is unsure.
+func (f *inflight) inside(calls []trace.HangingCall) []trace.HangingCall {
+	present := make(map[trace.CallID]bool)
+	for _, c := range calls {
+		present[c.ID] = true
+	}
+	maps.DeleteFunc(f.begun, func(id trace.CallID, _ *hang.Begun) bool { return !present[id] })
+	sees := seesThreads()
+	list := calls[:0]
+	for _, c := range calls {
+		doing := hang.Unknown
+		if sees {
+			doing = f.begun[c.ID].Look()
+		}
+		c.Unsure = doing == hang.Unknown
+		if c.Unsure || doing == hang.Inside || doing == hang.Undecided && f.told[c.ID] {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
 // hanging are the calls that our programs have seen begin, and not end, in time. It is not ok when they cannot be read.
 func (f *inflight) hanging(now uint64) (list []trace.HangingCall, ok bool) {
 	var key uint32
@@ -160,6 +190,12 @@ func (f *inflight) hanging(now uint64) (list []trace.HangingCall, ok bool) {
 			continue
 		}
 		h := trace.HangingCall{ID: trace.CallID{TID: c.Head.Tid, Start: c.Head.Start}}
+		if f.begun[h.ID] == nil {
+			f.begun[h.ID] = &hang.Begun{
+				TID: int(h.ID.TID), BPF: coreCallKind(c.Kind) == coreCallKindK_BPF, Command: c.Cmd, Attr: c.Uattr,
+				Kernel: coreCallFlags(c.Flags)&coreCallFlagsF_KERNEL != 0,
+			}
+		}
 		switch coreCallKind(c.Kind) {
 		case coreCallKindK_SECCOMP:
 			h.Kind = load.Seccomp

@@ -3,12 +3,19 @@
 package capture
 
 import (
+	"bytes"
+	"errors"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/hang/hangtest"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
@@ -60,8 +67,39 @@ func (s seen) hangs() (list []*trace.Hang) {
 	return list
 }
 
+// eachMapOfCalls calls f for the maps of calls of all watchers, and returns how many there are.
+func eachMapOfCalls(t *testing.T, f func(*ebpf.Map)) (n int) {
+	t.Helper()
+	for id := ebpf.MapID(0); ; {
+		next, err := ebpf.MapGetNextID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			return n
+		}
+		qt.Assert(t, qt.IsNil(err))
+		id = next
+		m, err := ebpf.NewMapFromID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		qt.Assert(t, qt.IsNil(err))
+		if info, err := m.Info(); err == nil && info.Name == "calls" {
+			f(m)
+			n++
+		}
+		m.Close()
+	}
+}
+
+// leftBehind is what a load of a thread leaves in the map whose end was missed.
+func leftBehind(tid uint32) []byte {
+	var left coreCallRecord
+	left.Call.Head.Type, left.Call.Head.Tid, left.Call.Head.Start = uint32(coreRecordTypeR_CALL), tid, monotonic()
+	left.Call.Cmd, left.Call.Uattr = unix.BPF_PROG_LOAD, 0x7ffd0
+	return bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&left.Call)), unsafe.Sizeof(left.Call)))
+}
+
 // TestGuestHanging: loads that do not come back are told by every backend, those from before it watched too, with who and where; other loads are told
-// as ever; and that they are gone is told as well.
+// as ever, and one whose end was missed is not; and that they are gone is told as well.
 func TestGuestHanging(t *testing.T) {
 	vmtest.Guest(t)
 	const after = 3 * time.Second
@@ -75,6 +113,15 @@ func TestGuestHanging(t *testing.T) {
 		watchers = append(watchers, watch(t, place{Options: Options{Backend: string(b), HangAfter: after}}))
 	}
 	during := hangtest.Load(t, 3)
+	idle := make(chan int)
+	go func() {
+		runtime.LockOSThread()
+		idle <- unix.Gettid()
+		<-t.Context().Done()
+	}()
+	tid := uint32(<-idle)
+	n := eachMapOfCalls(t, func(m *ebpf.Map) { qt.Assert(t, qt.IsNil(m.Put(tid, leftBehind(tid)))) })
+	qt.Assert(t, qt.Equals(n, len(watchers)))
 	for _, w := range watchers {
 		w.wait(func() bool {
 			list := seen(w.records).hangs()
@@ -85,6 +132,7 @@ func TestGuestHanging(t *testing.T) {
 	for _, w := range watchers {
 		w.wait(func() bool { return len(seen(w.records).loads("meanwhile")) == 1 })
 	}
+	time.Sleep(after) // what was left behind is as old as that by now
 	before.Process.Kill()
 	during.Process.Kill()
 	for i, w := range watchers {
@@ -100,6 +148,7 @@ func TestGuestHanging(t *testing.T) {
 			for _, c := range all.Calls {
 				qt.Check(t, qt.Equals(c.Kind, load.ProgLoad))
 				qt.Check(t, qt.Equals(c.Comm, "exe"))
+				qt.Check(t, qt.IsFalse(c.Unsure))
 				qt.Check(t, qt.Equals(c.From, "stack"))
 				qt.Check(t, qt.IsTrue(slices.Contains(c.Functions, "handle_userfault")), qt.Commentf("%q", c.Functions))
 				qt.Check(t, qt.IsFalse(strings.Contains(strings.Join(c.Functions, ""), "0x")))
@@ -116,6 +165,49 @@ func TestGuestHanging(t *testing.T) {
 			}
 			qt.Check(t, qt.Equals(earlier, 2))
 			qt.Check(t, qt.Equals(own, 3))
+		})
+	}
+}
+
+// TestGuestFull: where as many calls hang as there is room for, loads that fail are counted, each once, by every backend. They are not told as
+// calls that never began.
+func TestGuestFull(t *testing.T) {
+	vmtest.Guest(t)
+	var watchers []*watcher
+	for _, b := range backends {
+		watchers = append(watchers, watch(t, place{Options: Options{Backend: string(b)}}))
+	}
+	n := eachMapOfCalls(t, func(m *ebpf.Map) {
+		for tid := uint32(1 << 28); ; tid++ { // nobody's
+			if err := m.Put(tid, leftBehind(tid)); err != nil {
+				qt.Assert(t, qt.ErrorIs(err, unix.E2BIG))
+				return
+			}
+		}
+	})
+	qt.Assert(t, qt.Equals(n, len(watchers)))
+	const failing = 20
+	for range failing {
+		qt.Check(t, qt.IsTrue(rawLoad("refused", smallProgram[8:]) < 0)) // r0 is not set
+		qt.Check(t, qt.IsTrue(rawLoad("refused", smallProgram) > 0))
+	}
+	for i, w := range watchers {
+		records := w.stop()
+		t.Run(string(backends[i]), func(t *testing.T) {
+			counts, unknown := map[string]uint64{}, []string(nil)
+			for _, r := range records {
+				if r.Loss != nil {
+					counts[r.Loss.Mechanism] += r.Loss.Count
+					if r.Loss.Unknown {
+						unknown = append(unknown, r.Loss.Mechanism)
+					}
+				}
+			}
+			t.Log(counts, unknown)
+			qt.Check(t, qt.Equals(counts[trace.LostLoads], failing))
+			qt.Check(t, qt.Equals(counts[lossNames[coreLossL_INFLIGHT]], 2*failing))
+			qt.Check(t, qt.HasLen(unknown, 0))
+			qt.Check(t, qt.HasLen(records.calls(func(c *trace.Call) bool { return c.Ret < 0 }), 0))
 		})
 	}
 }

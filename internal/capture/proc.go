@@ -44,6 +44,12 @@ var inInitialPIDNamespace = sync.OnceValue(func() bool {
 	return err == nil && ino == initialPIDNamespace
 })
 
+// seesThreads reports whether /proc has the threads by the numbers that the kernel has for them.
+func seesThreads() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid()) && inInitialPIDNamespace()
+}
+
 // procOf is the folder of a call's process in our own /proc. Where ours is not the first pid namespace, only the processes of our own are known.
 func procOf(call *trace.Call) string {
 	if inInitialPIDNamespace() {

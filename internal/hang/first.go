@@ -35,6 +35,8 @@ const (
 type Error struct {
 	Place
 	After time.Duration
+	// Left is the process of an earlier start's first load, which still hangs; 0: it is this start's.
+	Left int
 }
 
 func (e *Error) Error() string {
@@ -47,13 +49,20 @@ func (e *Error) Error() string {
 	case e.Call != "":
 		where = "inside " + e.Call
 	}
-	return fmt.Sprintf("a load of four instructions has not come back after %v: it hangs %s ('bpfwhy explain %s')", e.After, where, Rule(e.Place))
+	what := "a load of four instructions"
+	if e.Left != 0 {
+		what += fmt.Sprintf(" that an earlier start made (process %d)", e.Left)
+	}
+	return fmt.Sprintf("%s has not come back after %v: it hangs %s ('bpfwhy explain %s')", what, e.After, where, Rule(e.Place))
 }
 
 // First makes the smallest load in a process of its own, and returns an *Error when that waits for something that does not come: the process
-// is left behind then, for nothing ends one that waits for a lock of the kernel. Whatever else becomes of the load is not the matter here.
+// is left behind then, for nothing ends one that waits for a lock of the kernel. While such a process is there, no other is made. Whatever else becomes of the load is not the matter here.
 // Any other error says that it could not be tried. The executable's main, or TestMain, calls Main.
 func First(ctx context.Context, atMost time.Duration) error {
+	if err := firstLeft(ctx); err != nil {
+		return err
+	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{Argv0}
 	cmd.Dir = "/"

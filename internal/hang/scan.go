@@ -62,21 +62,27 @@ func look(dir string, pid, tid int) (Thread, bool) {
 		return Thread{}, false
 	}
 	t := Thread{PID: pid, TID: tid, Comm: strings.TrimSuffix(read(dir+"comm"), "\n"), Call: c.String(), same: c.rest}
-	// the name, in parentheses, may contain anything
-	stat := read(dir + "stat")
-	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(f) < 20 {
+	started, ran, ok := stat(dir)
+	if !ok {
 		return Thread{}, false
 	}
-	t.same += f[19] // when it was started: the number may be another thread's by then
-	for _, ticks := range f[11:13] {
-		n, err := strconv.ParseUint(ticks, 10, 64)
-		if err != nil {
-			return Thread{}, false
-		}
-		t.cpu += n
-	}
+	t.same += started // the number may be another thread's by then
+	t.cpu = ran.user + ran.system
 	return t, true
+}
+
+// stat is when a thread was started, and how long it has run.
+func stat(dir string) (started string, ran ticks, ok bool) {
+	// the name, in parentheses, may contain anything
+	text := read(dir + "stat")
+	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(f) < 20 {
+		return "", ticks{}, false
+	}
+	var err, err2 error
+	ran.user, err = strconv.ParseUint(f[11], 10, 64)
+	ran.system, err2 = strconv.ParseUint(f[12], 10, 64)
+	return f[19], ran, err == nil && err2 == nil
 }
 
 func numbers(dir string) (list []int) {

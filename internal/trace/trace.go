@@ -240,6 +240,8 @@ type HangingCall struct {
 	From      string    `json:"from,omitempty"`
 	// Earlier: it began before anybody watched; ID.Start is when that was.
 	Earlier bool `json:"earlier,omitempty"`
+	// Unsure: its end was not seen, and its thread could not be looked at: the call may be over.
+	Unsure bool `json:"unsure,omitempty"`
 }
 
 // End closes a trace that was not cut off.

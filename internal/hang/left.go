@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hang
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// firstLeft returns an *Error for a first load that an earlier start has left behind and that hangs still.
+func firstLeft(ctx context.Context) error {
+	var left []Thread
+	for _, pid := range numbers("/proc") {
+		dir := "/proc/" + strconv.Itoa(pid) + "/"
+		if read(dir+"cmdline") != Argv0+"\x00" || !killed(read(dir+"status"), read("/proc/self/status")) {
+			continue
+		}
+		if t, ok := look(dir+"task/"+strconv.Itoa(pid)+"/", pid, pid); ok {
+			left = append(left, t)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	// It may be on its way out.
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(unmoved):
+	}
+	still := Still(left)
+	if len(still) == 0 {
+		return nil
+	}
+	return &Error{Place: Of(still[0].TID), After: age(still[0].PID), Left: still[0].PID}
+}
+
+// killed reports whether a process, by its status, is one that cannot be ended (a SIGKILL waits) and could have been started by us: it has our
+// user and at least our capabilities. One with less could be anybody's, under that name.
+func killed(status, own string) bool {
+	pending, _ := strconv.ParseUint(field(status, "SigPnd:"), 16, 64)
+	has, err := strconv.ParseUint(field(status, "CapEff:"), 16, 64)
+	needs, err2 := strconv.ParseUint(field(own, "CapEff:"), 16, 64)
+	return pending&(1<<(unix.SIGKILL-1)) != 0 && err == nil && err2 == nil && has&needs == needs && field(status, "Uid:") == field(own, "Uid:")
+}
+
+// field is the rest of a line of /proc/PID/status.
+func field(status, name string) string {
+	for line := range strings.Lines(status) {
+		if rest, ok := strings.CutPrefix(line, name); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return ""
+}
+
+// age is for how long a process has been there, to the second.
+func age(pid int) time.Duration {
+	const perTick = 10 * time.Millisecond // USER_HZ of x86-64
+	started, _, ok := stat("/proc/" + strconv.Itoa(pid) + "/")
+	n, err := strconv.ParseInt(started, 10, 64)
+	var now unix.Timespec
+	if !ok || err != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return 0
+	}
+	return (time.Duration(now.Nano()) - time.Duration(n)*perTick).Round(time.Second)
+}
