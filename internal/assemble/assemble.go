@@ -12,6 +12,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/bpfwhy/bpfwhy/internal/redact"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 )
@@ -221,6 +222,9 @@ func (a *Assembler) addChunk(c *trace.Chunk) {
 }
 
 func (a *Assembler) addSay(s *trace.Say) {
+	if a.header.Levels == 0 {
+		redact.New(redact.Five).Message(s.Format, &s.Args, &s.Strings)
+	}
 	text := format(s)
 	a.reserve(len(text))
 	p := a.piecesOf(s.ID)
@@ -308,6 +312,9 @@ func (a *Assembler) addCall(c *trace.Call) {
 	if a.stray(c) {
 		a.bytes -= p.size
 		return
+	}
+	if a.header.Levels == 0 {
+		p.redact(c)
 	}
 	call := &call{rec: c, pieces: *p, attr: attr(c.Attr), kind: kindOf(c)}
 	call.key = call.attr.without(logFields(call.kind)...)

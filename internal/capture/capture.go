@@ -131,6 +131,7 @@ func Open(ctx context.Context, opts Options) (*Capture, error) {
 		}
 	}
 	c.header = trace.Header{
+		Levels: int(c.decoder.levels),
 		Schema: trace.Schema, Tool: opts.Tool, Node: opts.Node, Backend: string(coll.backend), Hooks: coll.hooks, Epoch: epoch(),
 	}
 	if coll.locked && c.header.Node.Lockdown == "" { // securityfs is often not mounted; the refusal is as good

@@ -65,22 +65,17 @@ func (p *pieces) redact(l *redact.Load, call *trace.Call) {
 	if call.Flags.FromKernel {
 		l.Words(call.Attr)
 	}
-	p.runs(trace.Insns, func(code []byte) {
-		if !l.Hold(code) {
-			return
-		}
-		if prog, err := insn.Decode(code[:len(code)/insn.Size*insn.Size]); err == nil && len(call.Tag) == 8 {
-			call.Flags.TagMatched = insn.MatchesTag(prog, [8]byte(call.Tag))
-		}
-		l.Instructions(code)
+	p.runs(trace.Insns, func(code []byte, cut bool) {
+		call.Flags.TagMatched = l.Submitted(code, cut, call.Tag) || call.Flags.TagMatched
 	})
 	p.runs(trace.Translated, l.Instructions)
 	p.runs(trace.Log, l.Log)
 	p.runs(trace.BTFLog, l.Log)
 }
 
-// runs gives each stretch of a range that has no hole to a function, which may change it in place.
-func (p *pieces) runs(what trace.What, change func([]byte)) {
+// runs gives each stretch of a range that has no hole to a function, which may change it in place; cut are those that do not begin where the
+// range does.
+func (p *pieces) runs(what trace.What, change func(b []byte, cut bool)) {
 	var run []*trace.Chunk
 	flush := func() {
 		if len(run) == 0 {
@@ -98,7 +93,7 @@ func (p *pieces) runs(what trace.What, change func([]byte)) {
 				whole = append(whole, c.Data...)
 			}
 		}
-		change(whole[min(skip, len(whole)):])
+		change(whole[min(skip, len(whole)):], run[0].Offset != 0)
 		for _, c := range run {
 			whole = whole[copy(c.Data, whole):]
 		}

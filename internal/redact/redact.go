@@ -15,6 +15,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/bpfwhy/bpfwhy/insn"
 )
 
 // Placeholder stands where a program had an address. It is none: no processor takes it for one.
@@ -99,17 +101,34 @@ const (
 	perCPU   = -1 // the offset of a move that makes a per-CPU address of a register (BPF_ADDR_PERCPU)
 )
 
-// Hold reports whether there are addresses in a program.
-func (l *Load) Hold(code []byte) bool { return l.walk(code, false) }
+// Hold reports whether there are addresses in a program, or in a stretch of one that is cut out of it.
+func (l *Load) Hold(code []byte, cut bool) bool { return l.walk(code, cut, false) }
 
-// Instructions replaces the addresses in a program, in place.
-func (l *Load) Instructions(code []byte) { l.walk(code, true) }
+// Submitted replaces the addresses in a program, or a stretch of one, in place. It reports whether there were any and the program matched its
+// tag, which was made of them, before.
+func (l *Load) Submitted(code []byte, cut bool, tag []byte) (matched bool) {
+	if !l.Hold(code, cut) {
+		return false
+	}
+	if prog, err := insn.Decode(code[:len(code)/slot*slot]); err == nil && len(tag) == 8 {
+		matched = insn.MatchesTag(prog, [8]byte(tag))
+	}
+	l.Instructions(code, cut)
+	return matched
+}
 
-func (l *Load) walk(code []byte, replace bool) (found bool) {
+// Instructions replaces the addresses in a program, or a stretch, in place.
+func (l *Load) Instructions(code []byte, cut bool) { l.walk(code, cut, true) }
+
+func (l *Load) walk(code []byte, cut, replace bool) (found bool) {
 	put := func(at int, v uint32) {
 		if found = true; replace {
 			binary.LittleEndian.PutUint32(code[at:], v)
 		}
+	}
+	// The second slot of a 64-bit load has no operation: the upper half of an address, perhaps.
+	if cut && len(code) >= slot && binary.LittleEndian.Uint32(code) == 0 && binary.LittleEndian.Uint32(code[4:]) >= 0xff100000 {
+		put(4, 0)
 	}
 	for ; len(code) >= slot; code = code[slot:] {
 		low := binary.LittleEndian.Uint32(code[4:])

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -69,16 +70,65 @@ func TestText(t *testing.T) {
 
 // A log that was cut, by whoever.
 func TestLog(t *testing.T) {
-	for in, want := range map[string]string{
-		"3: (18) r1 = 0xffff8881":              "3: (18) r1 = 0x********",
-		"03c5ec00\n4: (95) exit\n":             "********\n4: (95) exit\n",
-		"3: R1=scalar(umax=0xffffffffffffffff": "3: R1=scalar(umax=0xffffffffffffffff",
-		"0: R1=ctx R10=fp0\n":                  "0: R1=ctx R10=fp0\n",
+	for _, test := range []struct {
+		in, want string
+		cut      bool
+	}{
+		{"3: (18) r1 = 0xffff8881", "3: (18) r1 = 0xf*******", false},
+		{"03c5ec00\n4: (95) exit\n", "********\n4: (95) exit\n", false},
+		{"03c5ec00       ; R1_w=map_ptr(off=0)\n", "********       ; R1_w=map_ptr(off=0)\n", false},
+		{"3: R1=scalar(umax=0xffffffffffffffff", "3: R1=scalar(umax=0xf***************", false},
+		// What logs begin with.
+		{"0: R1=ctx R10=fp0\n", "", false}, {"func#0 @0\n", "", false}, {"fd 3 is not pointing to valid bpf_map\n", "", false}, {"1234567: (bf) r1 = r2\n", "", false},
+		{"btf_vmlinux is malformed\n", "", false}, {"back-edge from insn 5 to 2\n", "", false}, {"arg#0 type is not a struct\n", "", false},
+		// In the middle of one.
+		{"ec00 ; R1_w=0\n", "**** ; R1_w=0\n", true}, {"xffffffff812b4c40 ;\n", "x**************** ;\n", true},
+		{"= 0xffffffff812b4c40\n5: (b7) r1 = -2127868864\n", "= 0x****************\n5: (b7) r1 = -2127868864\n", true},
 	} {
-		b := []byte(in)
-		New(Four).Log(b)
-		qt.Check(t, qt.Equals(string(b), want))
+		if test.want == "" {
+			test.want = test.in
+		}
+		b := []byte(test.in)
+		New(Four).Log(b, test.cut)
+		qt.Check(t, qt.Equals(string(b), test.want))
 	}
+}
+
+// TestCutLog: wherever a log is cut, no digit of an address is left on either side that tells more than that it is one.
+func TestCutLog(t *testing.T) {
+	cuts := 0
+	for _, test := range []struct{ before, address, after string }{
+		{"3: (18) r1 = 0x", "ffff888103c5ec00", "\n4: (95) exit\n"},
+		{"3: (18) r1 = 0x", "ffff888103c5ec00", "       ; R1_w=map_ptr(map=values,ks=4,vs=8)\n"},
+		{"3: (18) r1 = 0x", "ffffc900004c5000", " ; \n"},
+		{"0: (18) r1 = 0x", "ffffffff812b4c40", "        ; R1_w=0x0\n"},
+		{"0: (18) r1 = 0x", "ff1100000b4c4000", "        ; R1_w=0x0\n"},
+		{"0: (bf) r2 = r1\n2: R1_w=inv-", "131391453184000", " R10=fp0\n"},
+		{"at ", "ffff888103c5ec00", ", they say"},
+	} {
+		text := test.before + test.address + test.after
+		for at := range len(test.address) + 1 {
+			at += len(test.before)
+			for _, cut := range []bool{true, false} {
+				first, second := []byte(text[:at]), []byte(text[at:])
+				if cut {
+					second = append(second, strings.Repeat("5: (95) exit\n", 3)...)
+				}
+				l := New(Five)
+				l.Log(first, false)
+				l.Log(second, cut)
+				cuts++
+				if rest := string(first[min(len(first), len(test.before)):]); strings.Trim(rest, "f*") != "" || len(strings.Trim(rest, "*")) > 2 {
+					t.Errorf("%q, cut at %d: %q", text, at, first)
+				}
+				rest, _, _ := strings.Cut(string(second), test.after)
+				if left := strings.Trim(rest, "*"); left != "" && (cut || len(left) > 4 || strings.ContainsAny(left, "0123456789")) {
+					t.Errorf("%q, cut at %d: %q", text, at, second)
+				}
+			}
+		}
+	}
+	t.Logf("%d cuts", cuts)
 }
 
 func TestInstructions(t *testing.T) {
@@ -91,6 +141,23 @@ func TestInstructions(t *testing.T) {
 		cpu     = "b4000000404c2b81" + "bf00ffff00000000" // w0 = the address of a per-CPU variable; r0 = that of this CPU's
 	)
 	const none = "18010000d7adad0b" + "00000000" + "d7adad0b"
+	check := func(in, want string, cut bool) {
+		b, err := hex.DecodeString(in)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(New(Four).Hold(b, cut), want != ""))
+		qt.Check(t, qt.Equals(hex.EncodeToString(b), in))
+		New(Four).Instructions(b, cut)
+		if want == "" {
+			want = in
+		}
+		qt.Check(t, qt.Equals(hex.EncodeToString(b), want))
+	}
+	// A stretch that begins in the middle of one.
+	check(address[16:]+exit, "00000000"+"00000000"+exit, true)
+	check(text[16:]+exit, "00000000"+"00000000"+exit, true)
+	check("00000000"+"78563412"+exit, "", true)
+	check(address[16:]+exit, "", false) // no address: nothing comes before
+	check(exit+address[16:], "", true)
 	for in, want := range map[string]string{
 		address + exit:        none + exit,
 		text + hash:           none + hash,
@@ -99,15 +166,7 @@ func TestInstructions(t *testing.T) {
 		exit + address[:16]:   exit + "1801000000000000", // cut in its middle
 		address + address[:8]: none + address[:8],
 	} {
-		b, err := hex.DecodeString(in)
-		qt.Assert(t, qt.IsNil(err))
-		qt.Check(t, qt.Equals(New(Four).Hold(b), want != ""))
-		qt.Check(t, qt.Equals(hex.EncodeToString(b), in))
-		New(Four).Instructions(b)
-		if want == "" {
-			want = in
-		}
-		qt.Check(t, qt.Equals(hex.EncodeToString(b), want))
+		check(in, want, false)
 	}
 }
 
@@ -130,7 +189,7 @@ func FuzzText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		l := New(Levels(4 + rand.IntN(2)))
 		out := bytes.Clone(in)
-		l.Log(out)
+		l.Log(out, rand.IntN(2) == 0)
 		qt.Assert(t, qt.Equals(len(out), len(in)))
 		qt.Assert(t, qt.Equals(bytes.Count(out, []byte("\n")), bytes.Count(in, []byte("\n"))))
 		again := bytes.Clone(out)
@@ -144,6 +203,6 @@ func BenchmarkLog(b *testing.B) {
 	log := bytes.Repeat(line, 4000)
 	b.SetBytes(int64(len(log)))
 	for b.Loop() {
-		New(Four).Log(log)
+		New(Four).Log(log, false)
 	}
 }

@@ -11,20 +11,45 @@ import (
 // bounds end in front of a number that the verifier works out.
 var bounds = regexp.MustCompile(`(?:min|max)(?:32)?(?:_value)?=$|var_off=?\(?$|var_off=?\(\S+ $|\(0x[0-9a-f]+; $`)
 
-// Log is Text for a verifier's log, or a stretch of one, which may begin and end in the middle of a number.
-func (l *Load) Log(b []byte) {
+// Log is Text for a verifier's log, or a stretch of one, which may end in the middle of a number. One that is cut begins somewhere in the log,
+// and so perhaps in the middle of a number too. So does a log whose beginning the kernel has overwritten, which does not say so.
+func (l *Load) Log(b []byte, cut bool) {
 	l.Text(b)
-	if m := end.FindIndex(b[max(0, len(b)-32):]); m != nil {
-		star(b[max(0, len(b)-32)+m[0]:])
+	if at := max(0, len(b)-32); len(b) > 0 {
+		if m := end.FindSubmatchIndex(b[at:]); m != nil {
+			star(b[at+m[2] : at+m[3]])
+		}
+	}
+	if !cut {
+		if m := rolled.FindIndex(b); m != nil && !number0.Match(b) && !word0.Match(b) {
+			star(b[m[0]:m[1]])
+		}
+		return
 	}
 	if m := head.FindSubmatchIndex(b); m != nil {
 		star(b[m[2]:m[3]])
 	}
+	// The rest of the line may be about an address that an instruction before the cut loads.
+	line := b
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		line = b[:i]
+	}
+	for from, to := token(line, 0); from < to; from, to = token(line, to) {
+		if v, ok := number(line[from:to]); ok && l.levels.address(v) {
+			star(line[from:to])
+		}
+	}
 }
 
 var (
-	head = regexp.MustCompile(`^([0-9a-f]{5,16})(?:\n|$)`)
-	end  = regexp.MustCompile(`0xff[0-9a-f]{0,13}$`)
+	// head is what is left of a number at the beginning of a stretch.
+	head = regexp.MustCompile(`^-?(?:0?x)?([0-9a-f]{1,20})`)
+	// rolled is the same at the beginning of a log, where number0 and word0 are what logs begin with: "0: R1=ctx", "func#0 @0", "fd 3 is not".
+	rolled  = regexp.MustCompile(`^[0-9a-f]{1,20}`)
+	number0 = regexp.MustCompile(`^[0-9]{1,7}: `)
+	word0   = regexp.MustCompile(`^[a-f]{1,4}[^0-9a-f]|^[0-9a-f]{1,4}[g-zA-Z_#]`)
+	// end is what is there of a number at the end.
+	end = regexp.MustCompile(`(?:0xf|-|\bff)([0-9a-f]{1,20})$`)
 )
 
 // Text replaces the digits of addresses in text by stars, in place: everything stays where it is.

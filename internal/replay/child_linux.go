@@ -176,11 +176,11 @@ func (c *child) try(t *trial) answer {
 		return a // with a log it ended otherwise: the log is about something else
 	}
 	text := bytes.TrimRight(buf, "\x00")
+	redact.New(redact.Host()).Log(text, false) // it may be printed in the place of the recorded one
 	if len(text) > logKept {
 		text, a.LogCut = text[len(text)-logKept:], true
 		text = text[bytes.IndexByte(text, '\n')+1:]
 	}
-	redact.New(redact.Host()).Log(text) // it may be printed in the place of the recorded one
 	a.Log = string(text)
 	return a
 }

@@ -32,6 +32,8 @@ type Header struct {
 	Node    node.Profile `json:"node"`
 	Backend string       `json:"backend"`
 	Hooks   []Hook       `json:"hooks"`
+	// Levels are the page tables' (4, 5), by which kernel addresses were taken out as it was recorded; 0: a version recorded that left them in.
+	Levels int `json:"levels,omitempty"`
 	// Epoch is the wall-clock time, in ns since 1970, at which the kernel's monotonic clock read zero.
 	Epoch int64 `json:"epoch"`
 }
