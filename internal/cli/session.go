@@ -121,6 +121,8 @@ type session struct {
 	counts  counter
 	repeats *repeat.Table // findings that were told
 	lost    losses        // since they were last told
+	// mechanisms are the names that are told one by one.
+	mechanisms map[string]bool
 	// now is the time of day, in a replay that of the recording.
 	now func() time.Time
 	// others returns attempts that come from elsewhere than the source; nil: there are none.
@@ -132,7 +134,7 @@ type session struct {
 }
 
 func newSession(h trace.Header, sel *selection, out sink) (*session, error) {
-	s := &session{header: h, shows: sel.shows, asm: assemble.New(h), out: out, repeats: repeat.New(), now: time.Now, began: time.Now()}
+	s := &session{header: h, shows: sel.shows, asm: assemble.New(h), out: out, repeats: repeat.New(), mechanisms: map[string]bool{trace.LostLoads: true}, now: time.Now, began: time.Now()}
 	s.counts, _ = out.(counter)
 	if _, ok := out.(hangSink); !ok {
 		s.hung = sayHang
@@ -218,9 +220,13 @@ func (s *session) live(c source, stop <-chan struct{}) (err error) {
 	}
 }
 
-// replay reads a recorded trace to its end.
+// atMost is how many records of a replay are read before what was only counted is told, however little time they are of.
+const atMost = 256
+
+// replay reads a recorded trace to its end. The time is that of the recording.
 func (s *session) replay(r *trace.Reader) error {
-	var clock uint64
+	var clock, counted uint64
+	unlooked := 0
 	s.now = func() time.Time {
 		return time.Unix(0, s.header.Epoch).Add(time.Duration(min(clock, math.MaxInt64))).UTC()
 	}
@@ -238,6 +244,13 @@ func (s *session) replay(r *trace.Reader) error {
 			return errors.Join(s.end(), notEOF(err))
 		}
 		if err := s.add(rec); err != nil {
+			return err
+		}
+		if unlooked++; clock-counted < uint64(patience) && unlooked < atMost {
+			continue
+		}
+		counted, unlooked = clock, 0
+		if err := s.count(); err != nil {
 			return err
 		}
 	}
@@ -281,7 +294,23 @@ func (s *session) hang(h *load.Hang) error {
 	return nil
 }
 
+// Bounds of the names of what lost something, of which a file may have any.
+const (
+	maxMechanisms  = 128
+	maxMechanism   = 256 // bytes
+	otherMechanism = "others"
+)
+
 func (s *session) lose(l *trace.Loss) {
+	if !s.mechanisms[l.Mechanism] {
+		if len(s.mechanisms) >= maxMechanisms || len(l.Mechanism) > maxMechanism {
+			other := *l
+			other.Mechanism = otherMechanism
+			l = &other
+		} else {
+			s.mechanisms[strings.Clone(l.Mechanism)] = true
+		}
+	}
 	s.lost.add(l, s.now())
 	s.summary.Lose(l)
 }
