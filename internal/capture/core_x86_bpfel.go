@@ -158,7 +158,8 @@ const (
 	coreLossL_FOLLOW   coreLoss = 3
 	coreLossL_CALL     coreLoss = 4
 	coreLossL_FAILED   coreLoss = 5
-	coreLossL_MAX      coreLoss = 6
+	coreLossL_UNMARKED coreLoss = 6
+	coreLossL_MAX      coreLoss = 7
 )
 
 type coreMapList struct {
@@ -264,6 +265,7 @@ const (
 	coreMapFollowed                        = "followed"
 	coreMapLosses                          = "losses"
 	coreMapRecords                         = "records"
+	coreMapRefused                         = "refused"
 	coreMapSelf                            = "self"
 	coreProgEnterBpf                       = "enter_bpf"
 	coreProgEnterPrctl                     = "enter_prctl"
@@ -541,6 +543,7 @@ type coreMapSpecs struct {
 	Followed *ebpf.MapSpec `ebpf:"followed"`
 	Losses   *ebpf.MapSpec `ebpf:"losses"`
 	Records  *ebpf.MapSpec `ebpf:"records"`
+	Refused  *ebpf.MapSpec `ebpf:"refused"`
 	Self     *ebpf.MapSpec `ebpf:"self"`
 }
 
@@ -616,6 +619,7 @@ type coreMaps struct {
 	Followed *ebpf.Map `ebpf:"followed"`
 	Losses   *ebpf.Map `ebpf:"losses"`
 	Records  *ebpf.Map `ebpf:"records"`
+	Refused  *ebpf.Map `ebpf:"refused"`
 	Self     *ebpf.Map `ebpf:"self"`
 }
 
@@ -628,6 +632,7 @@ func (m *coreMaps) Close() error {
 		m.Followed,
 		m.Losses,
 		m.Records,
+		m.Refused,
 		m.Self,
 	)
 }

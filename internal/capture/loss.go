@@ -111,6 +111,7 @@ type lossMeter struct {
 var lossNames = map[coreLoss]string{
 	coreLossL_RING: "ring buffer full", coreLossL_INFLIGHT: "too many calls in flight", coreLossL_STALE: "end of call not seen",
 	coreLossL_FOLLOW: "too many followed processes", coreLossL_CALL: "ring buffer full for a call",
+	coreLossL_UNMARKED: "far too many calls in flight",
 }
 
 // counter reads one of the programs' own counters, without calling bpf(2), whose hooks are what is counted here: polling would make misses of its own.
@@ -237,7 +238,7 @@ func (l *lossMeter) blind() bool {
 			continue
 		}
 		switch name {
-		case lossNames[coreLossL_STALE], "recursion in btf_sys_exit", "recursion in exit_bpf",
+		case lossNames[coreLossL_STALE], lossNames[coreLossL_UNMARKED], "recursion in btf_sys_exit", "recursion in exit_bpf",
 			"recursion in fentry_sys_bpf": // its twin missed it too, and so may those at the end have
 			return true
 		}

@@ -118,7 +118,8 @@ func TestBlind(t *testing.T) {
 		"end of call not seen": true, "recursion in kretprobe_sys_bpf": true, "recursion in kretprobe_x64_sys_bpf": true, "kretprobe missed in __sys_bpf": true,
 		"recursion in fentry_sys_bpf": true, "recursion in btf_sys_exit": true, "recursion in exit_bpf": true,
 		"ring buffer full": false, "ring buffer full for a call": false, "recursion in kprobe_sys_bpf": false, "recursion in bpf_check": false,
-		"kretprobe missed in bpf_check": false, "too many calls in flight": false,
+		"kretprobe missed in bpf_check": false, "too many calls in flight": false, // each is marked, and its end counted
+		"far too many calls in flight": true,
 	} {
 		var l lossMeter
 		l.look(readings{mechanism: {{n: 0}}}, 1, false)

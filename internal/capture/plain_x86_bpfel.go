@@ -23,6 +23,7 @@ const (
 	plainMapFollowed         = "followed"
 	plainMapLosses           = "losses"
 	plainMapRecords          = "records"
+	plainMapRefused          = "refused"
 	plainMapSelf             = "self"
 	plainMapUnwatched        = "unwatched"
 	plainProgBtfSysEnter     = "btf_sys_enter"
@@ -141,6 +142,7 @@ type plainMapSpecs struct {
 	Followed  *ebpf.MapSpec `ebpf:"followed"`
 	Losses    *ebpf.MapSpec `ebpf:"losses"`
 	Records   *ebpf.MapSpec `ebpf:"records"`
+	Refused   *ebpf.MapSpec `ebpf:"refused"`
 	Self      *ebpf.MapSpec `ebpf:"self"`
 	Unwatched *ebpf.MapSpec `ebpf:"unwatched"`
 }
@@ -199,6 +201,7 @@ type plainMaps struct {
 	Followed  *ebpf.Map `ebpf:"followed"`
 	Losses    *ebpf.Map `ebpf:"losses"`
 	Records   *ebpf.Map `ebpf:"records"`
+	Refused   *ebpf.Map `ebpf:"refused"`
 	Self      *ebpf.Map `ebpf:"self"`
 	Unwatched *ebpf.Map `ebpf:"unwatched"`
 }
@@ -212,6 +215,7 @@ func (m *plainMaps) Close() error {
 		m.Followed,
 		m.Losses,
 		m.Records,
+		m.Refused,
 		m.Self,
 		m.Unwatched,
 	)

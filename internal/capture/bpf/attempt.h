@@ -76,6 +76,28 @@ static __always_inline bool greet(u64 uattr)
 	return true;
 }
 
+/* There is no room for a call that begins. Whichever of several programs comes first counts it; its end will know that it was begun. */
+static __always_inline void refuse(u32 cmd)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+
+	if (bpf_map_lookup_elem(&refused, &tid))
+		return;
+	lost(L_INFLIGHT);
+	if (bpf_map_update_elem(&refused, &tid, &cmd, BPF_ANY))
+		lost(L_UNMARKED);
+}
+
+/* Whether the call that ends now was refused. True once. Costs nothing where none ever was. */
+static __always_inline bool was_refused(void)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid(), what = L_INFLIGHT;
+	u64 *n = bpf_map_lookup_elem(&losses, &what);
+
+	return n && *n && !bpf_map_delete_elem(&refused, &tid);
+}
+
+/* Returns 0 when there is no room. */
 static __always_inline struct call *new_call(u32 kind, u32 cmd)
 {
 	u32 zero = 0, tid = (u32)bpf_get_current_pid_tgid();
@@ -85,10 +107,8 @@ static __always_inline struct call *new_call(u32 kind, u32 cmd)
 		return 0;
 	if (bpf_map_lookup_elem(&calls, &tid))
 		lost(L_STALE);
-	if (bpf_map_update_elem(&calls, &tid, c, BPF_ANY)) {
-		lost(L_INFLIGHT);
+	if (bpf_map_update_elem(&calls, &tid, c, BPF_ANY))
 		return 0;
-	}
 	c = bpf_map_lookup_elem(&calls, &tid);
 	if (!c)
 		return 0;
@@ -180,8 +200,11 @@ static __always_inline void begin_bpf(u32 cmd, u64 uattr, u32 size, u32 flags)
 	if (!is_wanted())
 		return;
 	c = new_call(K_BPF, cmd);
-	if (!c)
+	if (!c) {
+		refuse(cmd);
 		return;
+	}
+	was_refused(); /* an earlier one, whose end was missed */
 	c->flags = F_ENTER | (flags & ~NO_LOOK);
 	read_attr(c, uattr, size);
 	if (!(flags & NO_LOOK))
@@ -198,8 +221,10 @@ static __always_inline void begin_filter(u32 kind, u32 length, u64 filter)
 	if (!is_wanted())
 		return;
 	c = new_call(kind, 0);
-	if (!c)
+	if (!c) {
+		lost(L_INFLIGHT);
 		return;
+	}
 	c->flags = F_ENTER;
 	c->attr_size = length;
 	c->uattr = filter;
@@ -411,11 +436,18 @@ static __always_inline void end_unseen(s64 ret, u32 cmd, u64 uattr, u32 size)
 	struct call *c;
 	u32 tid;
 
+	if (was_refused()) { /* it did begin */
+		count_unseen(ret, cmd);
+		return;
+	}
 	if (ret >= 0 || (cmd != CMD_UNKNOWN && !is_watched(cmd)) || !is_wanted())
 		return;
 	c = new_call(K_BPF, cmd);
-	if (!c)
+	if (!c) {
+		lost(L_INFLIGHT);
+		count_unseen(ret, cmd);
 		return;
+	}
 	tid = c->head.tid;
 	read_attr(c, uattr, size);
 	c->end = c->head.start;

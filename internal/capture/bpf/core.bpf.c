@@ -161,6 +161,9 @@ static __always_inline int exit_sys_bpf(u64 *ctx, bool first)
 	ret = (s64)(s32)slot(ctx, cfg_ret[H_SYSCALL]);
 	if (current_call())
 		return end_call(ret, F_EXIT);
+	/* there was no room for it, and whichever comes first counts it */
+	if (was_refused())
+		return count_unseen(ret, (u32)ctx[0]);
 	/* its start was missed; with a twin, the end may be the other's work */
 	return first && !cfg_twins ? count_unseen(ret, (u32)ctx[0]) : 0;
 }
@@ -172,6 +175,7 @@ GLOBAL int end_syscall(u64 ret)
 
 	if (current_call())
 		return end_call(ret, F_EXIT);
+	was_refused();
 	if ((s64)ret >= 0)
 		return 0;
 	read_user_registers(&user);
@@ -267,8 +271,10 @@ SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
 
 	if (current_call())
 		return end_call(ctx->ret, F_EXIT);
-	if (ctx->ret >= 0)
+	if (ctx->ret >= 0) {
+		was_refused();
 		return 0;
+	}
 	read_user_registers(&user);
 	end_unseen(ctx->ret, (u32)user.di, user.si, (u32)user.dx);
 	return 0;

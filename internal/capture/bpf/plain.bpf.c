@@ -44,11 +44,16 @@ SEC("tracepoint/syscalls/sys_enter_bpf") int enter_bpf(struct sys_enter_args *ct
 
 SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid();
+	u32 *cmd, tid = (u32)bpf_get_current_pid_tgid();
+	bool began;
 
 	if (current_call())
 		return end_call(ctx->ret, F_EXIT);
-	if (bpf_map_delete_elem(&unwatched, &tid))
+	began = !bpf_map_delete_elem(&unwatched, &tid);
+	cmd = bpf_map_lookup_elem(&refused, &tid);
+	if (cmd)
+		end_unseen(ctx->ret, *cmd, 0, 0);
+	else if (!began)
 		end_unseen(ctx->ret, CMD_UNKNOWN, 0, 0);
 	return 0;
 }

@@ -41,6 +41,14 @@ struct {
 	__type(value, struct call);
 } calls SEC(".maps");
 
+/* Calls that begin when there is no more room in calls: their commands, by thread. Their ends are counted if they fail. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, u32);
+	__type(value, u32);
+} refused SEC(".maps");
+
 /* One empty call, never written: too large for a stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

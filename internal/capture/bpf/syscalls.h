@@ -87,6 +87,7 @@ static __always_inline int forget_task(void)
 
 	if (!bpf_map_delete_elem(&calls, &tid))
 		lost(L_STALE);
+	bpf_map_delete_elem(&refused, &tid);
 	if (cfg_filter_pid)
 		bpf_map_delete_elem(&followed, &tid);
 	return 0;

@@ -238,6 +238,7 @@ enum loss {
 	L_FOLLOW,   /* too many followed processes */
 	L_CALL,     /* the ring buffer was full: a call */
 	L_FAILED,   /* no loss: program loads that failed, whatever became of their records */
+	L_UNMARKED, /* too many calls in flight: those without a place are not known either, and their ends may not be told from others */
 	L_MAX,
 };
 
