@@ -62,7 +62,7 @@ func attacker(args []string) error {
 	case "stop":
 		return stopAll()
 	case "hang":
-		return hang(rest[0])
+		return hang(rest)
 	case "signal":
 		return signalAll()
 	case "limit":
@@ -157,6 +157,17 @@ type findings struct {
 	victim
 	Seen int
 	Got  map[string]int
+}
+
+// userOf is the real user id of a process, -1 when it is gone.
+func userOf(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, ids, _ := strings.Cut(string(b), "\nUid:")
+	ids, _, _ = strings.Cut(ids, "\n")
+	if n, err := numbers(ids); err == nil && len(n) > 0 {
+		return n[0]
+	}
+	return -1
 }
 
 // peek loads, and looks at what loads meanwhile.
@@ -368,8 +379,14 @@ func missingPage() (uintptr, error) {
 }
 
 // hang makes many loads whose attributes, instructions or log are in a page that never comes.
-func hang(where string) error {
-	const threads = 24 // more than those of ours that may be stuck because of one user
+func hang(args []string) error {
+	where, threads := args[0], maxUserReaders+8 // more than those of ours that may be stuck because of one user
+	if len(args) > 1 {
+		var err error
+		if threads, err = strconv.Atoi(args[1]); err != nil {
+			return err
+		}
+	}
 	for range threads {
 		page, err := missingPage()
 		if err != nil {
@@ -701,7 +718,8 @@ func TestInGuestAttackOthers(t *testing.T) {
 	}{
 		{"stop", guards{deadline: true}, guards{}},
 		// Pages of userfaultfd stand for those of a file on a server that does not answer.
-		{"hang attributes", guards{aside: true, deadline: true, prompt: true}, guards{prompt: true}},
+		// More of them than threads of ours that may be stuck at all.
+		{"hang attributes 300", guards{aside: true, deadline: true, prompt: true}, guards{prompt: true}},
 		{"hang instructions", guards{}, guards{prompt: true}},
 		{"hang log", guards{}, guards{}},
 		{"limit", guards{}, guards{}},

@@ -133,6 +133,8 @@ func (a *identity) as(ours uint64) surrogate.As {
 	return surrogate.As{UID: [3]int(a.uid[:3]), GID: [3]int(a.gid[:3]), Groups: a.groups, Caps: a.caps & ours}
 }
 
+var errOtherUserNS = errors.New("another user namespace")
+
 func (a *identity) capable(c int) bool { return a.caps&(1<<c) != 0 }
 
 // like reports whether we can load as this thread and the kernel would judge us as it judges the thread. Who may not load such a program
@@ -142,7 +144,7 @@ func (a *identity) like(we *identity, chargesMemlock bool) error {
 	case !a.capable(unix.CAP_BPF) && !a.capable(unix.CAP_SYS_ADMIN):
 		return errors.New("may not load a program of this size")
 	case a.userNS != we.userNS:
-		return errors.New("another user namespace")
+		return errOtherUserNS
 	case a.label != we.label:
 		return errors.New("another security context")
 	case chargesMemlock && a.memlock != we.memlock:

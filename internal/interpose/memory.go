@@ -19,18 +19,26 @@ type memory struct {
 	waits int          // for tests: the thread whose memory is read in the way that waits for pages of userfaultfd, too
 }
 
-// openMemory opens the memory of the thread that waits. It was opened by the thread's number; that the notification is valid afterwards
-// says that it was that thread's.
-func openMemory(listener int, n *notification) (*memory, error) {
+// openMemory opens the memory of the thread that waits, and finds out whose it is. It was opened by the thread's number; that the notification is
+// valid afterwards says that it was that thread's.
+func openMemory(listener int, n *notification, we *identity) (*memory, error) {
 	m, err := openMemoryOf(n.tid)
 	if err != nil {
 		return nil, err
 	}
-	if !valid(listener, n.id) {
-		m.close()
-		return nil, errGone
+	var ns nsID
+	n.user, ns, err = owner(n.tid)
+	switch {
+	case err != nil:
+	case !valid(listener, n.id):
+		err = errGone
+	case ns != we.userNS: // who makes one has as many users there as he likes
+		err = errOtherUserNS
+	default:
+		return m, nil
 	}
-	return m, nil
+	m.close()
+	return nil, err
 }
 
 func openMemoryOf(tid int) (*memory, error) {

@@ -25,6 +25,7 @@ type notification struct {
 	slot   int
 	id     uint64
 	tid    int // in our pid namespace
+	user   int // that it counts for
 	attr   uint64
 	size   uint32
 	memory *memory // until it is answered

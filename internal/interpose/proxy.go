@@ -59,7 +59,7 @@ type Proxy struct {
 	memory         *room
 	descriptors    *room
 	processors     *room // as many at work as there are processors: more would only keep each other from it
-	stuck          stuck
+	readers        *room // of others' memory
 	twoSteps       atomic.Bool
 
 	mu      sync.Mutex
@@ -124,7 +124,7 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 	p := &Proxy{
 		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, options: o, done: make(chan struct{}),
 		memory: newRoom(maxWeight, maxWeight/2), jobs: map[int]*job{}, missed: map[int]int{},
-		descriptors: newDescriptors(), processors: newRoom(processors, processors), flights: map[[32]byte]chan struct{}{},
+		descriptors: newDescriptors(), readers: newRoom(maxReaders, maxUserReaders), processors: newRoom(processors, processors), flights: map[[32]byte]chan struct{}{},
 	}
 	err := p.prepare(pid)
 	if err == nil {
@@ -330,7 +330,7 @@ func (p *Proxy) look(n *notification) {
 		p.leave(n)
 		return
 	}
-	m, err := openMemory(p.listener, n)
+	m, err := openMemory(p.listener, n, &p.we)
 	if err != nil {
 		p.leaveFor(n, err)
 		return

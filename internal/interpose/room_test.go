@@ -81,3 +81,26 @@ func TestRoomQueue(t *testing.T) {
 		qt.Check(t, qt.Equals(len(r.waiting), 0))
 	})
 }
+
+// Users take turns also where there is room for one: many loads of one come no earlier than the second of another.
+func TestRoomOfOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoom(1, 1)
+		qt.Assert(t, qt.IsTrue(r.enter(1, 1, time.Second)))
+		order := make(chan int, 20)
+		for _, user := range []int{1, 1, 1, 1, 2, 2, 3, 3} {
+			go func() { r.enter(user, 1, time.Minute); order <- user }()
+			synctest.Wait()
+		}
+		var got []int
+		last := 1
+		for range 8 {
+			r.leave(last, 1)
+			last = <-order
+			got = append(got, last)
+		}
+		qt.Check(t, qt.DeepEquals(got, []int{2, 3, 1, 2, 3, 1, 1, 1}))
+		r.leave(1, 1)
+		qt.Check(t, qt.Equals(r.free, 1))
+	})
+}

@@ -4,42 +4,45 @@ package interpose
 
 import (
 	"errors"
-	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of how many threads of ours are with the memory of others at a time. They may be there for ever, and cannot be called back. A
+// user has all of his when their pages do not come, and what he loads besides is left to the kernel; others have theirs.
+const (
+	maxReaders     = 256
+	maxUserReaders = 16
 )
 
 // errLate is something that did not come in time. The load was left to the kernel.
 var errLate = errors.New("it did not come in time")
 
 // within runs what may take as long as the thread that waits likes: reading its memory may need pages that never come. When it takes more than a
-// moment the load is left to the kernel, and errLate is the result, whenever f returns.
+// moment, or others of the same user are at it for so long, the load is left to the kernel, and errLate is the result, whenever f returns.
 func (p *Proxy) within(n *notification, f func() error) error {
-	if p.stuck.crowded(n.tid) {
-		p.leave(n)
-		p.count(func(l *Left) { l.Late++ })
-		return errLate
-	}
 	limit := moment
 	if p.options.without.deadline {
 		limit = time.Hour
 	}
+	if !p.readers.enter(n.user, 1, limit) {
+		p.late(n)
+		return errLate
+	}
+	defer p.readers.leave(n.user, 1) // not before f has returned
 	var mu sync.Mutex
-	returned, late, user := false, false, 0
+	returned, late := false, false
 	timer := time.AfterFunc(limit, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if returned {
 			return
 		}
-		late, user = true, p.stuck.add(n.tid)
-		p.leave(n)
-		if n.room != nil {
-			n.room()
-		}
-		p.count(func(l *Left) { l.Late++ })
+		late = true
+		p.late(n)
 	})
 	err := f()
 	timer.Stop()
@@ -47,65 +50,26 @@ func (p *Proxy) within(n *notification, f func() error) error {
 	defer mu.Unlock()
 	returned = true
 	if late {
-		p.stuck.remove(user)
 		return errLate
 	}
 	return err
 }
 
-// stuck are the threads of ours that wait for others' memory although nobody waits for them. They cannot be called back; so
-// there are not many of them, and not many because of one user.
-type stuck struct {
-	mu    sync.Mutex
-	users map[int]int
-	all   int
+func (p *Proxy) late(n *notification) {
+	p.leave(n)
+	p.count(func(l *Left) { l.Late++ })
 }
 
-const (
-	maxStuck     = 64
-	maxUserStuck = 16
-)
-
-// crowded reports whether one more might be too many.
-func (s *stuck) crowded(tid int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all > 0 && (s.all >= maxStuck || s.users[userOf(tid)] >= maxUserStuck)
-}
-
-func (s *stuck) add(tid int) (user int) {
-	user = userOf(tid)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.users == nil {
-		s.users = map[int]int{}
+// owner is the effective user id of a thread, and its user namespace. Both are found out without the thread's help, and quickly.
+func owner(tid int) (user int, ns nsID, err error) {
+	dir := "/proc/" + strconv.Itoa(tid)
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, ns, err
 	}
-	s.users[user]++
-	s.all++
-	return user
-}
-
-func (s *stuck) remove(user int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all--
-	if s.users[user]--; s.users[user] == 0 {
-		delete(s.users, user)
+	user = int(st.Uid)
+	if err := unix.Stat(dir+"/ns/user", &st); err != nil {
+		return 0, ns, err
 	}
-}
-
-// userOf is the real user id of a thread, -1 when it is gone.
-func userOf(tid int) int {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
-	if err != nil {
-		return -1
-	}
-	for line := range strings.Lines(string(b)) {
-		if ids, ok := strings.CutPrefix(line, "Uid:"); ok {
-			if n, err := numbers(ids); err == nil && len(n) > 0 {
-				return n[0]
-			}
-		}
-	}
-	return -1
+	return user, nsID{uint64(st.Dev), st.Ino}, nil
 }
