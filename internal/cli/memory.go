@@ -28,12 +28,13 @@ const (
 	gcPercent = 50
 )
 
-// limitMemory tells the collector, unless GOMEMLIMIT does. It returns what takes that back.
-func limitMemory() func() {
+// limitMemory tells the collector, unless GOMEMLIMIT does. beside is what this process holds besides the session, in bytes. It returns what
+// takes that back.
+func limitMemory(beside int64) func() {
 	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
 		return func() {}
 	}
-	limit, percent := debug.SetMemoryLimit(sessionMemory), debug.SetGCPercent(gcPercent)
+	limit, percent := debug.SetMemoryLimit(sessionMemory+beside), debug.SetGCPercent(gcPercent)
 	return func() {
 		debug.SetMemoryLimit(limit)
 		debug.SetGCPercent(percent)

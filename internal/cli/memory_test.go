@@ -16,6 +16,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/bpfwhy/bpfwhy/internal/capture"
+	"github.com/bpfwhy/bpfwhy/internal/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/repeat"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -91,6 +92,11 @@ func (w *worstCase) call(i int) []trace.Record {
 func TestMemory(t *testing.T) {
 	qt.Assert(t, qt.IsTrue(sessionMemory >= capture.Memory+assemble.Memory+repeat.Memory+heldMemory+repairsMemory+queueBytes))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
+	for beside, want := range map[int64]int64{0: 131, interpose.Memory: 131 + 325} { // as docs/cli.md says
+		restore := limitMemory(beside)
+		qt.Check(t, qt.Equals(debug.SetMemoryLimit(-1)>>20+1, want))
+		restore()
+	}
 	limit := int64(0)
 	source := &worstCase{calls: 1200}
 	source.done = func() { limit = debug.SetMemoryLimit(-1) }

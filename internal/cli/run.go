@@ -137,6 +137,7 @@ func run(o runOptions) error {
 	}
 	if fixes != nil {
 		s.others = fixes.take
+		s.beside = interpose.Memory
 		// Without CAP_SETUID, and in a user namespace, this is not to be had.
 		_ = fixes.proxy.Apart()
 	}

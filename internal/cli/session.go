@@ -127,6 +127,8 @@ type session struct {
 	now func() time.Time
 	// others returns attempts that come from elsewhere than the source; nil: there are none.
 	others func() []*load.Attempt
+	// beside is what this process holds besides the session, in bytes.
+	beside int64
 	// hung is told at once of loads that do not come back; nil: the sink is enough.
 	hung func(*load.Hang)
 	// prove loads an attempt's program again; nil: nobody asked for it.
@@ -169,7 +171,7 @@ const (
 
 // live reads from the kernel until the channel stop gives something, and then to the end of what is buffered.
 func (s *session) live(c source, stop <-chan struct{}) (err error) {
-	defer limitMemory()()
+	defer limitMemory(s.beside)()
 	type read struct {
 		trace.Record
 		error

@@ -3,7 +3,7 @@
 // Package hardenwindow makes one program load while net.core.bpf_jit_harden is 1 instead of 2, for as short a time as the kernel
 // allows.
 //
-// At 1 the kernel blinds the programs of loaders without CAP_BPF (5.10: CAP_SYS_ADMIN) and of nobody else. It is never set to 0, which
+// At 1 the kernel blinds the programs of loaders without CAP_BPF (up to 6.0: CAP_SYS_ADMIN) and of nobody else. It is never set to 0, which
 // would give up the protection against those whom the setting is there for. For as long as a window is open, programs that other
 // privileged processes load on this machine are not blinded either: Report names them.
 //
@@ -74,6 +74,9 @@ const (
 // ErrNoWindow is returned where no window can be opened, such as with a /run that is read-only or full.
 var ErrNoWindow = errors.New("no window can be opened in net.core.bpf_jit_harden")
 
+// ErrNotCompiled is a program that loads in a window and is interpreted all the same.
+var ErrNotCompiled = errors.New("load program: it was not compiled at net.core.bpf_jit_harden=1 either")
+
 // A Loader makes the load that is to work.
 type Loader struct {
 	Code []byte
@@ -121,7 +124,7 @@ func Load(ctx context.Context, l Loader, o Options) (fd int, r Report, err error
 	fd, err = w.whole("the call had ended", func(gate *os.File) (int, error) { return l.Load(0, gate) })
 	if err == nil && !l.works(fd, err) {
 		closeProgram(fd)
-		fd, err = -1, errors.New("load program: it was not compiled at net.core.bpf_jit_harden=1 either")
+		fd, err = -1, ErrNotCompiled
 	}
 	return fd, r, err
 }
@@ -212,6 +215,7 @@ func (w *window) open(limit time.Duration, l load) (fd int, err error) {
 		if g.Open > 0 {
 			w.report.Windows++
 			w.report.Open += g.Open
+			w.report.WholeCall = w.report.WholeCall || latch < 0
 			w.report.Overdue = w.report.Overdue || g.Overdue && latch < 0
 		}
 		over <- errors.Join(err, l.closed(g), end())
@@ -232,7 +236,6 @@ func (w *window) open(limit time.Duration, l load) (fd int, err error) {
 
 // whole makes a load, or several, with the window open all the time.
 func (w *window) whole(until string, make func(gate *os.File) (int, error)) (int, error) {
-	w.report.WholeCall = true
 	limit := cmp.Or(w.options.Limit, Longest)
 	fd, err := w.open(limit, load{
 		latch:  func() (int, error) { return -1, nil },

@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
@@ -87,6 +89,7 @@ func everywhere(t *testing.T) {
 	t.Run("nested", testNested)
 	t.Run("traced", testTraced)
 	t.Run("window", testWindow)
+	t.Run("vain window", testVain)
 }
 
 func TestHost(t *testing.T) { everywhere(t) }
@@ -273,14 +276,76 @@ func testWindow(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(string(harden), "2\n"))
 	}
-	// While the window of one is open, the setting is 1: the others are not taken for loads that need no help.
-	const threads = 4
-	s, err := beginWith(Options{Window: window, limits: []int{}}, true, "/proc/self/exe", []string{loaderArgv0, "many", strconv.Itoa(threads), "2", "1"}, nil)
+	// While the window of one is open, the setting is 1: the others are not taken for loads that need no help. They wait without a guardian
+	// of their own.
+	threads, each := 4, 2
+	if inGuest() {
+		each = 1
+	}
+	before := len(guardians())
+	most := make(chan int)
+	stop := make(chan struct{})
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-stop:
+				most <- n
+				return
+			case <-time.After(2 * time.Millisecond):
+				n = max(n, len(guardians()))
+			}
+		}
+	}()
+	s, err := beginWith(Options{Window: window, limits: []int{}}, true, "/proc/self/exe", []string{loaderArgv0, "many", strconv.Itoa(threads), strconv.Itoa(each), "1"}, nil)
 	qt.Assert(t, qt.IsNil(err))
 	var all struct{ JITed int }
 	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(s.wait(t)), &all)))
-	qt.Check(t, qt.Equals(all.JITed, 2*threads))
-	qt.Check(t, qt.Equals(len(s.repairs()), 2*threads), qt.Commentf("left: %v", s.proxy.Left()))
+	qt.Check(t, qt.Equals(all.JITed, each*threads))
+	qt.Check(t, qt.Equals(len(s.repairs()), each*threads), qt.Commentf("left: %v", s.proxy.Left()))
+	close(stop)
+	qt.Check(t, qt.Equals(<-most-before, 1))
+}
+
+// guardians are those of windows and settings that this process has started.
+func guardians() (pids []int) {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		b, _ := os.ReadFile(list)
+		children, _ := numbers(string(b))
+		for _, pid := range children {
+			if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.HasPrefix(string(b), guardian.Argv0+"\x00") {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// Where 1 does not spare the loader no window is opened for it. One that is opened in vain is told, and is the last for that program.
+func testVain(t *testing.T) {
+	if hardenwindow.Spares(kernelRelease(), capBPF) {
+		t.Skip("1 spares loaders with CAP_BPF here")
+	}
+	dir := t.TempDir()
+	window := &hardenwindow.Options{Guardian: guardian.Files{Lock: filepath.Join(dir, "lock"), State: filepath.Join(dir, "run", "state")}}
+	for _, without := range []bool{true, false} {
+		o := Options{Window: window, limits: []int{}, without: guards{spared: without}}
+		s, err := beginWith(o, true, "/proc/self/exe", []string{loaderArgv0, "as", nobody, fmt.Sprintf("%x", capBPF), "plain-far", "1", "again"}, nil)
+		qt.Assert(t, qt.IsNil(err))
+		s.wait(t)
+		qt.Check(t, qt.Equals(len(s.repairs()), 0))
+		left := s.proxy.Left()
+		qt.Check(t, qt.Equals(left.Window, 2))
+		if !without {
+			qt.Check(t, qt.Equals(left.Vain, Vain{}))
+			qt.Check(t, qt.ErrorIs(left.WindowErr, errNotSpared))
+			continue
+		}
+		qt.Check(t, qt.IsTrue(left.Vain.Open > 0), qt.Commentf("%v", left))
+		left.Vain.Open = 0
+		qt.Check(t, qt.Equals(left.Vain, Vain{Windows: 2, WholeCalls: 1})) // latched, and then for the whole call
+	}
 }
 
 // A listener in a listener is refused, and says so.

@@ -15,10 +15,28 @@ type job struct {
 	outcome  outcome
 	done     bool
 	expiry   *time.Timer
+	room     func() // gives back that of a parked outcome
 }
 
 // parked is how long an outcome waits for its thread.
 const parked = 10 * time.Second
+
+// Bounds of what is parked, in slots: that many small ones, and so many of one user, or one that is big. A thread whose outcome finds no room loads anew.
+const (
+	maxParked  = 500_000
+	manyParked = 64
+	fewParked  = 8
+)
+
+// park makes room for an outcome that is to wait. The caller holds the lock.
+func (p *Proxy) park(j *job) bool {
+	user, w := j.snapshot.user(), max(weight(&j.snapshot.attr), maxParked/manyParked)
+	if w > maxParked/2 || !p.parking.enter(user, w, 0) {
+		return false
+	}
+	j.room = func() { p.parking.leave(user, w) }
+	return true
+}
 
 // work makes the load of a snapshot, or joins the one in work.
 func (p *Proxy) work(n *notification, s *snapshot, h *handles) {
@@ -42,8 +60,9 @@ func (p *Proxy) work(n *notification, s *snapshot, h *handles) {
 		return
 	}
 	if j != nil {
+		done := j.done
 		p.take(n.tid, j) // the thread is past that
-		if j.done {
+		if done {
 			j.outcome.close()
 		}
 	}
@@ -73,8 +92,10 @@ func (p *Proxy) work(n *notification, s *snapshot, h *handles) {
 // holds the lock.
 func (p *Proxy) take(tid int, j *job) {
 	delete(p.jobs, tid)
-	if j.expiry != nil {
+	if j.done {
 		j.expiry.Stop()
+		j.room()
+		j.done = false
 	}
 }
 
@@ -86,7 +107,7 @@ func (p *Proxy) deliver(n *notification, j *job) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.jobs[n.tid] != nil || len(p.jobs) >= maxWaiting {
+	if p.jobs[n.tid] != nil || len(p.jobs) >= maxWaiting || !p.park(j) {
 		j.outcome.close() // it is back already, and loads anew
 		return
 	}
@@ -96,7 +117,7 @@ func (p *Proxy) deliver(n *notification, j *job) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.jobs[n.tid] == j {
-			delete(p.jobs, n.tid)
+			p.take(n.tid, j)
 			j.outcome.close()
 		}
 	})

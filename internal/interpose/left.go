@@ -5,6 +5,7 @@ package interpose
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Left counts loads that blinding may have broken and that were left to the kernel all the same, by what they wanted for.
@@ -14,8 +15,27 @@ type Left struct {
 	Process  int // the process that loads was stopped, or ended
 	Dumpable int // fs.suid_dumpable is 1
 	Window   int // no window could be opened, or it did not help
+	Vain     Vain
 	// Why, the first time.
 	ProcessErr, WindowErr error
+}
+
+// Vain are the windows that were open for loads that failed all the same.
+type Vain struct {
+	Windows    int
+	Open       time.Duration // in all
+	WholeCalls int           // loads with the window open all the time
+}
+
+func (v Vain) String() string {
+	if v.Windows == 0 {
+		return ""
+	}
+	s := fmt.Sprintf("; windows were open in vain: %d, for %v in all", v.Windows, v.Open.Round(time.Microsecond))
+	if v.WholeCalls > 0 {
+		s += fmt.Sprintf(", for the whole call of %d", v.WholeCalls)
+	}
+	return s
 }
 
 func (l Left) String() string {
@@ -32,7 +52,7 @@ func (l Left) String() string {
 	}
 	add(l.Dumpable, "because fs.suid_dumpable is 1")
 	if l.Window > 0 {
-		add(l.Window, fmt.Sprintf("because no window helped (%v)", l.WindowErr))
+		add(l.Window, fmt.Sprintf("because no window helped (%v%v)", l.WindowErr, l.Vain))
 	}
 	return strings.Join(why, ", ")
 }

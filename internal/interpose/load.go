@@ -70,7 +70,7 @@ func (p *Proxy) load(s *snapshot, h *handles) (o outcome) {
 			}
 		}
 		if known.result == nil {
-			return p.inWindow(s, h)
+			return p.inWindow(s, h, key)
 		}
 		o, err := p.try(s, h, known.result, true)
 		if err == nil && o.info.jited > 0 {
@@ -138,13 +138,31 @@ func (p *Proxy) find(s *snapshot, h *handles, key [32]byte) outcome {
 		return leave
 	}
 	p.cache.put(key, nil)
-	return p.inWindow(s, h)
+	return p.inWindow(s, h, key)
 }
 
+var (
+	errVain = errors.New("the kernel refused the same program in an open window before")
+	// At 1 the kernel would do to this loader's program what it does at 2.
+	errNotSpared = errors.New("net.core.bpf_jit_harden=1 does not spare a loader without CAP_SYS_ADMIN on this kernel")
+)
+
 // inWindow loads what no rewriting helps with hardening lowered for a moment, when that was asked for.
-func (p *Proxy) inWindow(s *snapshot, h *handles) outcome {
+func (p *Proxy) inWindow(s *snapshot, h *handles, key [32]byte) outcome {
 	if p.options.Window == nil || p.hardening() != 2 {
 		return leave
+	}
+	if !p.options.without.spared && !hardenwindow.Spares(p.release, s.who.caps&p.we.caps) {
+		return p.noWindow(errNotSpared, nil)
+	}
+	// Each takes a guardian, and windows take turns on the whole machine anyway.
+	if !p.window.enter(s.user(), 1, hardenwindow.Turns) {
+		p.countProcess(errRoom)
+		return leave
+	}
+	defer p.window.leave(s.user(), 1)
+	if p.cache.vain(key) { // found out by one that was before us, perhaps
+		return p.noWindow(errVain, nil)
 	}
 	l, err := p.newLoad(s, h, nil, true)
 	if err != nil {
@@ -201,14 +219,38 @@ func (p *Proxy) inWindow(s *snapshot, h *handles) outcome {
 	}
 	if err != nil {
 		o.close()
-		p.count(func(l *Left) {
-			if l.Window++; l.WindowErr == nil {
-				l.WindowErr = err
-			}
-		})
-		return leave
+		if refusedOpen(err, &r) {
+			p.cache.inVain(key)
+		}
+		return p.noWindow(err, &r)
 	}
 	return o
+}
+
+// refusedOpen reports whether the kernel refused a load although a window was open for it.
+func refusedOpen(err error, r *hardenwindow.Report) bool {
+	if r.Windows == 0 || r.Overdue {
+		return false
+	}
+	errno, ofKernel := err.(unix.Errno)
+	return errors.Is(err, hardenwindow.ErrNotCompiled) || ofKernel && errno != unix.EAGAIN && errno != unix.ENOMEM
+}
+
+// noWindow leaves a load to the kernel that no window helped. r is what was open all the same, if anything.
+func (p *Proxy) noWindow(err error, r *hardenwindow.Report) outcome {
+	p.count(func(l *Left) {
+		if l.Window++; l.WindowErr == nil {
+			l.WindowErr = err
+		}
+		if r != nil && r.Windows > 0 {
+			l.Vain.Windows += r.Windows
+			l.Vain.Open += r.Open
+			if r.WholeCall {
+				l.Vain.WholeCalls++
+			}
+		}
+	})
+	return leave
 }
 
 // key is what decides how a program is repaired, and whether it has to be. Users have keys of their own: what one does to the process that loads

@@ -280,10 +280,15 @@ func run(args []string) error {
 			return err
 		}
 		return out.Encode(l)
-	case "plain-far": // of a type, and not asked about
+	case "plain-far": // of a type, and not asked about; twice if there is more
 		typ, err := strconv.Atoi(rest[0])
 		if err != nil {
 			return err
+		}
+		if len(rest) > 1 {
+			if err := run([]string{mode, rest[0]}); err != nil {
+				return err
+			}
 		}
 		return out.Encode(request{name: "far", code: far(-1, farBody), change: func(a *attr) { a.putU32(offProgType, uint32(typ)) }}.load())
 	case "hostile":

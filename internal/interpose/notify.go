@@ -31,7 +31,6 @@ type notification struct {
 	memory *memory // until it is answered
 
 	answered atomic.Bool // or about to be: there is one answer
-	room     func()      // gives back the room that its program takes, unless nil; more than once does no harm
 }
 
 // claim reports true once, to who is to answer.

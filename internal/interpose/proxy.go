@@ -48,6 +48,7 @@ type Proxy struct {
 	done      chan struct{} // closed when nothing is received any more
 
 	we             identity
+	release        string // of the kernel
 	chargesMemlock bool
 	hardened       *setting
 	windows        atomic.Int32 // of ours, that are open or about to be
@@ -57,8 +58,10 @@ type Proxy struct {
 	reporting      sync.Mutex
 	cache          cache
 	memory         *room
+	parking        *room
 	descriptors    *room
 	processors     *room // as many at work as there are processors: more would only keep each other from it
+	window         *room // for one
 	readers        *room // of others' memory
 	twoSteps       atomic.Bool
 
@@ -71,8 +74,14 @@ type Proxy struct {
 
 // Bounds of what is done at a time. A load that finds no room is left to the kernel when nobody has made way for so long.
 const (
-	maxWeight = 2_500_000 // slots of programs in work; up to some 100 bytes each
-	patience  = 10 * time.Second
+	maxWeight     = 2_500_000 // of programs in work, in slots
+	maxUserWeight = maxWeight / 2
+	patience      = 10 * time.Second
+
+	// Memory is what a proxy holds at most, in bytes.
+	Memory = maxWeight*slotBytes + maxParked*slotBytes + maxCached*cachedBytes + maxWaiting*waitingBytes
+	// waitingBytes are the stack and the rest of a load that waits.
+	waitingBytes = 4 << 10
 )
 
 // Bounds of how long others may make us wait.
@@ -111,6 +120,7 @@ type guards struct {
 	binding  bool   // memory is that of the address space, whoever has the thread's number
 	deadline bool   // nobody waits for ever
 	prompt   bool   // no page of userfaultfd is waited for
+	spared   bool   // windows are opened only for loaders whom 1 spares
 	before   func() // called when it is known that the thread waits, and before the log is written
 }
 
@@ -123,8 +133,8 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 	processors := int64(max(2, runtime.NumCPU()))
 	p := &Proxy{
 		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, options: o, done: make(chan struct{}),
-		memory: newRoom(maxWeight, maxWeight/2), jobs: map[int]*job{}, missed: map[int]int{},
-		descriptors: newDescriptors(), readers: newRoom(maxReaders, maxUserReaders), processors: newRoom(processors, processors), flights: map[[32]byte]chan struct{}{},
+		memory: newRoom(maxWeight, maxUserWeight), parking: newRoom(maxParked, maxParked/fewParked), jobs: map[int]*job{}, missed: map[int]int{},
+		descriptors: newDescriptors(), readers: newRoom(maxReaders, maxUserReaders), window: newRoom(1, 1), processors: newRoom(processors, processors), flights: map[[32]byte]chan struct{}{},
 	}
 	err := p.prepare(pid)
 	if err == nil {
@@ -145,7 +155,8 @@ func (p *Proxy) prepare(pid int) error {
 		return err
 	}
 	var err error
-	if p.chargesMemlock = olderThan(5, 11); p.chargesMemlock {
+	p.release = kernelRelease()
+	if p.chargesMemlock = olderThan(p.release, 5, 11); p.chargesMemlock {
 		// As loaders do themselves. Those who do not are left alone: their limit is not ours.
 		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 	}
@@ -363,13 +374,13 @@ func (p *Proxy) handle(n *notification, m *memory, a *attr) {
 		p.leaveFor(n, err)
 		return
 	}
-	user, w := who.uid[0], min(weight(a), maxWeight)
-	if !p.memory.enter(user, w, patience) {
+	// One that weighs more would leave others nothing, for as long as its memory does not come.
+	user, w := who.uid[0], weight(a)
+	if w > maxUserWeight || !p.memory.enter(user, w, patience) {
 		p.leaveFor(n, errRoom)
 		return
 	}
-	n.room = sync.OnceFunc(func() { p.memory.leave(user, w) })
-	defer n.room()
+	defer p.memory.leave(user, w) // when all is let go: one that was late keeps it until then
 	s, h, err := p.examine(n, m, a, who)
 	if err != nil {
 		p.leaveFor(n, err)
@@ -585,12 +596,17 @@ func (s *setting) read() int {
 	return v
 }
 
-// olderThan reports whether the kernel's release is before a version, false when it cannot be told.
-func olderThan(major, minor int) bool {
+// kernelRelease is "" when it cannot be told.
+func kernelRelease() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
-		return false
+		return ""
 	}
-	v, ok := node.ParseKernel(unix.ByteSliceToString(u.Release[:]))
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// olderThan reports whether a kernel's release is before a version, false when it cannot be told.
+func olderThan(release string, major, minor int) bool {
+	v, ok := node.ParseKernel(release)
 	return ok && v.Before(major, minor)
 }

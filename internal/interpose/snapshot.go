@@ -83,8 +83,30 @@ func understood(a *attr) bool {
 		a.u32(offLogSize) <= maxLog
 }
 
+// What a load costs in memory at most: a slot with all that is made of it, what else is read with all its copies, and the log as the kernel
+// writes it and as we keep it.
+const (
+	slotBytes    = 100
+	recordCopies = 4 // as read, moved, in a script, in a process
+	logCopies    = 2
+)
+
 // weight is what a load costs us in memory, in slots of a program.
-func weight(a *attr) int64 { return int64(a.u32(offInsnCnt)) + int64(a.u32(offLogSize))/256 }
+func weight(a *attr) int64 {
+	n := int64(a.u32(offInsnCnt))
+	bytes := logCopies * int64(a.u32(offLogSize))
+	for _, r := range records {
+		bytes += recordCopies * min(int64(a.u32(r.cnt)), n) * min(int64(a.u32(r.size)), maxRecord)
+	}
+	return n + bytes/slotBytes
+}
+
+// records are those that attributes may point to: of how many bytes one is at least, and a multiple of what.
+var records = [...]struct{ off, cnt, size, least, aligned int }{
+	{offFuncInfo, offFuncInfoCnt, offFuncInfoRecSize, 8, 4},
+	{offLineInfo, offLineInfoCnt, offLineInfoRecSize, 16, 4},
+	{offCoreRelos, offCoreReloCnt, offCoreReloRecSize, 16, 4},
+}
 
 // readProgram reads the instructions.
 func readProgram(n *notification, a *attr, m *memory) (*snapshot, error) {
@@ -119,23 +141,16 @@ func (s *snapshot) readRest(m *memory) error {
 	if s.license, err = m.text(a.u64(offLicense), maxLicense); err != nil {
 		return err
 	}
-	for _, r := range []struct {
-		into           *[]byte
-		off, cnt, rec  int
-		least, aligned int
-	}{
-		{&s.funcInfo, offFuncInfo, offFuncInfoCnt, offFuncInfoRecSize, 8, 4},
-		{&s.lineInfo, offLineInfo, offLineInfoCnt, offLineInfoRecSize, 16, 4},
-		{&s.coreRelos, offCoreRelos, offCoreReloCnt, offCoreReloRecSize, 16, 4},
-	} {
-		count, size := int(a.u32(r.cnt)), int(a.u32(r.rec))
+	for i, into := range []*[]byte{&s.funcInfo, &s.lineInfo, &s.coreRelos} {
+		r := records[i]
+		count, size := int(a.u32(r.cnt)), int(a.u32(r.size))
 		if count == 0 {
 			continue
 		}
 		if size < r.least || size > maxRecord || size%r.aligned != 0 || count > len(s.insns) {
 			return fmt.Errorf("%d records of %d bytes", count, size)
 		}
-		if *r.into, err = m.read(a.u64(r.off), count*size); err != nil {
+		if *into, err = m.read(a.u64(r.off), count*size); err != nil {
 			return err
 		}
 	}

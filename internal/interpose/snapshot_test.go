@@ -38,6 +38,31 @@ func TestUnderstood(t *testing.T) {
 	}
 }
 
+// A load weighs what it may cost: a log twice, and records with all copies that are made of them, as far as they can be meant.
+func TestWeight(t *testing.T) {
+	weigh := func(change func(*attr)) int64 {
+		var a attr
+		a.putU32(offInsnCnt, 30_000)
+		change(&a)
+		return weight(&a)
+	}
+	qt.Check(t, qt.Equals(weigh(func(*attr) {}), 30_000))
+	qt.Check(t, qt.Equals(weigh(func(a *attr) { a.putU32(offLogSize, 16<<20) }), 30_000+2*16<<20/slotBytes))
+	for name, change := range map[string]func(*attr){
+		"log":   func(a *attr) { a.putU32(offLogSize, maxLog) },
+		"slots": func(a *attr) { a.putU32(offInsnCnt, maxInsns); a.putU32(offLogSize, 16<<20) },
+		"records": func(a *attr) {
+			a.putU32(offInsnCnt, maxInsns)
+			a.putU32(offLineInfoCnt, maxInsns)
+			a.putU32(offLineInfoRecSize, maxRecord)
+		},
+	} {
+		qt.Check(t, qt.IsTrue(weigh(change) > maxUserWeight), qt.Commentf("%s", name))
+	}
+	endless := weigh(func(a *attr) { a.putU32(offFuncInfoCnt, ^uint32(0)); a.putU32(offFuncInfoRecSize, ^uint32(0)) })
+	qt.Check(t, qt.Equals(endless, 30_000+30_000*recordCopies*maxRecord/slotBytes))
+}
+
 // references runs readReferences on this process's own memory.
 func references(code []insn.Instruction, array []int32, count int) (*snapshot, error) {
 	s := &snapshot{insns: slices.Clone(code)}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interpose
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
+)
+
+// What was open for nothing is told: the windows of loads that failed in them, and not those that did not open.
+func TestVain(t *testing.T) {
+	p := &Proxy{}
+	p.noWindow(unix.Errno(524), &hardenwindow.Report{Windows: 2, Open: 3 * time.Millisecond, WholeCall: true})
+	p.noWindow(hardenwindow.ErrNoWindow, &hardenwindow.Report{})
+	p.noWindow(errVain, nil)
+	p.noWindow(unix.EPERM, &hardenwindow.Report{Windows: 1, Open: time.Millisecond})
+	qt.Check(t, qt.Equals(p.Left(), Left{Window: 4, WindowErr: unix.Errno(524), Vain: Vain{Windows: 3, Open: 4 * time.Millisecond, WholeCalls: 1}}))
+	qt.Check(t, qt.Equals(p.Left().String(),
+		"4 because no window helped (errno 524; windows were open in vain: 3, for 4ms in all, for the whole call of 1)"))
+	qt.Check(t, qt.Equals(Left{Window: 1, WindowErr: errVain}.String(), "1 because no window helped ("+errVain.Error()+")"))
+}
+
+// Only what the kernel said with the window open says that no window helps; and that is not believed for ever.
+func TestRefusedOpen(t *testing.T) {
+	opened := &hardenwindow.Report{Windows: 1}
+	for _, tt := range []struct {
+		err  error
+		r    *hardenwindow.Report
+		want bool
+	}{
+		{enotsupp, opened, true},
+		{unix.EPERM, opened, true},
+		{hardenwindow.ErrNotCompiled, opened, true},
+		{enotsupp, &hardenwindow.Report{}, false},
+		{enotsupp, &hardenwindow.Report{Windows: 1, Overdue: true}, false},
+		{unix.EAGAIN, opened, false},
+		{fmt.Errorf("restore: %w", unix.EROFS), opened, false},
+		{errors.New("no process"), opened, false},
+	} {
+		qt.Check(t, qt.Equals(refusedOpen(tt.err, tt.r), tt.want), qt.Commentf("%v", tt.err))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var c cache
+		key := [32]byte{1}
+		c.put(key, nil)
+		qt.Check(t, qt.IsFalse(c.vain(key)))
+		c.inVain(key)
+		c.inVain([32]byte{2}) // forgotten meanwhile
+		qt.Check(t, qt.IsTrue(c.vain(key)))
+		time.Sleep(vainFor)
+		qt.Check(t, qt.IsFalse(c.vain(key)))
+	})
+}
