@@ -167,6 +167,19 @@ func (r request) load() result {
 	return out
 }
 
+// pageOf puts bytes into memory of some protection, for good.
+func pageOf(protection int, b []byte) uint64 {
+	m, err := unix.Mmap(-1, 0, max(pageSize, len(b)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err == nil {
+		copy(m, b)
+		err = unix.Mprotect(m, protection)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return uint64(uintptr(unsafe.Pointer(&m[0])))
+}
+
 const pageSize = 4096
 
 // fenced puts bytes right in front of a page that nobody may touch.
@@ -372,6 +385,18 @@ func hostile() []request {
 		with("instructions of the kernel", put64(offInsns, 0xffffffff81000000)),
 		with("no license there", put64(offLicense, 4096)),
 		with("no log buffer there", func(a *attr) { a.putU32(offLogLevel, 1); a.putU32(offLogSize, 4096); a.putU64(offLogBuf, 4096) }),
+		with("log in a read-only page", func(a *attr) {
+			a.putU32(offLogLevel, 4)
+			a.putU32(offLogSize, pageSize)
+			a.putU64(offLogBuf, pageOf(unix.PROT_READ, nil))
+		}),
+		with("log in a page that is executed", func(a *attr) {
+			a.putU32(offLogLevel, 4)
+			a.putU32(offLogSize, pageSize)
+			a.putU64(offLogBuf, pageOf(unix.PROT_READ|unix.PROT_EXEC, nil))
+		}),
+		with("instructions that may not be read", put64(offInsns, pageOf(unix.PROT_NONE, insn.Encode(code)))),
+		with("license that may not be read", put64(offLicense, pageOf(unix.PROT_NONE, []byte("GPL\x00")))),
 		with("huge count", put32(offInsnCnt, 0xffffffff)),
 		with("a million", put32(offInsnCnt, 1_000_000)),
 		with("more than a million", put32(offInsnCnt, 1_000_001)),

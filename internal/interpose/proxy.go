@@ -117,6 +117,7 @@ type guards struct {
 	hidden   bool   // memory that nobody can look at
 	ids      bool   // processes that we depend on have ids that nobody else has
 	aside    bool   // receiving goes on while the memory of a thread is read
+	pages    bool   // nothing is written that the thread could not write
 	binding  bool   // memory is that of the address space, whoever has the thread's number
 	deadline bool   // nobody waits for ever
 	prompt   bool   // no page of userfaultfd is waited for
@@ -453,7 +454,14 @@ func (p *Proxy) examine(n *notification, m *memory, a *attr, who identity) (*sna
 	if !suspect {
 		return nil, nil, errHealthy
 	}
-	if err := p.within(n, func() error { return s.readRest(m) }); err != nil {
+	err = p.within(n, func() error {
+		spans, err := s.readRest(m)
+		if err != nil {
+			return err
+		}
+		return p.allows(n, 'r', spans...)
+	})
+	if err != nil {
 		return nil, nil, err
 	}
 	fds := s.descriptors()
@@ -536,8 +544,14 @@ func (p *Proxy) prepareAnswer(n *notification, s *snapshot, o *outcome) error {
 	m := n.memory.hold()
 	defer m.close()
 	err := p.within(n, func() error {
-		if !valid(p.listener, n.id) {
-			return errNobody
+		if !p.options.without.pages {
+			spans := []span{{s.attr.u64(offLogBuf), len(o.log)}}
+			if s.hasTrueSize(o) {
+				spans = append(spans, span{n.attr + offLogTrueSize, 4})
+			}
+			if err := p.allows(n, 'w', spans...); err != nil {
+				return err
+			}
 		}
 		return p.writeLog(n, s, m, o)
 	})
@@ -565,7 +579,7 @@ func (p *Proxy) writeLog(n *notification, s *snapshot, m *memory, o *outcome) er
 	if err := m.write(s.attr.u64(offLogBuf), o.log); err != nil {
 		return err
 	}
-	if o.trueSize == 0 || s.size < offLogTrueSize+4 {
+	if !s.hasTrueSize(o) {
 		return nil
 	}
 	var b attr

@@ -134,13 +134,18 @@ func (s *snapshot) predict(known *snapshot) bool {
 	return err == nil && s.prediction.Fate != blinding.Loads
 }
 
-// readRest reads all else that the load refers to, but for its descriptors.
-func (s *snapshot) readRest(m *memory) error {
+// hasTrueSize reports whether the kernel would have written log_true_size.
+func (s *snapshot) hasTrueSize(o *outcome) bool { return o.trueSize != 0 && s.size >= offLogTrueSize+4 }
+
+// readRest reads all else that the load refers to, but for its descriptors, and returns what memory of the thread it is made of.
+func (s *snapshot) readRest(m *memory) ([]span, error) {
 	a := &s.attr
+	spans := []span{{a.u64(offInsns), len(s.code)}}
 	var err error
 	if s.license, err = m.text(a.u64(offLicense), maxLicense); err != nil {
-		return err
+		return nil, err
 	}
+	spans = append(spans, span{a.u64(offLicense), len(s.license)})
 	for i, into := range []*[]byte{&s.funcInfo, &s.lineInfo, &s.coreRelos} {
 		r := records[i]
 		count, size := int(a.u32(r.cnt)), int(a.u32(r.size))
@@ -148,13 +153,17 @@ func (s *snapshot) readRest(m *memory) error {
 			continue
 		}
 		if size < r.least || size > maxRecord || size%r.aligned != 0 || count > len(s.insns) {
-			return fmt.Errorf("%d records of %d bytes", count, size)
+			return nil, fmt.Errorf("%d records of %d bytes", count, size)
 		}
 		if *into, err = m.read(a.u64(r.off), count*size); err != nil {
-			return err
+			return nil, err
 		}
+		spans = append(spans, span{a.u64(r.off), len(*into)})
 	}
-	return s.readReferences(m)
+	if err := s.readReferences(m); err != nil {
+		return nil, err
+	}
+	return append(spans, span{a.u64(offFDArray), 4 * len(s.fdArray)}), nil
 }
 
 // readReferences finds the descriptors that the code names, directly or as indexes into fd_array.
