@@ -13,6 +13,7 @@ type Left struct {
 	NoRoom   int // too many at a time
 	Late     int // the command's memory did not come in time
 	Process  int // the process that loads was stopped, or ended
+	Stuck    int // the kernel does not free what is closed
 	Dumpable int // fs.suid_dumpable is 1
 	Window   int // no window could be opened, or it did not help
 	Vain     Vain
@@ -50,6 +51,7 @@ func (l Left) String() string {
 	if l.Process > 0 {
 		add(l.Process, fmt.Sprintf("because the process that loads was stopped or ended (%v)", l.ProcessErr))
 	}
+	add(l.Stuck, "because the kernel does not free the programs that are closed")
 	add(l.Dumpable, "because fs.suid_dumpable is 1")
 	if l.Window > 0 {
 		add(l.Window, fmt.Sprintf("because no window helped (%v%v)", l.WindowErr, l.Vain))

@@ -12,7 +12,9 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/freeing"
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
+	"github.com/bpfwhy/bpfwhy/rewrite"
 )
 
 // What was open for nothing is told: the windows of loads that failed in them, and not those that did not open.
@@ -58,4 +60,30 @@ func TestRefusedOpen(t *testing.T) {
 		time.Sleep(vainFor)
 		qt.Check(t, qt.IsFalse(c.vain(key)))
 	})
+}
+
+// Where the kernel frees no programs, and where not even that can be found out, loads are left to it.
+func TestStuck(t *testing.T) {
+	for name, free := range map[string]func() error{
+		"says so": func() error { return freeing.ErrStuck },
+		"hangs":   func() error { time.Sleep(time.Hour); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &Proxy{free: free, flights: map[[32]byte]chan struct{}{}}
+				s := &snapshot{insns: small}
+				for _, known := range []*rewrite.Result{nil, {Program: small, New: []int{0, 1, 2}}} {
+					if known != nil {
+						p.cache.put(s.key(), known)
+					}
+					start := time.Now()
+					o := p.load(s, &handles{})
+					qt.Check(t, qt.Equals(o.fd, -1))
+					qt.Check(t, qt.IsTrue(time.Since(start) <= longStandstill))
+				}
+				qt.Check(t, qt.Equals(p.Left(), Left{Stuck: 2}))
+				time.Sleep(2 * time.Hour)
+			})
+		})
+	}
 }

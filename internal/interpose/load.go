@@ -15,6 +15,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/freeing"
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/internal/surrogate"
 	"github.com/bpfwhy/bpfwhy/rewrite"
@@ -77,6 +78,9 @@ func (p *Proxy) load(s *snapshot, h *handles) (o outcome) {
 			return o
 		}
 		o.close()
+		if errors.Is(err, freeing.ErrStuck) {
+			return leave
+		}
 		break
 	}
 	return p.find(s, h, key)
@@ -165,7 +169,7 @@ func (p *Proxy) inWindow(s *snapshot, h *handles, key [32]byte) outcome {
 		return p.noWindow(errVain, nil)
 	}
 	l, err := p.newLoad(s, h, nil, true)
-	if err != nil {
+	if err != nil || p.closed() != nil {
 		return leave
 	}
 	var process *surrogate.Process // that of the window which is open, or was
@@ -275,6 +279,9 @@ func (p *Proxy) try(s *snapshot, h *handles, r *rewrite.Result, withLog bool) (o
 	if err != nil {
 		return o, err
 	}
+	if err := p.closed(); err != nil {
+		return o, err
+	}
 	if !p.processors.enter(s.user(), 1, patience) {
 		p.countProcess(errRoom)
 		return o, errRoom
@@ -308,6 +315,25 @@ func (p *Proxy) try(s *snapshot, h *handles, r *rewrite.Result, withLog bool) (o
 		return o, err
 	}
 	return o, nil
+}
+
+// closed is called before each load of ours, most of which leave a program that is closed or refused: there are not to be many that the
+// kernel has not freed yet. Where it frees none, no load of ours is made any more.
+func (p *Proxy) closed() error {
+	waited := make(chan error, 1)
+	go func() { waited <- p.free() }() // by a load of its own, which may hang as well
+	limit := time.NewTimer(longStandstill)
+	defer limit.Stop()
+	var err error
+	select {
+	case err = <-waited:
+	case <-limit.C:
+		err = freeing.ErrStuck
+	}
+	if err != nil {
+		p.count(func(l *Left) { l.Stuck++ })
+	}
+	return err
 }
 
 // progress lets those who wait for room wait on.

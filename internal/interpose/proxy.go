@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/internal/freeing"
 	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/internal/surrogate"
 	"github.com/bpfwhy/bpfwhy/internal/sysctl"
@@ -43,7 +44,8 @@ type Proxy struct {
 	slotsFile *os.File
 	guardian  *guardianProcess
 	source    *surrogate.Source
-	stop      *os.File // written to by Close
+	free      func() error // of a freeing.Bound
+	stop      *os.File     // written to by Close
 	stopped   *os.File
 	done      chan struct{} // closed when nothing is received any more
 
@@ -134,8 +136,10 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 	processors := int64(max(2, runtime.NumCPU()))
 	p := &Proxy{
 		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, options: o, done: make(chan struct{}),
-		memory: newRoom(maxWeight, maxUserWeight), parking: newRoom(maxParked, maxParked/fewParked), jobs: map[int]*job{}, missed: map[int]int{},
-		descriptors: newDescriptors(), readers: newRoom(maxReaders, maxUserReaders), window: newRoom(1, 1), processors: newRoom(processors, processors), flights: map[[32]byte]chan struct{}{},
+		free:    new(freeing.Bound).Closed,
+		flights: map[[32]byte]chan struct{}{}, jobs: map[int]*job{}, missed: map[int]int{},
+		memory: newRoom(maxWeight, maxUserWeight), parking: newRoom(maxParked, maxParked/fewParked), descriptors: newDescriptors(),
+		readers: newRoom(maxReaders, maxUserReaders), processors: newRoom(processors, processors), window: newRoom(1, 1),
 	}
 	err := p.prepare(pid)
 	if err == nil {
