@@ -138,8 +138,11 @@ func run(o runOptions) error {
 	if fixes != nil {
 		s.others = fixes.take
 		s.beside = interpose.Memory
-		// Without CAP_SETUID, and in a user namespace, this is not to be had.
+		// Without CAP_SETUID or CAP_SYS_ADMIN, and in a user namespace, not all of this is to be had.
 		_ = fixes.proxy.Apart()
+		if err := fixes.proxy.Exposed(); err != nil {
+			say("a command of the same user may stop or end what repairs its loads, which are left to the kernel then: %v", err)
+		}
 	}
 	if o.output == "" {
 		// The command may be what hangs: then nothing else would ever be said.

@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -91,11 +90,21 @@ func act() {
 
 // attacks are what a process of uid 0 without capabilities can do to another such process. None means that it worked.
 var attacks = map[string]func(pid int) error{
-	"kill":                  func(pid int) error { return errors.Join(unix.Kill(pid, unix.SIGKILL), struck(pid)) },
-	"stop":                  func(pid int) error { return errors.Join(unix.Kill(pid, unix.SIGSTOP), struck(pid)) },
-	"SIGIO that is SIGKILL": func(pid int) error { return errors.Join(sigio(pid, unix.SIGKILL), struck(pid)) },
-	"SIGIO that is SIGSTOP": func(pid int) error { return errors.Join(sigio(pid, unix.SIGSTOP), struck(pid)) },
-	"SIGIO that is SIGSEGV": func(pid int) error { return errors.Join(sigio(pid, unix.SIGSEGV), struck(pid)) },
+	"kill": func(pid int) error {
+		return errors.Join(unix.Kill(pid, unix.SIGKILL), vmtest.Struck(pid, 300*time.Millisecond))
+	},
+	"stop": func(pid int) error {
+		return errors.Join(unix.Kill(pid, unix.SIGSTOP), vmtest.Struck(pid, 300*time.Millisecond))
+	},
+	"SIGIO that is SIGKILL": func(pid int) error {
+		return errors.Join(vmtest.SIGIO(pid, unix.SIGKILL), vmtest.Struck(pid, 300*time.Millisecond))
+	},
+	"SIGIO that is SIGSTOP": func(pid int) error {
+		return errors.Join(vmtest.SIGIO(pid, unix.SIGSTOP), vmtest.Struck(pid, 300*time.Millisecond))
+	},
+	"SIGIO that is SIGSEGV": func(pid int) error {
+		return errors.Join(vmtest.SIGIO(pid, unix.SIGSEGV), vmtest.Struck(pid, 300*time.Millisecond))
+	},
 	"ptrace": func(pid int) error {
 		runtime.LockOSThread()
 		_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, 0, 0, 0)
@@ -155,35 +164,6 @@ var attacks = map[string]func(pid int) error{
 	},
 }
 
-// sigio has the kernel send a signal for a pipe. It asks nobody's permission when root wants it.
-func sigio(pid int, sig syscall.Signal) error {
-	ours, theirs, err := socketpair(unix.SOCK_STREAM)
-	if err != nil {
-		return err
-	}
-	fd := ours.Fd()
-	for _, c := range []struct{ command, arg int }{
-		{unix.F_SETOWN, pid}, {unix.F_SETSIG, int(sig)}, {unix.F_SETFL, unix.O_ASYNC},
-	} {
-		if _, err := unix.FcntlInt(fd, c.command, c.arg); err != nil {
-			return fmt.Errorf("fcntl: %w", err)
-		}
-	}
-	_, err = theirs.Write([]byte{0})
-	return err
-}
-
-// struck waits until a process is dead or stopped.
-func struck(pid int) error {
-	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.ContainsAny(strings.Fields(string(stat)[strings.LastIndexByte(string(stat), ')')+1:])[0], "TZXt") {
-			return nil
-		}
-	}
-	return errors.New("it lives")
-}
-
 func attack(t *testing.T, what string, pid int, capabilities string) error {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -226,7 +206,7 @@ func TestGuestAttacks(t *testing.T) {
 		t.Logf("%s: %v", what, err)
 	}
 	for sig := unix.SIGHUP; sig <= 64; sig++ {
-		qt.Check(t, qt.IsNil(sigio(pid, sig))) // with all capabilities even
+		qt.Check(t, qt.IsNil(vmtest.SIGIO(pid, sig))) // with all capabilities even
 	}
 	qt.Check(t, qt.Equals(value(t, harden), 1))
 	gate.Close()

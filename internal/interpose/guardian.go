@@ -3,6 +3,7 @@
 package interpose
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -85,7 +86,8 @@ const (
 // guardianProcess is a guardian at work, and the next one when that is killed.
 type guardianProcess struct {
 	listener, slots *os.File
-	apart           bool // it has ids that nobody else has, so that nobody without CAP_KILL can signal it
+	apart           bool  // it is out of reach of signals: surrogate.Apart
+	exposed         error // why the first was not
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -104,20 +106,20 @@ func startGuardian(listener, slots *os.File, apart bool) (*guardianProcess, erro
 }
 
 func (g *guardianProcess) start() error {
-	if g.apart && g.startAs(&syscall.Credential{Uid: surrogate.Nobody, Gid: surrogate.Nobody}) == nil {
-		return nil
+	if !g.apart {
+		return g.startAs(&syscall.SysProcAttr{Setsid: true})
 	}
-	return g.startAs(nil) // there may be no such id here, or no CAP_SETUID
+	exposed, err := surrogate.Apart(g.startAs)
+	g.exposed = cmp.Or(g.exposed, exposed)
+	return err
 }
 
-func (g *guardianProcess) startAs(id *syscall.Credential) error {
+func (g *guardianProcess) startAs(attr *syscall.SysProcAttr) error {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{Argv0}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{g.listener, g.slots}
-	// Neither a Ctrl-C nor a signal to the process group reaches another session. It holds no descriptor of ours: nobody who reads our
-	// output waits for it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: id}
+	cmd.SysProcAttr = attr // it holds no descriptor of ours: nobody who reads our output waits for it
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return fmt.Errorf("open the guardian's pipe: %w", err)

@@ -16,6 +16,7 @@
 package interpose
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -66,6 +67,7 @@ type Proxy struct {
 	window         *room // for one
 	readers        *room // of others' memory
 	twoSteps       atomic.Bool
+	exposed        error
 
 	mu      sync.Mutex
 	flights map[[32]byte]chan struct{} // by content, closed when it is known what helps
@@ -117,7 +119,7 @@ type Options struct {
 // guards are what tests do without, to show what they are good for.
 type guards struct {
 	hidden   bool   // memory that nobody can look at
-	ids      bool   // processes that we depend on have ids that nobody else has
+	apart    bool   // processes that we depend on are out of reach of signals
 	aside    bool   // receiving goes on while the memory of a thread is read
 	pages    bool   // nothing is written that the thread could not write
 	binding  bool   // memory is that of the address space, whoever has the thread's number
@@ -143,7 +145,7 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 	}
 	err := p.prepare(pid)
 	if err == nil {
-		if p.guardian, err = startGuardian(l.File, p.slotsFile, !o.without.ids); err == nil {
+		if p.guardian, err = startGuardian(l.File, p.slotsFile, !o.without.apart); err == nil {
 			// On 6.6 and later the waiting thread's processor is used for the answer: half the time of a load that is left alone.
 			_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(p.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 			go p.serve()
@@ -206,7 +208,7 @@ func (p *Proxy) prepare(pid int) error {
 	if p.slots, p.slotsFile, err = newSlots(); err != nil {
 		return err
 	}
-	p.source, err = surrogate.Start(surrogate.Without(p.options.without.hidden, p.options.without.ids))
+	p.source, err = surrogate.Start(surrogate.Without(p.options.without.hidden, p.options.without.apart))
 	return err
 }
 
@@ -227,9 +229,17 @@ const turn = time.Millisecond
 // a command that runs as the same user. The effective user id stays. Call it when all is started that is to have the old ones.
 func (p *Proxy) Apart() error {
 	if err := syscall.Setresuid(surrogate.Nobody, -1, surrogate.Nobody); err != nil {
-		return fmt.Errorf("take a user id that nobody has: %w", err)
+		p.exposed = fmt.Errorf("take a user id that nobody has: %w", err)
 	}
-	return nil
+	return p.exposed
+}
+
+// Exposed says why the command may stop or end the processes that help with its loads, which are left to the kernel then; nil when it may not. It is for
+// after Apart.
+func (p *Proxy) Exposed() error {
+	p.guardian.mu.Lock()
+	defer p.guardian.mu.Unlock()
+	return cmp.Or(p.source.Exposed(), p.guardian.exposed, p.exposed)
 }
 
 // serve receives loads and answers them. One receives at a time: who has to wait for the memory of a load's thread leaves

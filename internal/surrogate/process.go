@@ -101,7 +101,7 @@ func ignoreChildren() error {
 	return nil
 }
 
-// start starts one process and tells its number, and a handle for it, to who asked.
+// start starts one process and passes a handle for it to who asked, with its number in this pid namespace.
 func start(size uint64) {
 	var pidfd int32
 	pid, errno := fork(uintptr(size), &pidfd)

@@ -10,7 +10,7 @@
 // it does not.
 //
 // The processes are copies of one that does nothing but start them. That one is an executable of Go, started anew, before anybody could be there who
-// attacks it, and under a user id that nobody has, so that no process without CAP_KILL can signal it.
+// attacks it, and out of the reach of signals: see Apart.
 //
 // Linux 5.10 and later.
 package surrogate
@@ -27,6 +27,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/fdinfo"
 	"github.com/bpfwhy/bpfwhy/internal/privilege"
 )
 
@@ -70,7 +71,7 @@ type Part struct {
 // guards are what tests do without, to show what they are good for.
 type guards struct {
 	dumpable bool // the memory is not hidden
-	ids      bool // whoever starts the processes has our own ids
+	apart    bool // whoever starts the processes has our own ids and pid namespace
 	pause    int  // the step before which a process sleeps, so that it can be met there; -1 for none
 }
 
@@ -81,6 +82,8 @@ type Source struct {
 	mu     sync.Mutex
 	server *server // nil: none at work
 	closed bool
+
+	exposed error
 }
 
 // server is the process that starts others.
@@ -105,16 +108,21 @@ func Start(options ...Option) (*Source, error) {
 // Option leaves a guard out, for tests that show what it is good for.
 type Option func(*guards)
 
-// Without leaves the memory of processes to those who have the same ids, and lets who starts them have our own ids.
-func Without(hidden, ids bool) Option { return func(o *guards) { o.dumpable, o.ids = hidden, ids } }
+// Without leaves the memory of processes to those who have the same ids, and lets who starts them be in reach of signals.
+func Without(hidden, apart bool) Option {
+	return func(o *guards) { o.dumpable, o.apart = hidden, apart }
+}
 
 func newSource(o guards) (*Source, error) {
-	server, err := startServer(o)
+	server, exposed, err := startServer(o)
 	if err != nil {
 		return nil, err
 	}
-	return &Source{o: o, server: server}, nil
+	return &Source{o: o, server: server, exposed: exposed}, nil
 }
+
+// Exposed says why who starts the processes can be signalled by others, nil when he cannot.
+func (s *Source) Exposed() error { return s.exposed }
 
 // Close ends the source, and the processes that are at work with it.
 func (s *Source) Close() {
@@ -125,32 +133,34 @@ func (s *Source) Close() {
 	s.server = nil
 }
 
-// Nobody is a user id, and a group id, that no process has: beyond all that is given to users, containers and name spaces.
-const Nobody = 0xf0000000 + 0xb9f
-
-func startServer(o guards) (*server, error) {
+func startServer(o guards) (s *server, exposed, err error) {
 	groups, err := unix.Getgroups()
 	if err != nil {
-		return nil, fmt.Errorf("read groups: %w", err)
+		return nil, nil, fmt.Errorf("read groups: %w", err)
 	}
 	caps, err := privilege.Effective()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if !o.ids {
-		credential := &syscall.Credential{Uid: Nobody, Gid: Nobody}
-		attr := &syscall.SysProcAttr{Setsid: true, Credential: credential}
+	start := func(attr *syscall.SysProcAttr) (err error) {
+		if attr.Credential == nil {
+			s, err = startServerAs(attr, groups)
+			return err
+		}
 		for c := range 64 {
 			if caps&(1<<c) != 0 {
 				attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c))
 			}
 		}
-		if s, err := startServerAs(attr, nil); err == nil {
-			return s, nil
-		}
+		s, err = startServerAs(attr, nil)
+		return err
 	}
-	// In a user namespace there may be no such id, and CAP_SETUID may be missing.
-	return startServerAs(&syscall.SysProcAttr{Setsid: true}, groups)
+	if o.apart {
+		err = start(&syscall.SysProcAttr{Setsid: true})
+		return s, nil, err
+	}
+	exposed, err = Apart(start)
+	return s, exposed, err
 }
 
 func startServerAs(attr *syscall.SysProcAttr, groups []int) (*server, error) {
@@ -241,7 +251,6 @@ type Process struct {
 	memory []byte
 	socket *os.File
 	pidfd  int
-	pid    int
 }
 
 // ready starts the server anew where it is gone. The caller holds the lock.
@@ -250,7 +259,7 @@ func (s *Source) ready() (err error) {
 		return ErrEnded
 	}
 	if s.server == nil {
-		s.server, err = startServer(s.o)
+		s.server, _, err = startServer(s.o)
 	}
 	return err
 }
@@ -311,7 +320,6 @@ func (s *server) new(l *Load, o guards) (*Process, error) {
 	}
 	p.pidfd = pidfd
 	if answer := int64(binary.NativeEndian.Uint64(request[:])); answer > 0 && pidfd >= 0 {
-		p.pid = int(answer)
 		return p, nil
 	} else if answer < 0 {
 		err = unix.Errno(-answer)
@@ -424,7 +432,8 @@ func (p *Process) Result(l Limits) (fd int, err error) {
 func (p *Process) cpu() time.Duration {
 	const scheduled = 2 // CPUCLOCK_SCHED, include/linux/posix-timers.h
 	var t unix.Timespec
-	if unix.ClockGettime(int32(^p.pid<<3|scheduled), &t) != nil {
+	pid := p.PID()
+	if pid <= 0 || unix.ClockGettime(int32(^pid<<3|scheduled), &t) != nil {
 		return 0
 	}
 	return time.Duration(t.Nano())
@@ -450,8 +459,15 @@ func (p *Process) answer(until time.Time) (int, error) {
 func (p *Process) Attr() []byte { return p.memory[p.load.attr-base:][:len(p.load.Attr)] }
 func (p *Process) Log() []byte  { return p.memory[p.script.log:] }
 
-// PID is the process' number, for people and for tests: nothing is done by it.
-func (p *Process) PID() int { return p.pid }
+// PID is the process' number, 0 when it has ended: to look at it. Nothing is done to it by that. Who starts the processes knows another, that of his
+// pid namespace.
+func (p *Process) PID() int {
+	n, err := fdinfo.Number(p.pidfd, "Pid")
+	if err != nil { // -1
+		return 0
+	}
+	return int(n)
+}
 
 func (p *Process) kill() {
 	if p.pidfd >= 0 {

@@ -144,20 +144,20 @@ func TestHostOrGuestNothingElse(t *testing.T) {
 		"CapPrm": "0000008000000000", "CapEff": "0000008000000000", "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
 		"SigBlk": "fffffffffffbfeff", // all but KILL and STOP
 	} {
-		qt.Check(t, qt.Equals(status(t, p.pid, key), want), qt.Commentf(key))
+		qt.Check(t, qt.Equals(status(t, p.PID(), key), want), qt.Commentf(key))
 	}
 	var got []string
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.pid))
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
 	qt.Assert(t, qt.IsNil(err))
 	for _, f := range files {
-		to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", p.pid, f.Name()))
+		to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", p.PID(), f.Name()))
 		qt.Assert(t, qt.IsNil(err))
 		kind, _, _ := strings.Cut(to, ":")
 		got = append(got, kind)
 	}
 	slices.Sort(got)
 	qt.Check(t, qt.DeepEquals(got, []string{"/dev/null", "/dev/null", "socket", "socket"}))
-	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID()))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(string(env), ""))
 	open()
@@ -182,14 +182,14 @@ func TestHostOrGuestServer(t *testing.T) {
 func TestHostOrGuestStopped(t *testing.T) {
 	s := source(t, guards{pause: -1})
 	p, open := waits(t, s, two(As{Caps: capBPF}))
-	qt.Assert(t, qt.IsNil(unix.Kill(p.pid, unix.SIGSTOP)))
+	qt.Assert(t, qt.IsNil(unix.Kill(p.PID(), unix.SIGSTOP)))
 	open()
 	_, err := p.Result(Limits{Total: time.Second, Still: 100 * time.Millisecond})
 	qt.Check(t, qt.ErrorIs(err, ErrLate))
 	gone(t, p)
 
 	p, _ = waits(t, s, two(As{Caps: capBPF}))
-	qt.Assert(t, qt.IsNil(unix.Kill(p.pid, unix.SIGKILL)))
+	qt.Assert(t, qt.IsNil(unix.Kill(p.PID(), unix.SIGKILL)))
 	_, err = p.Result(ample)
 	qt.Check(t, qt.ErrorIs(err, ErrEnded))
 	qt.Check(t, qt.ErrorMatches(err, "wait at the gate: .*"))
@@ -207,7 +207,7 @@ func TestHostOrGuestStopped(t *testing.T) {
 func TestHostOrGuestStoppedForGood(t *testing.T) {
 	s := source(t, guards{pause: -1})
 	p, _ := waits(t, s, two(As{UID: [3]int{1000, 1000, 1000}, Caps: capBPF}))
-	qt.Assert(t, qt.IsNil(unix.Kill(p.pid, unix.SIGSTOP)))
+	qt.Assert(t, qt.IsNil(unix.Kill(p.PID(), unix.SIGSTOP)))
 	s.Close()
 	gone(t, p)
 }
