@@ -232,7 +232,8 @@ func invade(pid int, trace bool) (got []string) {
 			break
 		}
 	}
-	if _, err := os.ReadFile(dir + "/environ"); err == nil {
+	// A process that is ending has no memory any more, and then everybody may read that of it.
+	if _, err := os.ReadFile(dir + "/environ"); err == nil && hasMemory(pid) {
 		got = append(got, "environ")
 	}
 	if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
@@ -259,6 +260,11 @@ func invade(pid int, trace bool) (got []string) {
 		_ = unix.PtraceDetach(pid)
 	}
 	return got
+}
+
+func hasMemory(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	return err == nil && !bytes.HasPrefix(b, []byte("0 "))
 }
 
 // keepLoading loads in threads over and over, for ever.

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,10 +44,14 @@ type slots struct {
 	free   chan int
 }
 
-const maxWaiting = 4096
+const (
+	maxWaiting = 4096
+	// sharedSize is that of all slots and the pulse.
+	sharedSize = (maxWaiting + 1) * slotSize
+)
 
 func mapSlots(fd int) ([]byte, error) {
-	b, err := unix.Mmap(fd, 0, maxWaiting*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	b, err := unix.Mmap(fd, 0, sharedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map the shared memory: %w", err)
 	}
@@ -54,7 +59,7 @@ func mapSlots(fd int) ([]byte, error) {
 }
 
 func newSlots() (*slots, *os.File, error) {
-	f, err := surrogate.Memory("bpfwhy-waiting", maxWaiting*slotSize)
+	f, err := surrogate.Memory("bpfwhy-waiting", sharedSize)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -79,6 +84,7 @@ func (s *slots) release(i int) {
 
 // Descriptors of the guardian. It learns from the end of standard input that its proxy is gone.
 const (
+	guardLeash    = 0
 	guardListener = 3
 	guardSlots    = 4
 )
@@ -179,7 +185,8 @@ func (g *guardianProcess) takeOver() {
 }
 
 // guard is the life of a guardian: it waits for the end of its proxy, lets the kernel carry out all that was left unanswered, and then
-// every other load, until nobody is left who could make one.
+// every other load, until nobody is left who could make one. It does the same while a proxy does not move, until it moves again: whoever
+// answers a load first has answered it.
 func guard() error {
 	// What ends the proxy should not end its guardian.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGTSTP, unix.SIGUSR1, unix.SIGUSR2)
@@ -194,46 +201,87 @@ func guard() error {
 		return nil // gone already: nothing was received
 	}
 	os.Stdout.Close()
-	_, _ = io.Copy(io.Discard, os.Stdin)
 	s := slots{memory: memory}
-	for i := range maxWaiting {
-		if n := parseNotification(i, s.at(i)); n.id != 0 {
-			_ = sendContinue(guardListener, n.id) // answered already: no harm
-		}
-	}
-	slot := make([]byte, slotSize)
 	for {
-		switch alive, err := wait(guardListener, -1); {
-		case err != nil:
+		gone := s.pulse().await(guardLeash)
+		if some, err := s.standIn(gone); err != nil || !some {
 			return err
-		case !alive:
-			return nil
-		}
-		clear(slot)
-		if err := receive(guardListener, slot); err == nil {
-			_ = sendContinue(guardListener, parseNotification(0, slot).id)
-		} else if !errors.Is(err, errGone) {
-			return fmt.Errorf("receive a load: %w", err)
 		}
 	}
 }
 
-// wait waits until a load is there, and reports false when no process is left that has the filter, or stop, unless -1, can be read.
-func wait(listener, stop int) (bool, error) {
+// standIn leaves loads to the kernel, until a proxy that is not gone moves, or is gone after all. some: there may be further loads.
+func (s *slots) standIn(gone bool) (some bool, err error) {
+	pulse := s.pulse()
+	beats := pulse.beats.Load()
+	take := func(slot []byte) error { return receive(guardListener, slot) }
+	limit := time.Duration(-1)
+	if !gone {
+		pulse.stoodIn.Store(true)
+		take = func(slot []byte) error { return pulse.receive(byGuardian, guardListener, slot) }
+		limit = beat
+	}
+	leave := func(id uint64) {
+		if sendContinue(guardListener, id) == nil && !gone { // answered already: no harm
+			pulse.unseen.Add(1)
+		}
+	}
+	for i := range maxWaiting {
+		if n := parseNotification(i, s.at(i)); n.id != 0 {
+			leave(n.id)
+		}
+	}
+	slot := make([]byte, slotSize)
+	for gone || pulse.beats.Load() == beats && !ended(guardLeash, 0) {
+		switch what, err := wait(guardListener, -1, limit); {
+		case err != nil:
+			return false, err
+		case what == nobodyLeft:
+			return false, nil
+		case what == nothing:
+			continue
+		}
+		clear(slot)
+		if err := take(slot); err == nil {
+			leave(parseNotification(0, slot).id)
+		} else if !errors.Is(err, errGone) {
+			return false, fmt.Errorf("receive a load: %w", err)
+		}
+	}
+	return true, nil
+}
+
+// What there is to do for who answers loads.
+type event int
+
+const (
+	nothing    event = iota // for as long as was waited
+	aLoad                   // can be received
+	nobodyLeft              // who has the filter
+	toStop
+)
+
+// wait waits until a load is there, no process is left that has the filter, or stop, unless -1, can be read; for a while, unless negative.
+func wait(listener, stop int, while time.Duration) (event, error) {
+	limit := -1
+	if while >= 0 {
+		limit = int(while.Milliseconds())
+	}
 	for {
 		fds := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
+		if _, err := unix.Poll(fds, limit); err == unix.EINTR {
 			continue
 		} else if err != nil {
-			return false, fmt.Errorf("wait for loads: %w", err)
+			return nothing, fmt.Errorf("wait for loads: %w", err)
 		}
 		switch {
 		case fds[1].Revents != 0:
-			return false, nil
+			return toStop, nil
 		case fds[0].Revents&unix.POLLIN != 0:
-			return true, nil
+			return aLoad, nil
 		case fds[0].Revents != 0:
-			return false, nil
+			return nobodyLeft, nil
 		}
+		return nothing, nil
 	}
 }

@@ -17,6 +17,8 @@ type Left struct {
 	Dumpable int // fs.suid_dumpable is 1
 	Window   int // no window could be opened, or it did not help
 	Vain     Vain
+	// Unseen are loads at which nobody looked, as bpfwhy was stopped for some seconds. Blinding may have broken some of them.
+	Unseen int
 	// Why, the first time.
 	ProcessErr, WindowErr error
 }
@@ -56,6 +58,7 @@ func (l Left) String() string {
 	if l.Window > 0 {
 		add(l.Window, fmt.Sprintf("because no window helped (%v%v)", l.WindowErr, l.Vain))
 	}
+	add(l.Unseen, "at which nobody looked, because bpfwhy was stopped or had no processor for some seconds")
 	return strings.Join(why, ", ")
 }
 
@@ -63,7 +66,9 @@ func (l Left) String() string {
 func (p *Proxy) Left() Left {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.left
+	l := p.left
+	l.Unseen = int(p.slots.pulse().unseen.Load())
+	return l
 }
 
 func (p *Proxy) count(f func(*Left)) {

@@ -236,7 +236,19 @@ func supervisor(args []string) int {
 		}
 		fmt.Println("apart")
 	}
+	if args[0] == "telling" {
+		go func() {
+			for n := 0; ; time.Sleep(10 * time.Millisecond) {
+				for ; n < len(s.repairs()); n++ {
+					fmt.Println("repaired")
+				}
+			}
+		}()
+	}
 	_ = s.cmd.Wait()
 	s.proxy.Close()
+	if args[0] == "telling" {
+		fmt.Println("left:", s.proxy.Left())
+	}
 	return s.cmd.ProcessState.ExitCode()
 }

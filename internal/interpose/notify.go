@@ -57,7 +57,7 @@ func ioctl(fd int, request uint, arg unsafe.Pointer) (int, error) {
 			return int(r), nil
 		case unix.EINTR:
 			continue
-		case unix.ENOENT:
+		case unix.ENOENT, unix.EINPROGRESS: // the other of proxy and guardian has just answered
 			return -1, errGone
 		}
 		return -1, errno

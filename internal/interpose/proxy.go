@@ -9,8 +9,8 @@
 // not, so that nobody gets what the kernel would not have given. When blinding does break it, it is loaded once more with jump
 // islands (package rewrite), and the thread gets the descriptor of that.
 //
-// A guardian process holds the listener too. When the proxy is killed, it leaves all further loads to the kernel. Only when both
-// are killed do loads fail, with ENOSYS.
+// A guardian process holds the listener too. When the proxy is killed, it leaves all further loads to the kernel, and while the proxy is
+// stopped, until it goes on. Only when both are killed do loads fail, with ENOSYS.
 //
 // Linux 5.10 and later.
 package interpose
@@ -148,6 +148,7 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 		if p.guardian, err = startGuardian(l.File, p.slotsFile, !o.without.apart); err == nil {
 			// On 6.6 and later the waiting thread's processor is used for the answer: half the time of a load that is left alone.
 			_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(p.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+			go p.beat()
 			go p.serve()
 			return p, nil
 		}
@@ -216,9 +217,12 @@ func (p *Proxy) prepare(pid int) error {
 // reported any more. What the proxy holds it keeps to the end of the process.
 func (p *Proxy) Close() {
 	p.answering.Lock() // for good
-	p.guardian.takeOver()
 	p.stop.Close()
-	<-p.done
+	select {
+	case <-p.done: // one of the two receives
+	case <-time.After(moment):
+	}
+	p.guardian.takeOver()
 	p.source.Close()
 }
 
@@ -271,12 +275,12 @@ func (p *Proxy) next() *notification {
 		default:
 		}
 		slot := <-p.slots.free
-		alive, err := wait(p.listener, int(p.stopped.Fd()))
-		if err != nil || !alive {
+		if what, err := wait(p.listener, int(p.stopped.Fd()), -1); err != nil || what != aLoad {
+			p.guardian.takeOver()
 			close(p.done)
 			return nil
 		}
-		if err := receive(p.listener, p.slots.at(slot)); err != nil {
+		if err := p.slots.pulse().receive(byProxy, p.listener, p.slots.at(slot)); err != nil {
 			p.slots.release(slot)
 			if !errors.Is(err, errGone) {
 				p.guardian.takeOver()

@@ -345,6 +345,7 @@ func TestGuestRepair(t *testing.T) {
 	args := []string{"bpfwhy", "run", "--repair", "--", "load"}
 	o := finish(t, with(rights.Repair.Least(false), append(args, "far-calls-elf")...))
 	qt.Check(t, qt.StringContains(o.stdout, "loaded, jited"), qt.Commentf("%s", o.stderr))
+	qt.Check(t, qt.StringContains(o.stderr, "may stop or end what repairs its loads, which are left to the kernel then: no ids of its own"))
 	o = finish(t, with([]int{unix.CAP_BPF, unix.CAP_PERFMON}, append(args, "ok")...))
 	qt.Check(t, qt.StringContains(o.stdout, "loaded, jited"))
 	qt.Check(t, qt.Equals(o.status, 0))
