@@ -13,15 +13,14 @@ import (
 
 // firstLeft returns an *Error for a first load that an earlier start has left behind and that hangs still.
 func firstLeft(ctx context.Context) error {
+	found := make(chan []Thread, 1)
+	go func() { found <- killedFirstLoads() }()
 	var left []Thread
-	for _, pid := range numbers("/proc") {
-		dir := "/proc/" + strconv.Itoa(pid) + "/"
-		if read(dir+"cmdline") != Argv0+"\x00" || !killed(read(dir+"status"), read("/proc/self/status")) {
-			continue
-		}
-		if t, ok := look(dir+"task/"+strconv.Itoa(pid)+"/", pid, pid); ok {
-			left = append(left, t)
-		}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(patience): // one that cannot be looked at is none
+	case left = <-found:
 	}
 	if len(left) == 0 {
 		return nil
@@ -37,6 +36,22 @@ func firstLeft(ctx context.Context) error {
 		return nil
 	}
 	return &Error{Place: Of(still[0].TID), After: age(still[0].PID), Left: still[0].PID}
+}
+
+// killedFirstLoads are the processes of first loads that are in their load and cannot be ended. Who can be ended is not looked at further: to read the
+// arguments of a process may take as long as what that one waits for.
+func killedFirstLoads() (list []Thread) {
+	own := read("/proc/self/status")
+	for _, pid := range numbers("/proc") {
+		dir := "/proc/" + strconv.Itoa(pid) + "/"
+		if !killed(read(dir+"status"), own) {
+			continue
+		}
+		if t, ok := look(dir+"task/"+strconv.Itoa(pid)+"/", pid, pid); ok && read(dir+"cmdline") == Argv0+"\x00" {
+			list = append(list, t)
+		}
+	}
+	return list
 }
 
 // killed reports whether a process, by its status, is one that cannot be ended (a SIGKILL waits) and could have been started by us: it has our
