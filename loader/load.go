@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/jitonly"
 	"github.com/bpfwhy/bpfwhy/internal/verbatim"
 	"github.com/bpfwhy/bpfwhy/rewrite"
@@ -351,8 +352,7 @@ func (a *attempt) interpreted(programs map[string]*ebpf.Program, bad []*candidat
 	return nil
 }
 
-// danger says what running a program that was not compiled may do to the machine, "" if it runs as others do. What the kernel has made of
-// the program is what counts. Where it does not show that, the program as it was submitted has to do, whose instructions are better known.
+// danger says what running a program that was not compiled may do to the machine, "" if it runs as others do.
 func (a *attempt) danger(p *ebpf.Program, c *candidate) string {
 	k := jitOnlyKernel()
 	types := make(map[int]uint32)
@@ -363,24 +363,18 @@ func (a *attempt) danger(p *ebpf.Program, c *candidate) string {
 			}
 		}
 	}
-	var made []jitonly.Finding
-	dumped, shown := dump(p)
-	if shown {
-		made = jitonly.Translated(dumped, slices.Collect(maps.Values(types)), k.Machine)
-		if len(made) == 0 {
-			return ""
-		}
+	made, shown := dump(p)
+	if !shown {
+		made = nil
 	}
+	var submitted []insn.Instruction
 	if c.code != nil {
-		found := jitonly.Submitted(c.code.insns, func(slot int) (uint32, bool) {
-			t, ok := types[slot]
-			return t, ok
-		}, k)
-		if !shown || slices.ContainsFunc(found, func(f jitonly.Finding) bool { return f.Sure }) {
-			return jitonly.Sentence(c.code.insns, found)
-		}
+		submitted = c.code.insns
 	}
-	return jitonly.Sentence(dumped, made)
+	return jitonly.Danger(made, submitted, func(slot int) (uint32, bool) {
+		t, ok := types[slot]
+		return t, ok
+	}, slices.Collect(maps.Values(types)), k)
 }
 
 // mapType is the type of the map that an instruction loads.

@@ -180,6 +180,9 @@ func look(id uint32, k kernel, h *holders, machine string) (*Program, error) {
 	}
 	if !c.jited && c.insns != nil {
 		p.Danger = c.danger(k)
+		if p.Danger == "" && p.Unread == "" && !k.refuses && (k.alwaysOn == nil || !*k.alwaysOn) && c.callsHidden(k) {
+			p.Unread = "calls: it is interpreted, and " + unseenCalls
+		}
 	}
 	p.At2 = harden2(c, k)
 	p.At1 = harden1(c, p.At2, loaderRights(d.typ, d.uid, p.Owners, k), k)

@@ -250,8 +250,23 @@ func harden2(c code, k kernel) Fate {
 	f.Outcome, f.Why = c.unblindable(k)
 	if f.Outcome == NotJITed || f.Outcome == FailsOrNotJITed {
 		f.Danger = c.danger(k)
+		if f.Danger == "" && !k.refuses && c.callsHidden(k) {
+			f.Why += "; " + unseenCalls
+		}
 	}
 	return f
+}
+
+// unseenCalls is said of a program that may have what only compiled code can run.
+const unseenCalls = "which helpers it calls the kernel does not show (kernel.kptr_restrict, CAP_SYSLOG), so that it is not known whether only compiled code can run it"
+
+// callsHidden reports a program of which it is not known whether only compiled code can run it.
+func (c code) callsHidden(k kernel) bool {
+	j := jitonly.Kernel{Machine: k.machine}
+	if k.versionKnown {
+		j.Version = insn.Version{Major: k.version.Major, Minor: k.version.Minor}
+	}
+	return j.WritesCallsOut() && jitonly.CallsHidden(c.insns)
 }
 
 // danger says what the program may do to the machine if it is interpreted.
@@ -296,6 +311,8 @@ func (c code) unblindable(k kernel) (Outcome, string) {
 		return FailsOrNotJITed, "whether the kernel has an interpreter is not known"
 	case internal && k.refuses:
 		return Fails, "it has what only compiled programs can have (524)"
+	case !internal && k.refuses && c.callsHidden(k):
+		return FailsOrNotJITed, unseenCalls + "; if so the kernel refuses it (524)"
 	case internal && !k.refusesKnown && !(k.versionKnown && k.version.Before(6, 18)):
 		return FailsOrNotJITed, "it has what only compiled programs can have; not every kernel then refuses to fall back to its interpreter (524)"
 	case c.number > 1, k.versionKnown && (k.version.Before(5, 15) || !k.version.Before(6, 18)):

@@ -146,6 +146,26 @@ func TestHarden2(t *testing.T) {
 			qt.Check(t, qt.Not(qt.Equals(got.Why, "")), qt.Commentf("%s", tt.name))
 		}
 	}
+	// A dump without the right to kernel addresses: which helpers it calls is not known, and neither is what interpreting it may do.
+	hidden, shown := tooLong(helper(0), exit()), tooLong(helper(4711), exit())
+	arm := version(6, 12)
+	arm.machine = "aarch64"
+	armRefuses, x86 := arm, arm
+	armRefuses.refuses, armRefuses.refusesKnown = true, true
+	x86.machine = "x86_64"
+	for _, tt := range []struct {
+		name    string
+		c       code
+		k       kernel
+		unknown bool
+	}{
+		{"hidden", hidden, arm, true}, {"hidden, and it would be refused", hidden, armRefuses, true}, {"shown", shown, arm, false}, {"x86, where all shows", hidden, x86, false},
+	} {
+		got := harden2(tt.c, tt.k)
+		qt.Check(t, qt.Equals(got.Outcome, FailsOrNotJITed), qt.Commentf("%s", tt.name))
+		qt.Check(t, qt.Equals(got.Danger, ""), qt.Commentf("%s", tt.name))
+		qt.Check(t, qt.Equals(strings.Contains(got.Why, "not known whether only compiled code can run it"), tt.unknown), qt.Commentf("%s: %s", tt.name, got.Why))
+	}
 	got := harden2(tooLong(), kernel{alwaysOn: on})
 	qt.Check(t, qt.Equals(*got.Margin, -1))
 	// start() is four slots, the jump the fifth; its target lies behind the body and two instructions.

@@ -43,6 +43,7 @@ const (
 
 	mapLookup      = 1
 	processorID    = 8
+	tailCall       = 12
 	currentTask    = 35
 	currentTaskBTF = 158
 )
@@ -258,6 +259,53 @@ func Translated(prog []insn.Instruction, mapTypes []uint32, machine string) []Fi
 		add(0, arenaWhat)
 	}
 	return found
+}
+
+// CallsHidden reports a dump that does not show which helpers it calls: without the right to kernel addresses (kernel.kptr_restrict, CAP_SYSLOG) the
+// kernel puts 0 into all calls but tail calls.
+func CallsHidden(dumped []insn.Instruction) bool {
+	hidden := false
+	for i, in := range dumped {
+		switch {
+		case insn.IsSecondHalf(dumped, i) || !in.IsHelperCall() || in.Imm == tailCall:
+		case in.Imm != 0:
+			return false
+		default:
+			hidden = true
+		}
+	}
+	return hidden
+}
+
+// WritesCallsOut reports whether this machine's JIT may write helpers out whose calls stand in a dump as calls. On x86 they are other instructions by
+// then.
+func (k Kernel) WritesCallsOut() bool {
+	processor, _ := k.has(processorInline)
+	task, _ := k.has(taskInline)
+	return k.Machine != "x86_64" && (processor || task)
+}
+
+// Danger says what running a program that was not compiled may do to the machine, "" if it runs as others do. made is what the kernel has made of
+// the program, which is what counts, nil where it does not show that; submitted what its loader submitted, nil where that is not known, and
+// mapType the type of the map that it loads at a slot.
+func Danger(made, submitted []insn.Instruction, mapType func(slot int) (uint32, bool), mapTypes []uint32, k Kernel) string {
+	found := Translated(made, mapTypes, k.Machine)
+	hidden := k.WritesCallsOut() && CallsHidden(made)
+	if made != nil && len(found) == 0 && !hidden {
+		return ""
+	}
+	if submitted == nil {
+		return Sentence(made, found)
+	}
+	// The program as it was submitted has the better known instructions.
+	guessed := Submitted(submitted, mapType, k)
+	if made != nil && len(found) == 0 { // all but the calls would show
+		guessed = slices.DeleteFunc(guessed, func(f Finding) bool { return !f.Sure || f.What != inlineWhat })
+	}
+	if made == nil || slices.ContainsFunc(guessed, func(f Finding) bool { return f.Sure }) {
+		return Sentence(submitted, guessed)
+	}
+	return Sentence(made, found)
 }
 
 const modeProbeAtomic = 0xe0 // BPF_PROBE_ATOMIC: an atomic instruction on an arena

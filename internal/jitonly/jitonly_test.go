@@ -144,3 +144,45 @@ func TestSentence(t *testing.T) {
 	qt.Check(t, qt.IsTrue(strings.Contains(s, "instruction 3 (call bpf_map_lookup_elem")), qt.Commentf("%s", s))
 	qt.Check(t, qt.IsTrue(strings.Contains(s, "per-CPU array")), qt.Commentf("%s", s))
 }
+
+// What the kernel has made of a program counts; where it hides the numbers of the helpers, what was submitted tells them.
+func TestDanger(t *testing.T) {
+	arm := Kernel{Version: v(6, 12), Machine: "aarch64"}
+	x86 := Kernel{Version: v(6, 12), Machine: "x86_64"}
+	refusing, unsure := arm, Kernel{Version: v(7, 1), Machine: "ppc64le"}
+	refusing.Refuses = true
+	exit := insn.Instruction{Code: 0x95}
+	submitted := []insn.Instruction{movK(6, 1), call(processorID), exit}
+	lookup := join(load(1, percpuArray), call(mapLookup), exit)
+	hidden := []insn.Instruction{movK(6, 1), call(0), exit}
+	for _, test := range []struct {
+		name            string
+		made, submitted []insn.Instruction
+		k               Kernel
+		want            string
+	}{
+		{"shown", submitted, submitted, arm, "instruction 1 "},
+		{"calls hidden", hidden, submitted, arm, "instruction 1 "},
+		{"and a tail call, which shows", join(hidden, call(tailCall)), submitted, arm, "instruction 1 "},
+		{"the helper is another", hidden, []insn.Instruction{movK(6, 1), call(5), exit}, arm, ""},
+		{"calls that show", []insn.Instruction{call(4711), exit}, submitted, arm, ""},
+		{"no calls", []insn.Instruction{exit}, submitted, arm, ""},
+		{"what was submitted is not known", hidden, nil, arm, ""},
+		{"what would show all the same", join(load(1, percpuArray), call(0), exit), lookup, arm, ""},
+		{"x86, where it would show", hidden, submitted, x86, ""},
+		{"it refuses such programs", hidden, submitted, refusing, ""},
+		{"not sure", hidden, submitted, unsure, ""},
+		{"not shown at all", nil, submitted, arm, "instruction 1 "},
+		{"not shown at all, not sure", nil, submitted, unsure, "instruction 1 "},
+		{"a move that shows beside hidden calls", join(hidden, insn.Instruction{Code: movX(1, 1).Code, Off: -1}), []insn.Instruction{exit}, arm, "instruction 3 "},
+	} {
+		prog := test.submitted
+		got := Danger(test.made, test.submitted, func(slot int) (uint32, bool) { return types(prog)(slot) }, nil, test.k)
+		want := test.want
+		if want == "" {
+			qt.Check(t, qt.Equals(got, ""), qt.Commentf("%s", test.name))
+			continue
+		}
+		qt.Check(t, qt.StringContains(got, "It may crash the machine when it runs: "+want), qt.Commentf("%s", test.name))
+	}
+}
