@@ -3,7 +3,9 @@
 package loader
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/bpfwhy/bpfwhy/internal/jitonly"
 	"github.com/bpfwhy/bpfwhy/internal/verbatim"
 	"github.com/bpfwhy/bpfwhy/rewrite"
@@ -93,10 +96,13 @@ func (m *memory) hasGotol() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.gotol == nil {
+		// As bpfwhy itself asks: who watches knows it, and tells of no failure.
+		own, err := asm.AppendInstructions(nil, bytes.NewReader(insn.Encode(assemble.OwnGotol())), binary.LittleEndian, "linux")
+		if err != nil {
+			return false
+		}
 		p, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
-			Type:         ebpf.SocketFilter,
-			License:      "Dual BSD/GPL",
-			Instructions: asm.Instructions{asm.LoadImm(asm.R0, 0, asm.DWord), asm.LongJump("end"), asm.Return().WithSymbol("end")},
+			Name: assemble.OwnName, Type: ebpf.SocketFilter, License: "Dual BSD/GPL", Instructions: own,
 		}, ebpf.ProgramOptions{LogDisabled: true})
 		if err == nil {
 			p.Close()

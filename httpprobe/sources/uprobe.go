@@ -3,6 +3,8 @@
 package sources
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +18,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/bpfwhy/bpfwhy/internal/threads"
 	"github.com/bpfwhy/bpfwhy/internal/tracefs"
 )
@@ -66,12 +70,15 @@ func (m multi) link(program int, path string, offsets []uint64, ret bool) (fdClo
 }
 
 // haveMulti tries it: other kernels than 6.6 and its successors may have it. A kernel that has it looks at the path first and finds that it is no
-// file; others know nothing of the kind.
+// file; others know nothing of the kind. A bpfwhy that watches knows the program as one of ours, and what fails with it as no finding.
 func haveMulti() bool {
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.Kprobe, AttachType: ebpf.AttachTraceUprobeMulti, License: "Dual BSD/GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
-	})
+	own, err := asm.AppendInstructions(nil, bytes.NewReader(insn.Encode(assemble.OwnTrivial())), binary.LittleEndian, "linux")
+	if err != nil {
+		return false
+	}
+	p, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
+		Name: assemble.OwnName, Type: ebpf.Kprobe, AttachType: ebpf.AttachTraceUprobeMulti, License: "Dual BSD/GPL", Instructions: own,
+	}, ebpf.ProgramOptions{LogDisabled: true})
 	if err != nil {
 		return false
 	}

@@ -52,8 +52,8 @@ type Assembler struct {
 	// running are the loads that began and have not ended, by thread group: while there is one, it may be the retry that a fold waits for.
 	running map[uint32][]trace.CallID
 	began   int // of running, all together
-	// linkProgs are descriptors of programs that loaders made to ask for a kind of link, by thread group.
-	linkProgs map[uint32]int64
+	// linkProgs are programs that loaders made to ask for a kind of link.
+	linkProgs map[linkProg]bool
 	bytes     int // held by pending and folds
 	clock     uint64
 	losses    []trace.Loss
@@ -77,7 +77,7 @@ func New(h trace.Header) *Assembler {
 		pending:   make(map[trace.CallID]*pieces),
 		folds:     make(map[uint32][]*fold),
 		running:   make(map[uint32][]trace.CallID),
-		linkProgs: make(map[uint32]int64),
+		linkProgs: make(map[linkProg]bool),
 		sysctls:   make(map[string][]trace.Sysctl),
 		seed:      maphash.MakeSeed(),
 	}

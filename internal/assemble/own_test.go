@@ -79,3 +79,46 @@ func TestOwnHidesNothing(t *testing.T) {
 		qt.Check(t, qt.Equals(programProbeOf(at, c), ""))
 	}
 }
+
+// TestOwnLink: a link to a program that asks whether there are such links is known by that program, whatever else its process loads meanwhile; a link to
+// somebody's own program is not.
+func TestOwnLink(t *testing.T) {
+	const probing, multi = 7, 48
+	program := func(name string, prog []insn.Instruction, fd int64) *trace.Call {
+		_, c := ownLoad(name, prog, fd, false)
+		binary.LittleEndian.PutUint32(c.rec.Attr[progAttachType:], multi)
+		return c.rec
+	}
+	link := func(tgid uint32) *trace.Call {
+		a := make([]byte, 64)
+		binary.LittleEndian.PutUint32(a, probing)
+		binary.LittleEndian.PutUint32(a[8:], multi)
+		return &trace.Call{Kind: load.LinkCreate, Cmd: 28, TGID: tgid, Ret: -22, Attr: a}
+	}
+	others := code(mov(0, 1), exit)
+	for _, tt := range []struct {
+		name    string
+		program *trace.Call
+		between []*trace.Call
+		tgid    uint32
+		want    bool
+	}{
+		{"alone", program(OwnName, OwnTrivial(), probing), nil, 1, true},
+		{"another load meanwhile", program(OwnName, OwnTrivial(), probing), []*trace.Call{program("other", others, 8), program("fails", others, -22)}, 1, true},
+		{"the descriptor is another program's by now", program(OwnName, OwnTrivial(), probing), []*trace.Call{program("other", others, probing)}, 1, false},
+		{"another process", program(OwnName, OwnTrivial(), probing), nil, 2, false},
+		{"our name on another program", program(OwnName, others, probing), nil, 1, false},
+		{"our program by another name", program("other", OwnTrivial(), probing), nil, 1, false},
+	} {
+		var records []trace.Record
+		for i, c := range append(append([]*trace.Call{tt.program}, tt.between...), link(tt.tgid)) {
+			c.ID, c.End = trace.CallID{TID: 1, Start: uint64(1 + 2*i)}, uint64(2+2*i)
+			c.TGID, c.Flags, c.FailedInsn = max(c.TGID, 1), trace.CallFlags{EnterSeen: true}, -1
+			records = append(records, trace.Record{Call: c})
+		}
+		got := attempts(header("6.1", classicHooks), records...)
+		last := got[len(got)-1]
+		qt.Assert(t, qt.Equals(last.Kind, load.LinkCreate), qt.Commentf("%s", tt.name))
+		qt.Check(t, qt.Equals(last.FeatureProbe != "", tt.want), qt.Commentf("%s: %q", tt.name, last.FeatureProbe))
+	}
+}

@@ -350,20 +350,26 @@ func (a *Assembler) accountingProbe(at *load.Attempt, m attr, errno int) bool {
 // smallMap is a map of one entry of four bytes, of no type and without flags.
 var smallMap = string([]byte{4: 4, 8: 4, 12: 1})
 
-// remember keeps the descriptor of the program with which a loader goes on to ask for a kind of link, and marks the link.
+// linkProg is a descriptor of a thread group's.
+type linkProg struct {
+	tgid uint32
+	fd   int64
+}
+
+// remember keeps the descriptor of the program with which a loader goes on to ask for a kind of link, and marks the link. What else it loads
+// meanwhile, in other threads, is something else, unless it gets the same descriptor.
 func (a *Assembler) remember(c *call) {
 	switch {
 	case c.kind == load.LinkCreate:
 		const prog = 0
-		fd, ok := a.linkProgs[c.rec.TGID]
-		c.toProbe = ok && int64(c.attr.u32(prog)) == fd
+		c.toProbe = a.linkProgs[linkProg{c.rec.TGID, int64(c.attr.u32(prog))}]
 	case c.kind == load.ProgLoad && c.rec.Ret >= 0 && asksForLink(c):
 		if len(a.linkProgs) >= maxPending {
 			clear(a.linkProgs)
 		}
-		a.linkProgs[c.rec.TGID] = c.rec.Ret
+		a.linkProgs[linkProg{c.rec.TGID, c.rec.Ret}] = true
 	case c.kind == load.ProgLoad:
-		delete(a.linkProgs, c.rec.TGID)
+		delete(a.linkProgs, linkProg{c.rec.TGID, c.rec.Ret})
 	}
 }
 
@@ -371,6 +377,8 @@ func asksForLink(c *call) bool {
 	switch c.attr.name(progName) {
 	case "probe_upm_link", "probe_kpm_link", "probe_kps_link", "probe_bpf_perf_":
 		return true
+	case OwnName:
+		return c.attr.u32(progAttachType) == 48 && insn.MatchesTag(OwnTrivial(), c.tag())
 	case "":
 		// libbpf asks for uprobe.multi with a kprobe program, and for perf_event links with one of a tracepoint.
 		typ, attach := c.attr.u32(progType), c.attr.u32(progAttachType)
