@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/rights"
 	"github.com/spf13/cobra"
 )
 
@@ -31,7 +32,7 @@ behind, or a guardian is at work, nothing is done. The status is 2 when it canno
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := guardian.RecoverRaised()
 			if err != nil {
-				return fmt.Errorf("restore net.core.bpf_jit_harden: %w", err)
+				return fmt.Errorf("restore net.core.bpf_jit_harden: %w", rights.Restore.Explain(err))
 			}
 			if r == (guardian.Report{}) {
 				fmt.Fprintln(c.OutOrStdout(), "nothing was left behind")

@@ -167,7 +167,11 @@ func run(o runOptions) error {
 	werr := s.live(c, done)
 	if werr == nil && !o.json && (s.summary.Attempts > 0 || !s.summary.Whole() || o.output != "") {
 		werr = out.text().Summary(&s.summary)
-		for _, line := range rights.Run.Less(have) {
+		row := rights.Run
+		if o.user != "" {
+			row = rights.RunUser
+		}
+		for _, line := range row.Less(have) {
 			fmt.Fprintf(out, "bpfwhy: %s\n", line)
 		}
 	}

@@ -4,7 +4,9 @@ package rights_test
 
 import (
 	"encoding/json"
+	"io"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,9 +38,10 @@ func deployed(t *testing.T, name string) string {
 }
 
 const (
-	unit      = "systemd/bpfwhy.service"
-	probeUnit = "systemd/httpprobe.service"
-	manifest  = "kubernetes/bpfwhy.yaml"
+	unit          = "systemd/bpfwhy.service"
+	probeUnit     = "systemd/httpprobe.service"
+	manifest      = "kubernetes/bpfwhy.yaml"
+	probeManifest = "kubernetes/httpprobe.yaml"
 )
 
 // settings are the values that a unit gives to a name.
@@ -74,16 +77,23 @@ func TestDeployed(t *testing.T) {
 	probe = append(probe, unix.CAP_SYS_ADMIN) // what some kernels want, as the rows note
 	got = settings(deployed(t, probeUnit), "CapabilityBoundingSet")
 	qt.Check(t, qt.DeepEquals(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(node.Capabilities(bits(probe))))))
-	m := deployed(t, manifest)
-	qt.Check(t, qt.DeepEquals(in(t, m, "drop"), []string{"ALL"}))
-	var add []string
-	for _, c := range in(t, m, "add") {
-		add = append(add, "CAP_"+c)
+	for name, want := range map[string][]string{manifest: want, probeManifest: node.Capabilities(bits(probe))} {
+		m := deployed(t, name)
+		qt.Check(t, qt.DeepEquals(in(t, m, "drop"), []string{"ALL"}))
+		qt.Check(t, qt.DeepEquals(slices.Sorted(slices.Values(added(t, m))), slices.Sorted(slices.Values(want))))
+		for _, line := range []string{"readOnlyRootFilesystem: true", "allowPrivilegeEscalation: false", "privileged: false", "hostPID: true", "hostNetwork: true", "type: RuntimeDefault"} {
+			qt.Check(t, qt.StringContains(m, line), qt.Commentf("%s", name))
+		}
 	}
-	qt.Check(t, qt.DeepEquals(slices.Sorted(slices.Values(add)), slices.Sorted(slices.Values(want))))
-	for _, line := range []string{"readOnlyRootFilesystem: true", "allowPrivilegeEscalation: false", "privileged: false", "hostPID: true", "hostNetwork: true", "type: RuntimeDefault"} {
-		qt.Check(t, qt.StringContains(m, line))
+}
+
+// added are the capabilities that a manifest adds.
+func added(t *testing.T, manifest string) (caps []string) {
+	t.Helper()
+	for _, c := range in(t, manifest, "add") {
+		caps = append(caps, "CAP_"+c)
 	}
+	return caps
 }
 
 // TestUnit: systemd finds nothing wrong with the units, and no more exposed than 2.5 and 3 of 10.
@@ -107,8 +117,8 @@ func TestUnit(t *testing.T) {
 	}
 }
 
-// allowed expands the unit's filter of system calls.
-func allowed(t *testing.T) (names []string) {
+// allowed expands a unit's filter of system calls.
+func allowed(t *testing.T, unit string) (names []string) {
 	t.Helper()
 	var expand func(set string, out map[string]bool)
 	expand = func(set string, out map[string]bool) {
@@ -154,10 +164,12 @@ func bundle(t *testing.T, caps []string, seccomp json.RawMessage, args ...string
 	t.Helper()
 	dir := t.TempDir()
 	qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(dir, "rootfs"), 0o755)))
-	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "rootfs/bpfwhy"), nil, 0o755)))
-	for _, at := range []string{"proc", "dev", "sys", "tmp"} {
+	name := args[0]
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "rootfs", name), nil, 0o755)))
+	for _, at := range []string{"proc", "dev", "sys", "tmp", "etc"} {
 		qt.Assert(t, qt.IsNil(os.Mkdir(filepath.Join(dir, "rootfs", at), 0o755)))
 	}
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "rootfs/etc/hosts"), []byte(hosts), 0o644))) // as runtimes do
 	exe, err := os.Executable()
 	qt.Assert(t, qt.IsNil(err))
 	type mount struct {
@@ -179,7 +191,7 @@ func bundle(t *testing.T, caps []string, seccomp json.RawMessage, args ...string
 			{"/dev", "tmpfs", "tmpfs", []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 			{"/sys", "sysfs", "sysfs", append(hidden, "ro")},
 			{"/tmp", "tmpfs", "tmpfs", hidden},
-			{"/bpfwhy", "bind", exe, []string{"bind", "ro"}},
+			{"/" + name, "bind", exe, []string{"bind", "ro"}},
 		},
 		"linux": map[string]any{
 			"namespaces":    []map[string]string{{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}},
@@ -193,6 +205,24 @@ func bundle(t *testing.T, caps []string, seccomp json.RawMessage, args ...string
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "config.json"), b, 0o644)))
 	return dir
 }
+
+// withTracing gives a bundle the machine's tracefs, which services see.
+func withTracing(t *testing.T, bundle string) string {
+	t.Helper()
+	file := filepath.Join(bundle, "config.json")
+	b, err := os.ReadFile(file)
+	qt.Assert(t, qt.IsNil(err))
+	var config map[string]any
+	qt.Assert(t, qt.IsNil(json.Unmarshal(b, &config)))
+	const at = "/sys/kernel/tracing"
+	config["mounts"] = append(config["mounts"].([]any), map[string]any{"destination": at, "type": "bind", "source": at, "options": []string{"bind", "ro"}})
+	b, err = json.Marshal(config)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(file, b, 0o644)))
+	return bundle
+}
+
+const hosts = "127.0.0.1 localhost\n"
 
 // contained is runc with a bundle.
 func contained(t *testing.T, bundle string) *exec.Cmd {
@@ -237,10 +267,7 @@ func TestHostPod(t *testing.T) {
 
 func testPod(t *testing.T) {
 	m := deployed(t, manifest)
-	var caps []string
-	for _, c := range in(t, m, "add") {
-		caps = append(caps, "CAP_"+c)
-	}
+	caps := added(t, m)
 	args := in(t, m, "command")
 	args[0] = strings.TrimPrefix(args[0], "/")
 	w := seen(t, contained(t, bundle(t, caps, runtimeDefault(t), args...)), "")
@@ -263,16 +290,55 @@ func testPod(t *testing.T) {
 func TestGuestUnit(t *testing.T) {
 	sampled(t)
 	testSandbox(t)
+	w := seen(t, contained(t, bundle(t, settings(deployed(t, unit), "CapabilityBoundingSet"), filter(t, unit), watchArgs...)), "")
+	complete(t, w)
+	qt.Check(t, qt.Equals(w.load.Diagnosis.HowKnown, load.Observed))
+}
+
+// filter is a unit's policy for system calls, as a runtime takes it.
+func filter(t *testing.T, unit string) json.RawMessage {
+	t.Helper()
 	var names []string
-	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(deployed(t, "syscalls")), &names)))
+	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(deployed(t, unit+".syscalls")), &names)))
 	policy, err := json.Marshal(map[string]any{
 		"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": int(unix.EPERM), "architectures": []string{"SCMP_ARCH_X86_64"},
 		"syscalls": []map[string]any{{"names": names, "action": "SCMP_ACT_ALLOW"}},
 	})
 	qt.Assert(t, qt.IsNil(err))
-	w := seen(t, contained(t, bundle(t, settings(deployed(t, unit), "CapabilityBoundingSet"), policy, watchArgs...)), "")
-	complete(t, w)
-	qt.Check(t, qt.Equals(w.load.Diagnosis.HowKnown, load.Observed))
+	return policy
+}
+
+// TestGuestProbeUnit runs httpprobe as its unit does, and as its pod: both sources are up, and Prometheus is served.
+func TestGuestProbeUnit(t *testing.T) {
+	sampled(t)
+	qt.Assert(t, qt.IsNil(os.MkdirAll("/etc", 0o755)))
+	qt.Assert(t, qt.IsNil(os.WriteFile("/etc/hosts", []byte(hosts), 0o644)))
+	m := deployed(t, probeManifest)
+	command := in(t, m, "command")
+	command[0] = strings.TrimPrefix(command[0], "/")
+	caps := settings(deployed(t, probeUnit), "CapabilityBoundingSet")
+	args := settings(deployed(t, probeUnit), "ExecStart")
+	args[0] = filepath.Base(args[0])
+	for name, cmd := range map[string]*exec.Cmd{
+		"sandbox": sandboxed(setprivs(caps), args...), "filter": contained(t, withTracing(t, bundle(t, caps, filter(t, probeUnit), args...))),
+		"pod": contained(t, bundle(t, added(t, m), runtimeDefault(t), command...)),
+	} {
+		p := startProbe(t, cmd, "watching by ")
+		qt.Check(t, qt.StringContains(p.said, "watching by syscalls ("), qt.Commentf("%s", name))
+		qt.Check(t, qt.StringContains(p.said, " and openssl ("), qt.Commentf("%s", name))
+		r, err := http.Get("http://localhost:" + args[len(args)-1] + "/metrics")
+		qt.Assert(t, qt.IsNil(err))
+		b, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.StringContains(string(b), `httpprobe_source_up{source="syscalls"} 1`), qt.Commentf("%s", name))
+		p.stop(t)
+	}
+}
+
+// setprivs are capabilities as setpriv has them.
+func setprivs(caps []string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.Join(caps, ","), "CAP_", "+"))
 }
 
 func TestHostUnit(t *testing.T) {
@@ -284,7 +350,7 @@ func TestHostUnit(t *testing.T) {
 
 func testSandbox(t *testing.T) {
 	t.Helper()
-	caps := strings.ToLower(strings.ReplaceAll(strings.Join(settings(deployed(t, unit), "CapabilityBoundingSet"), ","), "CAP_", "+"))
+	caps := setprivs(settings(deployed(t, unit), "CapabilityBoundingSet"))
 	complete(t, seen(t, sandboxed(caps, watchArgs...), ""))
 	o := finish(t, sandboxed(caps, "bpfwhy", "node", "--no-probe", "--json"))
 	var p node.Profile
@@ -309,7 +375,7 @@ func sandboxed(caps string, args ...string) *exec.Cmd {
 // tools are the host's programs that the guests' tests use.
 func tools(t *testing.T) map[string]string {
 	files := map[string]string{}
-	for _, name := range []string{unit, probeUnit, manifest} {
+	for _, name := range []string{unit, probeUnit, manifest, probeManifest} {
 		files["/deploy/"+name] = "../../deploy/" + name
 	}
 	for _, name := range []string{"/usr/sbin/runc", "/usr/bin/setpriv", "/usr/bin/unshare", "/usr/bin/mount", "/usr/bin/env", "/usr/bin/dash"} {
@@ -318,10 +384,12 @@ func tools(t *testing.T) map[string]string {
 		maps.Copy(files, more)
 	}
 	files["/bin/sh"] = "/usr/bin/dash"
-	b, err := json.Marshal(allowed(t))
-	qt.Assert(t, qt.IsNil(err))
-	file := filepath.Join(t.TempDir(), "syscalls")
-	qt.Assert(t, qt.IsNil(os.WriteFile(file, b, 0o644)))
-	files["/deploy/syscalls"] = file
+	for _, name := range []string{unit, probeUnit} {
+		b, err := json.Marshal(allowed(t, name))
+		qt.Assert(t, qt.IsNil(err))
+		file := filepath.Join(t.TempDir(), "syscalls")
+		qt.Assert(t, qt.IsNil(os.WriteFile(file, b, 0o644)))
+		files["/deploy/"+name+".syscalls"] = file
+	}
 	return files
 }

@@ -211,7 +211,6 @@ func bits(caps []int) (mask uint64) {
 func TestGuestOtherUser(t *testing.T) {
 	sampled(t)
 	dir := t.TempDir()
-	const nobody = 65534
 	qt.Assert(t, qt.IsNil(os.Chown(dir, nobody, nobody)))
 	for p := dir; p != "/"; p = filepath.Dir(p) {
 		qt.Assert(t, qt.IsNil(os.Chmod(p, 0o777)))
@@ -244,6 +243,19 @@ func TestGuestRun(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.MkdirAll("/etc", 0o755)))
 	qt.Assert(t, qt.IsNil(os.WriteFile("/etc/group", nil, 0o644)))
 	qt.Assert(t, qt.IsNil(os.WriteFile("/etc/passwd", []byte("nobody:x:65534:65534::/:/bin/false\n"), 0o644)))
+	for p := dir; p != "/"; p = filepath.Dir(p) {
+		qt.Assert(t, qt.IsNil(os.Chmod(p, 0o755)))
+	}
+	// With all that it can use it says nothing; with what it must have it says of each what that is for.
+	command := []string{"bpfwhy", "run", "--user", "nobody", "--", "load", "null-map-value"}
+	for _, all := range []bool{true, false} {
+		o := finish(t, with(rights.RunUser.Least(all), command...))
+		qt.Check(t, qt.Equals(o.status, 1), qt.Commentf("%s", o.stderr)) // load's: nobody may load nothing
+		qt.Check(t, qt.StringContains(o.stderr, "PERM"))
+		for _, r := range rights.RunUser.More {
+			qt.Check(t, qt.Equals(strings.Contains(o.stderr, without(r.Cap, rights.RunUser)), !all), qt.Commentf("%s", o.stderr))
+		}
+	}
 	args := []string{"bpfwhy", "run", "--user", "nobody", "--", "/proc/self/exe", "version"}
 	for _, c := range []int{unix.CAP_SETUID, unix.CAP_SETGID} {
 		o := finish(t, with(less(rights.RunUser.Least(false), c), args...))
@@ -352,6 +364,26 @@ func TestGuestRepair(t *testing.T) {
 	qt.Check(t, qt.StringContains(o.stderr, "load runs without repairs: needs CAP_SYS_ADMIN (missing: CAP_SYS_ADMIN)"))
 }
 
+// TestGuestRepairOthers: another user's load is repaired with all of the table's rights, and left to the kernel without one of them. Without CAP_SETUID or CAP_SETGID
+// nobody in such a machine becomes another user at all.
+func TestGuestRepairOthers(t *testing.T) {
+	sampled(t)
+	dir := t.TempDir()
+	exe, err := os.Executable()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.Symlink(exe, filepath.Join(dir, "other"))))
+	t.Setenv("PATH", dir)
+	all := append(rights.Repair.Least(true), unix.CAP_BPF, unix.CAP_PERFMON)
+	lacks := []int{-1, unix.CAP_KILL}
+	if vmtest.Long() {
+		lacks = append(lacks, unix.CAP_SYS_PTRACE, unix.CAP_DAC_OVERRIDE)
+	}
+	for _, c := range lacks {
+		o := finish(t, with(less(all, c), "bpfwhy", "run", "--repair", "--", "other", "far-calls-elf"))
+		qt.Check(t, qt.Equals(strings.Contains(o.stdout, "loaded, jited"), c < 0), qt.Commentf("without %d: %s%s", c, o.stdout, o.stderr))
+	}
+}
+
 // TestGuestHTTPProbe: each source is up with what it must have, and says what it lacks with one less.
 func TestGuestHTTPProbe(t *testing.T) {
 	sampled(t)
@@ -374,20 +406,37 @@ func TestGuestHTTPProbe(t *testing.T) {
 			qt.Check(t, qt.StringContains(o.stderr, r.Name()))
 		}
 		up := with(append(tt.row.Least(false), tt.also...), args...)
-		stderr, err := up.StderrPipe()
-		qt.Assert(t, qt.IsNil(err))
-		qt.Assert(t, qt.IsNil(up.Start()))
-		lines := bufio.NewReader(stderr)
-		said := ""
-		for !strings.Contains(said, "watching by "+tt.source) {
-			l, err := lines.ReadString('\n')
-			said += l
-			qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", said))
-		}
-		qt.Assert(t, qt.IsNil(up.Process.Signal(syscall.SIGTERM)))
-		_, _ = io.ReadAll(lines)
-		qt.Check(t, qt.IsNil(up.Wait()))
+		startProbe(t, up, "watching by "+tt.source).stop(t)
 	}
+}
+
+// probing is a httpprobe that watches.
+type probing struct {
+	cmd   *exec.Cmd
+	lines *bufio.Reader
+	said  string
+}
+
+// startProbe starts one and returns when it says something.
+func startProbe(t *testing.T, cmd *exec.Cmd, until string) *probing {
+	t.Helper()
+	stderr, err := cmd.StderrPipe()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(cmd.Start()))
+	p := &probing{cmd: cmd, lines: bufio.NewReader(stderr)}
+	for !strings.Contains(p.said, until) {
+		l, err := p.lines.ReadString('\n')
+		p.said += l
+		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", p.said))
+	}
+	return p
+}
+
+func (p *probing) stop(t *testing.T) {
+	t.Helper()
+	qt.Assert(t, qt.IsNil(p.cmd.Process.Signal(syscall.SIGTERM)))
+	rest, _ := io.ReadAll(p.lines)
+	qt.Check(t, qt.IsNil(p.cmd.Wait()), qt.Commentf("%s%s", p.said, rest))
 }
 
 // TestGuestDemo: the cases that need no setting are explained as expected with what demo must have; that of a blinded program says what it lacks.
@@ -450,4 +499,82 @@ func TestGuestDoctor(t *testing.T) {
 			qt.Check(t, qt.StringContains(said, r.Name()))
 		}
 	}
+}
+
+// TestGuestOwnProbes: what httpprobe and a loader with gotol try out is no finding of a bpfwhy that watches. On the oldest kernel, which knows none of it.
+func TestGuestOwnProbes(t *testing.T) {
+	if vmtest.Guest(t) != "5.10" {
+		t.Skip("a kernel without uprobe_multi and gotol")
+	}
+	dir := t.TempDir()
+	exe, err := os.Executable()
+	qt.Assert(t, qt.IsNil(err))
+	for _, name := range []string{"httpprobe", "gotol"} {
+		qt.Assert(t, qt.IsNil(os.Symlink(exe, filepath.Join(dir, name))))
+	}
+	t.Setenv("PATH", dir)
+	for _, tt := range []struct {
+		args []string
+		find []string // programs that are no probes
+	}{{[]string{"httpprobe"}, nil}, {[]string{"gotol"}, []string{brokenName}}} {
+		out := filepath.Join(dir, "out")
+		cmd := self("bpfwhy", append([]string{"run", "--json", "--all", "--output", out, "--"}, tt.args...)...)
+		stderr, err := cmd.StderrPipe()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(cmd.Start()))
+		said := ""
+		for s := bufio.NewScanner(stderr); s.Scan(); {
+			said += s.Text() + "\n"
+			if strings.Contains(s.Text(), "watching by ") {
+				qt.Check(t, qt.IsNil(cmd.Process.Signal(syscall.SIGTERM))) // which is passed on
+			}
+		}
+		qt.Check(t, qt.IsNil(cmd.Wait()), qt.Commentf("%s", said))
+		b, err := os.ReadFile(out)
+		qt.Assert(t, qt.IsNil(err))
+		var findings, probes []string
+		for line := range bytes.Lines(b) {
+			var a load.Attempt
+			if qt.Check(t, qt.IsNil(json.Unmarshal(line, &a))); a.Outcome == "" {
+				continue
+			}
+			name := ""
+			if a.Program != nil {
+				name = a.Program.Name
+			}
+			switch {
+			case a.FeatureProbe != "":
+				probes = append(probes, a.FeatureProbe)
+			case a.Outcome != load.Loaded && !slices.Contains(tt.find, name):
+				findings = append(findings, fmt.Sprintf("%s %q: %s, errno %d", a.Kind, name, a.Outcome, a.Errno))
+			}
+		}
+		t.Logf("%s: %d probes known: %q", tt.args, len(probes), slices.Compact(slices.Sorted(slices.Values(probes))))
+		qt.Check(t, qt.HasLen(findings, 0), qt.Commentf("%s", said))
+		qt.Check(t, qt.IsTrue(slices.ContainsFunc(probes, func(p string) bool { return strings.HasPrefix(p, "bpfwhy: ") })))
+	}
+}
+
+// TestGuestRestore: what a killed bpfwhy left is put back with the one capability, and without it the line says so.
+func TestGuestRestore(t *testing.T) {
+	sampled(t)
+	const state, setting = "/run/bpfwhy/harden.json", "/proc/sys/net/core/bpf_jit_harden"
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	qt.Assert(t, qt.IsNil(err))
+	before, err := os.ReadFile(setting)
+	qt.Assert(t, qt.IsNil(err))
+	defer os.WriteFile(setting, before, 0)
+	qt.Assert(t, qt.IsNil(os.WriteFile(setting, []byte("1"), 0)))
+	qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Dir(state), 0o700)))
+	qt.Assert(t, qt.IsNil(os.WriteFile(state, fmt.Appendf(nil, `{"old":2,"set":1,"boot_id":%q}`, strings.TrimSpace(string(boot))), 0o600)))
+	value := func() string {
+		b, err := os.ReadFile(setting)
+		qt.Assert(t, qt.IsNil(err))
+		return strings.TrimSpace(string(b))
+	}
+	must(t, rights.Restore, "bpfwhy", "harden", "restore")
+	qt.Check(t, qt.Equals(value(), "1"))
+	o := finish(t, with(rights.Restore.Least(false), "bpfwhy", "harden", "restore"))
+	qt.Check(t, qt.Equals(o.status, 0), qt.Commentf("%s", o.stderr))
+	qt.Check(t, qt.Equals(value(), "2"))
 }

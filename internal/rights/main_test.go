@@ -23,6 +23,9 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/replay"
 	"github.com/bpfwhy/bpfwhy/internal/vm"
 	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/loader"
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,6 +49,10 @@ func TestMain(m *testing.M) {
 		os.Exit(httpprobe.Main(os.Args[1:], os.Stdout, os.Stderr))
 	case "load":
 		os.Exit(loadPatient(os.Args[1]))
+	case "other":
+		os.Exit(loadAsNobody(os.Args[1]))
+	case "gotol":
+		os.Exit(loadWithGotol())
 	case "reader":
 		os.Exit(reader(os.Args[1]))
 	case "limited":
@@ -69,6 +76,39 @@ func loadPatient(name string) int {
 	fmt.Println(r)
 	return 0
 }
+
+// loadAsNobody has another user load, with the capabilities that it takes.
+func loadAsNobody(patient string) int {
+	cmd := as(nobody, []int{unix.CAP_BPF, unix.CAP_PERFMON}, "load", patient)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 3
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+const nobody = 65534
+
+// loadWithGotol loads a program that blinding breaks by a loader that may use gotol, and so asks whether the kernel has it.
+func loadWithGotol() int {
+	spec := &ebpf.ProgramSpec{Name: brokenName, Type: ebpf.SocketFilter, License: "GPL", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R0, 0), asm.LoadMem(asm.R2, asm.R1, 0, asm.Word), asm.JEq.Imm(asm.R2, 7, "end"),
+	}}
+	for range 12000 {
+		spec.Instructions = append(spec.Instructions, asm.Add.Imm(asm.R0, 0x1234567))
+	}
+	spec.Instructions = append(spec.Instructions, asm.Mov.Imm(asm.R0, 0).WithSymbol("end"), asm.Return())
+	p, err := (&loader.Loader{Gotol: true}).NewProgram(spec)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	p.Close()
+	return 0
+}
+
+const brokenName = "broken"
 
 const argvEnv = "BPFWHY_TEST_ARGV"
 

@@ -38,8 +38,8 @@ var (
 		Name: "bpfwhy run --repair",
 		Must: []Right{{unix.CAP_SYS_ADMIN, "the command's loads cannot be held"}},
 		More: []Right{
-			{unix.CAP_SYS_PTRACE, "processes of another user, or with more rights than bpfwhy, are not repaired"},
-			{unix.CAP_SETUID, "loads of other users are left to the kernel"},
+			{unix.CAP_SYS_PTRACE, "processes of another user, or with more rights than bpfwhy, are not repaired, and a harden window is open for the whole of a call (no userfaultfd)"},
+			{unix.CAP_SETUID, "loads of other users are left to the kernel, and what helps bpfwhy has its own ids: the command's processes with these can signal it"},
 			{unix.CAP_SETGID, "loads of other groups are left to the kernel"},
 			{unix.CAP_KILL, "loads of other users are left to the kernel"},
 			{unix.CAP_DAC_OVERRIDE, "loads of other users are left to the kernel"},
