@@ -44,7 +44,7 @@ var (
 			{unix.CAP_KILL, "loads of other users are left to the kernel"},
 			{unix.CAP_DAC_OVERRIDE, "loads of other users are left to the kernel"},
 		},
-		Note: "And what the command's own loads need. What is missing is said, and the command runs as it is. `--harden-window` also needs /proc/sys and /run writable",
+		Note: "And what the command's own loads need. What is missing is said, and the command runs as it is. `--harden-window` also needs /proc/sys and /run writable, and under no_new_privs CAP_NET_ADMIN",
 	}
 	Demo = Command{
 		Name: "bpfwhy demo",
