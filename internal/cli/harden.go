@@ -10,11 +10,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// leftBehind says what a guardian that was killed has noted down, and nobody has undone.
-func leftBehind(r guardian.Report) string {
-	return fmt.Sprintf("an earlier run changed net.core.bpf_jit_harden from %d to %d and was killed: 'bpfwhy harden restore' puts it back", r.Old, r.Set)
-}
-
 func newHarden() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "harden",

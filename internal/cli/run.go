@@ -85,7 +85,7 @@ func run(o runOptions) error {
 			say("left behind by an earlier run: %s", r)
 		}
 		if r, err := guardian.Left(); err == nil && r != (guardian.Report{}) {
-			say("%s", leftBehind(r))
+			say("%s", r.StillThere())
 		}
 	}
 	cmd, err := launch.Find(o.args, o.user)

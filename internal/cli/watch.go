@@ -58,7 +58,7 @@ func watch(o watchOptions) error {
 	// Who was killed with its guardian may have left a sysctl changed. Or it is the administrator's own value by now: who only
 	// watches changes nothing.
 	if r, err := guardian.Left(); err == nil && r != (guardian.Report{}) {
-		say("%s", leftBehind(r))
+		say("%s", r.StillThere())
 	}
 	defer threads.LimitProcessors()()
 	ctx := interruptible()

@@ -96,7 +96,7 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	}
 	if left, err := guardian.Left(); err == nil && left != (guardian.Report{}) {
 		// Anybody of uid 0 may have noted that down: it is undone when somebody asks for it.
-		s.progress("an earlier run changed net.core.bpf_jit_harden from %d to %d and was killed: 'bpfwhy harden restore' puts it back", left.Old, left.Set)
+		s.progress("%s", left.StillThere())
 	}
 	harden, hardenErr := readHarden()
 	var ready, raised, skipped []Case

@@ -89,6 +89,11 @@ func (r Report) String() string {
 	return fmt.Sprintf("net.core.bpf_jit_harden was %s from %d to %d and is %d again", changed, r.Old, r.Set, r.Now)
 }
 
+// StillThere says what Left has found, and how it is undone.
+func (r Report) StillThere() string {
+	return fmt.Sprintf("an earlier run changed net.core.bpf_jit_harden from %d to %d and was killed: 'bpfwhy harden restore' puts it back", r.Old, r.Set)
+}
+
 // Raised is a guardian at work. What it changed is restored by Restore, by the end of the context, or by the end of the process.
 type Raised struct {
 	old     int
