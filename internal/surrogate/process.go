@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -150,7 +151,8 @@ func play() {
 		}
 		r, _, errno := unix.RawSyscall6(uintptr(s.nr), uintptr(s.args[0]), uintptr(s.args[1]), uintptr(s.args[2]),
 			uintptr(s.args[3]), uintptr(s.args[4]), uintptr(s.args[5]))
-		s.result, s.errno, s.state = uint64(r), uint32(errno), done
+		s.result, s.errno = uint64(r), uint32(errno)
+		atomic.StoreUint32(&s.state, done)
 		if errno != 0 || uint64(r) != s.want {
 			return
 		}

@@ -233,10 +233,27 @@ func (s *script) writeTo(memory []byte) error {
 	return nil
 }
 
+func (s *script) step(memory []byte, i int) *step {
+	return (*step)(unsafe.Pointer(&memory[i*stepSize]))
+}
+
+// sends is which step sends the message of a number, counted from 0.
+func (s *script) sends(message int) int {
+	for i := range s.steps {
+		if s.steps[i].nr == unix.SYS_SENDMSG {
+			if message == 0 {
+				return i
+			}
+			message--
+		}
+	}
+	return len(s.steps) - 1
+}
+
 // stopped says at which step the process ended, from what it left in memory: the error is an errno where that was the load.
 func (s *script) stopped(memory []byte) error {
 	for i := range s.steps {
-		st := (*step)(unsafe.Pointer(&memory[i*stepSize]))
+		st := s.step(memory, i)
 		switch {
 		case st.state != done:
 			return fmt.Errorf("%s: %w", s.names[i], ErrEnded)

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -251,6 +252,8 @@ type Process struct {
 	memory []byte
 	socket *os.File
 	pidfd  int
+
+	answers int // that came
 }
 
 // ready starts the server anew where it is gone. The caller holds the lock.
@@ -411,6 +414,12 @@ func (p *Process) Result(l Limits) (fd int, err error) {
 		if !errors.Is(err, ErrLate) {
 			return fd, err
 		}
+		if p.ended() { // somebody else has its socket, or there would be the end of it
+			if fd, err := p.answer(time.Now().Add(tick)); !errors.Is(err, ErrLate) {
+				return fd, err
+			}
+			return -1, p.script.stopped(p.memory)
+		}
 		if now := p.cpu(); now != ran {
 			ran, since = now, time.Now()
 			if l.Ran != nil {
@@ -452,7 +461,37 @@ func (p *Process) answer(until time.Time) (int, error) {
 	case fd < 0:
 		return -1, errors.New("hear from the process that loads: no descriptor came")
 	}
+	if err := p.sent(); err != nil {
+		unix.Close(fd)
+		p.kill()
+		return -1, err
+	}
 	return fd, nil
+}
+
+// sent waits until the process says in its memory that it has sent what came. In the moment of its end, when it has no memory any more by which the
+// kernel would guard its descriptors, somebody with its ids may take its socket, and send what he likes.
+func (p *Process) sent() error {
+	step := p.script.step(p.memory, p.script.sends(p.answers))
+	p.answers++
+	for until := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+		over := p.ended()
+		switch state := atomic.LoadUint32(&step.state); {
+		case state == done && step.errno == 0 && step.result == step.want:
+			return nil
+		case state == done || over:
+			return fmt.Errorf("hear from the process that loads: it did not send what came: %w", ErrEnded)
+		case time.Now().After(until): // stopped
+			return ErrLate
+		}
+	}
+}
+
+// ended reports whether the process is no longer there.
+func (p *Process) ended() bool {
+	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1
 }
 
 // Attr is what the kernel made of the attributes, and Log what it wrote: both until Close.

@@ -203,6 +203,35 @@ func TestHostOrGuestStopped(t *testing.T) {
 	qt.Check(t, qt.Equals(uid, 0))
 }
 
+// What somebody else sends by the socket of a process, which he took in the moment of its end, is no answer.
+func TestHostOrGuestForged(t *testing.T) {
+	s := source(t, guards{pause: -1})
+	p, _ := waits(t, s, two(As{Caps: capBPF}))
+	// As root may before the end, too.
+	stolen, err := unix.PidfdGetfd(p.pidfd, first, 0)
+	qt.Assert(t, qt.IsNil(err))
+	defer unix.Close(stolen)
+	null, err := os.Open("/dev/null")
+	qt.Assert(t, qt.IsNil(err))
+	defer null.Close()
+	qt.Assert(t, qt.IsNil(unix.Kill(p.PID(), unix.SIGKILL)))
+	gone(t, p)
+	qt.Assert(t, qt.IsNil(unix.Sendmsg(stolen, []byte{0}, unix.UnixRights(int(null.Fd())), nil, 0)))
+	_, err = p.Result(ample)
+	qt.Check(t, qt.ErrorIs(err, ErrEnded))
+
+	// Nor does whoever has it keep us waiting.
+	p, _ = waits(t, s, two(As{Caps: capBPF}))
+	silent, err := unix.PidfdGetfd(p.pidfd, first, 0)
+	qt.Assert(t, qt.IsNil(err))
+	defer unix.Close(silent)
+	qt.Assert(t, qt.IsNil(unix.Kill(p.PID(), unix.SIGKILL)))
+	start := time.Now()
+	_, err = p.Result(ample)
+	qt.Check(t, qt.ErrorIs(err, ErrEnded))
+	qt.Check(t, qt.IsTrue(time.Since(start) < ample.Still/2))
+}
+
 // A process that is stopped does not stay when all others are gone.
 func TestHostOrGuestStoppedForGood(t *testing.T) {
 	s := source(t, guards{pause: -1})
