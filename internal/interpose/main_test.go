@@ -224,8 +224,15 @@ func hardened(t testing.TB) {
 
 // supervisor runs a command under a proxy and passes its output on. Its first line says who is who.
 func supervisor(args []string) int {
-	killable, apart := args[0] != "any", args[0] == "apart"
-	s, err := begin(killable, args[1], args[2:], func(c *exec.Cmd) { c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr })
+	killable, apart, o := args[0] != "any", args[0] == "apart", Options{}
+	if args[0] == "shown" || args[0] == "hidden" {
+		if err := withoutPtrace(supervisorArgv0, args); err != nil {
+			fmt.Fprintln(os.Stderr, "supervisor:", err)
+			return 96
+		}
+		o.without.hidden = args[0] == "shown"
+	}
+	s, err := beginWith(o, killable, args[1], args[2:], func(c *exec.Cmd) { c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "supervisor:", err)
 		return 97
@@ -251,4 +258,18 @@ func supervisor(args []string) int {
 		fmt.Println("left:", s.proxy.Left())
 	}
 	return s.cmd.ProcessState.ExitCode()
+}
+
+// withoutPtrace executes this binary anew, unless it was done: it and all that comes from it have no CAP_SYS_PTRACE then, as in most containers.
+func withoutPtrace(argv0 string, args []string) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_PTRACE, 0, 0, 0)
+	if err != nil || has == 0 {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_PTRACE, 0, 0, 0); err != nil {
+		return err
+	}
+	return unix.Exec("/proc/self/exe", append([]string{argv0}, args...), os.Environ())
 }

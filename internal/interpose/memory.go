@@ -91,6 +91,14 @@ func (m *memory) pread(b []byte, address uint64) (int, error) {
 	return unix.Pread(m.fd, b, int64(address))
 }
 
+func (m *memory) pwrite(b []byte, address uint64) (int, error) {
+	if m.waits != 0 {
+		local := []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
+		return unix.ProcessVMWritev(m.waits, local, []unix.RemoteIovec{{Base: uintptr(address), Len: len(b)}}, 0)
+	}
+	return unix.Pwrite(m.fd, b, int64(address))
+}
+
 // text reads a string of less than n bytes, with its final zero.
 func (m *memory) text(address uint64, n int) ([]byte, error) {
 	const page = 4096
@@ -113,7 +121,7 @@ func (m *memory) text(address uint64, n int) ([]byte, error) {
 // write may take long, as read.
 func (m *memory) write(address uint64, b []byte) error {
 	for len(b) > 0 {
-		got, err := unix.Pwrite(m.fd, b, int64(address))
+		got, err := m.pwrite(b, address)
 		if err == unix.EINTR {
 			continue
 		}

@@ -124,6 +124,7 @@ type guards struct {
 	pages    bool   // nothing is written that the thread could not write
 	binding  bool   // memory is that of the address space, whoever has the thread's number
 	deadline bool   // nobody waits for ever
+	shares   bool   // each user has threads for his own memory: not one pool for all
 	prompt   bool   // no page of userfaultfd is waited for
 	spared   bool   // windows are opened only for loaders whom 1 spares
 	before   func() // called when it is known that the thread waits, and before the log is written
@@ -142,6 +143,9 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 		flights: map[[32]byte]chan struct{}{}, jobs: map[int]*job{}, missed: map[int]int{},
 		memory: newRoom(maxWeight, maxUserWeight), parking: newRoom(maxParked, maxParked/fewParked), descriptors: newDescriptors(),
 		readers: newRoom(maxReaders, maxUserReaders), processors: newRoom(processors, processors), window: newRoom(1, 1),
+	}
+	if o.without.shares {
+		p.readers = newRoom(maxUserReaders, maxUserReaders)
 	}
 	err := p.prepare(pid)
 	if err == nil {

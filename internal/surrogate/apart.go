@@ -19,6 +19,14 @@ const Nobody = 0xf0000000 + 0xb9f
 // start starts it, with attributes to complete. What is refused is left out, and exposed says so: in a user namespace there may be no such id, and
 // CAP_SETUID or CAP_SYS_ADMIN may be missing.
 func Apart(start func(*syscall.SysProcAttr) error) (exposed, err error) {
+	// A child shares our memory until it executes its program. Taking ids before that, it makes the memory what fs.suid_dumpable says.
+	if was, getErr := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); getErr == nil {
+		defer func() {
+			if hideErr := unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(was&1), 0, 0, 0); hideErr != nil && err == nil {
+				err = fmt.Errorf("hide our memory: %w", hideErr)
+			}
+		}()
+	}
 	type apart struct{ ids, namespace bool }
 	for _, a := range []apart{{true, true}, {true, false}, {false, true}, {}} {
 		attr := &syscall.SysProcAttr{Setsid: true} // neither a Ctrl-C nor a signal to the process group reaches another session
