@@ -39,7 +39,7 @@ func TestDescriptors(t *testing.T) {
 	}
 	qt.Check(t, qt.IsFalse(wantsRoom(unix.EPERM)))
 	p.countProcess(fmt.Errorf("make a socket: %w", unix.EMFILE))
-	qt.Check(t, qt.Equals(p.Left(), Left{NoRoom: 1}))
+	qt.Check(t, qt.Equals(p.left, Left{NoRoom: 1}))
 }
 
 // testHoard: on the way to the answer of a load that names hundreds of maps none of them is taken.

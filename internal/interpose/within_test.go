@@ -46,7 +46,7 @@ func TestReaders(t *testing.T) {
 			qt.Check(t, qt.IsNil(p.within(answered(2), func() error { return nil })))
 		}
 		qt.Check(t, qt.Equals(len(results), threads-maxUserReaders))
-		qt.Check(t, qt.Equals(p.Left(), Left{Late: threads}))
+		qt.Check(t, qt.Equals(p.left, Left{Late: threads}))
 		close(come)
 		for range threads {
 			qt.Check(t, qt.ErrorIs(<-results, errLate))
