@@ -367,18 +367,16 @@ func TestGuestRepair(t *testing.T) {
 // TestGuestRepairOthers: another user's load is repaired with all of the table's rights, and left to the kernel without one of them. Without CAP_SETUID or CAP_SETGID
 // nobody in such a machine becomes another user at all.
 func TestGuestRepairOthers(t *testing.T) {
-	sampled(t)
+	if long(t); vmtest.Guest(t) != sample {
+		t.Skip("kernel " + sample + " alone")
+	}
 	dir := t.TempDir()
 	exe, err := os.Executable()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(os.Symlink(exe, filepath.Join(dir, "other"))))
 	t.Setenv("PATH", dir)
 	all := append(rights.Repair.Least(true), unix.CAP_BPF, unix.CAP_PERFMON)
-	lacks := []int{-1, unix.CAP_KILL}
-	if vmtest.Long() {
-		lacks = append(lacks, unix.CAP_SYS_PTRACE, unix.CAP_DAC_OVERRIDE)
-	}
-	for _, c := range lacks {
+	for _, c := range []int{-1, unix.CAP_KILL, unix.CAP_SYS_PTRACE, unix.CAP_DAC_OVERRIDE} {
 		o := finish(t, with(less(all, c), "bpfwhy", "run", "--repair", "--", "other", "far-calls-elf"))
 		qt.Check(t, qt.Equals(strings.Contains(o.stdout, "loaded, jited"), c < 0), qt.Commentf("without %d: %s%s", c, o.stdout, o.stderr))
 	}
