@@ -344,7 +344,7 @@ func longLog() scene {
 		for i, c := range chunks {
 			end := int(c.Offset) + len(c.Data)
 			qt.Assert(t, qt.IsTrue(end <= len(log)), qt.Commentf("%d of %d", end, len(log)))
-			qt.Check(t, qt.IsTrue(bytes.Equal(c.Data, log[c.Offset:end])), qt.Commentf("chunk %d", i))
+			qt.Check(t, qt.IsTrue(sameButCut(c.Data, log[c.Offset:end])), qt.Commentf("chunk %d: %.40q, %.40q", i, c.Data, log[c.Offset:end]))
 			if int(c.Offset) == head {
 				head = end
 			} else if int(c.Offset) < tail {
@@ -357,6 +357,18 @@ func longLog() scene {
 		qt.Check(t, qt.IsTrue(head >= logMax-2 && head <= logMax), qt.Commentf("%d", head))
 		qt.Check(t, qt.IsTrue(len(log)-tail >= logMax-2 && len(log)-tail <= logMax), qt.Commentf("%d", len(log)-tail))
 	}}
+}
+
+// sameButCut compares what was captured with what it is of. Digits at either end may be those of an address that was cut, and may be starred.
+func sameButCut(got, whole []byte) bool {
+	const digits = "0123456789abcdef"
+	for len(got) > 0 && len(whole) > 0 && got[0] == '*' && strings.ContainsRune(digits, rune(whole[0])) {
+		got, whole = got[1:], whole[1:]
+	}
+	for n, m := len(got)-1, len(whole)-1; n >= 0 && m >= 0 && got[n] == '*' && strings.ContainsRune(digits, rune(whole[m])); n, m = n-1, m-1 {
+		got, whole = got[:n], whole[:m]
+	}
+	return bytes.Equal(got, whole)
 }
 
 // What a hostile loader says of lengths and addresses. The thread's name tells the calls apart.

@@ -300,7 +300,7 @@ func TestWindowFaults(t *testing.T) {
 	}
 	rounds := 10
 	if vmtest.Long() {
-		rounds = 200
+		rounds = 40 // on each of five kernels
 	}
 	victims := map[string][]string{
 		"guardian": {guardian.Argv0}, "proxy": {proxyArgv0}, "loading": {loadingArgv0}, "all but the guardian": {proxyArgv0, loadingArgv0},
