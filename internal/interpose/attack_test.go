@@ -640,6 +640,9 @@ func attack(t *testing.T, o Options, args ...string) (string, *Proxy) {
 	start := time.Now()
 	s, err := beginWith(o, true, "/proc/self/exe", append([]string{loaderArgv0, "attack"}, args...), nil)
 	qt.Assert(t, qt.IsNil(err))
+	if vmtest.Long() {
+		s.patience = 20 * time.Minute
+	}
 	out := s.wait(t)
 	t.Logf("%v: %v", args, time.Since(start).Round(time.Millisecond))
 	return out, s.proxy
@@ -844,7 +847,7 @@ func TestInGuestAttackNumbers(t *testing.T) {
 	hardened(t)
 	n := 12
 	if vmtest.Long() {
-		n = 400
+		n = 100
 	}
 	qt.Check(t, qt.IsTrue(sysctlFor(t, "/proc/sys/kernel/pid_max", "400")))
 	out, _ := attack(t, Options{}, "unique", strconv.Itoa(n))
