@@ -509,7 +509,7 @@ func TestWindowEnds(t *testing.T) {
 	start := time.Now()
 	_, err = closed()
 	qt.Check(t, qt.ErrorMatches(err, ".*not ready in time"))
-	qt.Check(t, qt.IsTrue(time.Since(start) < ready+late))
+	qt.Check(t, qt.IsTrue(time.Since(start) < ready+late+5*time.Second)) // of a busy machine; the window is of a minute
 	gate.Close()
 
 	gate, closed, err = r.Window(time.Minute, -1)
