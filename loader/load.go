@@ -3,9 +3,7 @@
 package loader
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -97,7 +95,7 @@ func (m *memory) hasGotol() bool {
 	defer m.mu.Unlock()
 	if m.gotol == nil {
 		// As bpfwhy itself asks: who watches knows it, and tells of no failure.
-		own, err := asm.AppendInstructions(nil, bytes.NewReader(insn.Encode(assemble.OwnGotol())), binary.LittleEndian, "linux")
+		own, err := verbatim.Instructions(assemble.OwnGotol())
 		if err != nil {
 			return false
 		}

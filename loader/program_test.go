@@ -11,6 +11,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/randprog"
+	"github.com/bpfwhy/bpfwhy/internal/verbatim"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf/asm"
 	"github.com/go-quicktest/qt"
@@ -20,7 +21,7 @@ import (
 // ELF has them.
 func instructions(t testing.TB, prog []insn.Instruction) asm.Instructions {
 	t.Helper()
-	list, err := asm.AppendInstructions(nil, bytes.NewReader(insn.Encode(prog)), binary.LittleEndian, "linux")
+	list, err := verbatim.Instructions(prog)
 	qt.Assert(t, qt.IsNil(err))
 	return list
 }

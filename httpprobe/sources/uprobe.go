@@ -3,8 +3,6 @@
 package sources
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,13 +13,12 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/bpfwhy/bpfwhy/internal/threads"
 	"github.com/bpfwhy/bpfwhy/internal/tracefs"
+	"github.com/bpfwhy/bpfwhy/internal/verbatim"
 )
 
 // attacher puts the programs on the functions of a file: on all that it has, or on none. Closing all that it returns takes them off.
@@ -72,7 +69,7 @@ func (m multi) link(program int, path string, offsets []uint64, ret bool) (fdClo
 // haveMulti tries it: other kernels than 6.6 and its successors may have it. A kernel that has it looks at the path first and finds that it is no
 // file; others know nothing of the kind. A bpfwhy that watches knows the program as one of ours, and what fails with it as no finding.
 func haveMulti() bool {
-	own, err := asm.AppendInstructions(nil, bytes.NewReader(insn.Encode(assemble.OwnTrivial())), binary.LittleEndian, "linux")
+	own, err := verbatim.Instructions(assemble.OwnTrivial())
 	if err != nil {
 		return false
 	}

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/redact"
 	"github.com/bpfwhy/bpfwhy/internal/trace"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -65,50 +64,16 @@ func (p *pieces) redact(l *redact.Load, call *trace.Call) {
 	if call.Flags.FromKernel {
 		l.Words(call.Attr)
 	}
-	p.runs(trace.Insns, func(code []byte, cut bool) {
-		call.Flags.TagMatched = l.Submitted(code, cut, call.Tag) || call.Flags.TagMatched
-	})
-	p.runs(trace.Translated, l.Instructions)
-	p.runs(trace.Log, l.Log)
-	p.runs(trace.BTFLog, l.Log)
-}
-
-// runs gives each stretch of a range that has no hole to a function, which may change it in place; cut are those that do not begin where the
-// range does.
-func (p *pieces) runs(what trace.What, change func(b []byte, cut bool)) {
-	var run []*trace.Chunk
-	flush := func() {
-		if len(run) == 0 {
-			return
-		}
-		// Chunks do not end between instructions.
-		skip := 0
-		if what != trace.Log && what != trace.BTFLog {
-			skip = int(-run[0].Offset & (insn.Size - 1))
-		}
-		whole := run[0].Data
-		if len(run) > 1 {
-			whole = nil
-			for _, c := range run {
-				whole = append(whole, c.Data...)
+	of := func(what trace.What) (list []redact.Piece) {
+		for _, r := range p.chunks {
+			if r.Chunk.What == what {
+				list = append(list, redact.Piece{At: r.Chunk.Offset, Data: r.Chunk.Data})
 			}
 		}
-		change(whole[min(skip, len(whole)):], run[0].Offset != 0)
-		for _, c := range run {
-			whole = whole[copy(c.Data, whole):]
-		}
-		run = run[:0]
+		return list
 	}
-	for _, r := range p.chunks {
-		if r.Chunk.What != what {
-			continue
-		}
-		if n := len(run); n > 0 && run[n-1].Offset+uint64(len(run[n-1].Data)) != r.Chunk.Offset {
-			flush()
-		}
-		run = append(run, r.Chunk)
-	}
-	flush()
+	matched := l.Copied(&redact.Copied{Insns: of(trace.Insns), Translated: of(trace.Translated), Log: of(trace.Log), BTFLog: of(trace.BTFLog)}, call.Tag)
+	call.Flags.TagMatched = matched || call.Flags.TagMatched
 }
 
 // Bounds of the pieces of calls that have not ended. Calls whose end was lost leave theirs behind.

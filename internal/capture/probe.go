@@ -3,8 +3,6 @@
 package capture
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -17,7 +15,6 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/bpfwhy/bpfwhy/internal/tracefs"
 	"github.com/bpfwhy/bpfwhy/internal/verbatim"
@@ -40,7 +37,7 @@ func probeKernelReads() error {
 
 // probeFentry reports whether the kernel lets a program be attached at a function's entry.
 func probeFentry(symbol string) error {
-	own, err := asm.AppendInstructions(nil, bytes.NewReader(insn.Encode(assemble.OwnTrivial())), binary.LittleEndian, "linux")
+	own, err := verbatim.Instructions(assemble.OwnTrivial())
 	if err != nil {
 		return err
 	}

@@ -117,6 +117,49 @@ func (l *Load) Submitted(code []byte, cut bool, tag []byte) (matched bool) {
 	return matched
 }
 
+// Piece is a part of what was copied, from an offset of the whole on.
+type Piece struct {
+	At   uint64
+	Data []byte
+}
+
+// Copied is what was copied for a load: pieces in the order of their offsets, perhaps with holes between them.
+type Copied struct{ Insns, Translated, Log, BTFLog []Piece }
+
+// Copied replaces the addresses in all of it, in place. It reports whether there were any in the instructions as submitted and these matched
+// the tag, which was made of them, before.
+func (l *Load) Copied(c *Copied, tag []byte) (matched bool) {
+	runs(c.Insns, slot, func(code []byte, cut bool) { matched = l.Submitted(code, cut, tag) || matched })
+	runs(c.Translated, slot, l.Instructions)
+	runs(c.Log, 1, l.Log)
+	runs(c.BTFLog, 1, l.Log)
+	return matched
+}
+
+// runs gives each stretch without a hole to a function, which may change it in place, from the first whole unit on. cut are those that do not
+// begin where the whole does.
+func runs(pieces []Piece, unit uint64, change func(b []byte, cut bool)) {
+	for n := 0; len(pieces) > 0; pieces = pieces[n:] {
+		for n = 1; n < len(pieces) && pieces[n].At == pieces[n-1].At+uint64(len(pieces[n-1].Data)); n++ {
+		}
+		run := pieces[:n]
+		whole := run[0].Data
+		if n > 1 {
+			whole = nil
+			for _, p := range run {
+				whole = append(whole, p.Data...)
+			}
+		}
+		skip := int(-run[0].At % unit)
+		change(whole[min(skip, len(whole)):], run[0].At != 0)
+		if n > 1 {
+			for _, p := range run {
+				whole = whole[copy(p.Data, whole):]
+			}
+		}
+	}
+}
+
 // Instructions replaces the addresses in a program, or a stretch, in place.
 func (l *Load) Instructions(code []byte, cut bool) { l.walk(code, cut, true) }
 

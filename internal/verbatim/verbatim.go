@@ -10,8 +10,10 @@ package verbatim
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"slices"
 
+	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 )
@@ -34,6 +36,15 @@ func Calls(program asm.Instructions) asm.Instructions {
 		}
 	}
 	return out
+}
+
+// Instructions is a program of ours for cilium/ebpf.
+func Instructions(program []insn.Instruction) (asm.Instructions, error) {
+	out, err := asm.AppendInstructions(nil, bytes.NewReader(insn.Encode(program)), binary.LittleEndian, "linux")
+	if err != nil {
+		return nil, fmt.Errorf("convert instructions: %w", err)
+	}
+	return out, nil
 }
 
 func encoded(in asm.Instruction) []byte {
