@@ -57,7 +57,8 @@ func (e *Error) Error() string {
 }
 
 // First makes the smallest load in a process of its own, and returns an *Error when that waits for something that does not come: the process
-// is left behind then, for nothing ends one that waits for a lock of the kernel. While such a process is there, no other is made. Whatever else becomes of the load is not the matter here.
+// is left behind then, for nothing ends one that waits for a lock of the kernel. While such a process is there, no other is
+// made. Whatever else becomes of the load is not the matter here.
 // Any other error says that it could not be tried. The executable's main, or TestMain, calls Main.
 func First(ctx context.Context, atMost time.Duration) error {
 	if err := firstLeft(ctx); err != nil {

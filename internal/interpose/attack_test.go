@@ -149,12 +149,17 @@ func parent(pid int) int {
 
 // loaders are the processes that load now.
 func loaders(server int) (pids []int) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", server, server))
-	if !errors.Is(err, os.ErrNotExist) {
-		pids, _ = numbers(string(b))
+	// Each thread has its own, and the one that starts them need not be the first.
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", server))
+	for _, f := range files {
+		b, _ := os.ReadFile(f)
+		children, _ := numbers(string(b))
+		pids = append(pids, children...)
+	}
+	if files != nil {
 		return pids
 	}
-	files, _ := filepath.Glob("/proc/[0-9]*") // without CONFIG_PROC_CHILDREN, as on the lab's own kernel
+	files, _ = filepath.Glob("/proc/[0-9]*") // without CONFIG_PROC_CHILDREN, as on the lab's own kernel
 	for _, dir := range files {
 		if pid, _ := strconv.Atoi(filepath.Base(dir)); parent(pid) == server {
 			pids = append(pids, pid)
