@@ -21,19 +21,20 @@ import (
 	"github.com/bpfwhy/bpfwhy/insn"
 )
 
-// Kernel says how a kernel blinds. The zero value is right up to 6.18 on
-// architectures whose compiler zero-extends by itself, such as x86-64 and arm64.
+// Kernel says how a kernel blinds: [node.Profile.Blinds] has it for a release. The
+// zero value is right up to 6.18 on architectures whose compiler zero-extends by
+// itself, such as x86-64 and arm64.
 type Kernel struct {
 	// WholeProgram is set where all functions are blinded as one program, so
 	// that patch offsets count from its start (kernel 7.1). It does not change
 	// the verdict, since jumps stay inside functions.
 	WholeProgram bool
 	// RangeCheck is set where the kernel itself notices that the offset of a
-	// backward jump with an immediate wraps (kernel 7.1). Others compile a
-	// wrong program, see [Wrap].
+	// backward jump with an immediate wraps (ad139384ecdd: kernel 7.3, and
+	// 7.2.10). Others compile a wrong program, see [Wrap].
 	RangeCheck bool
 	// StoreProbeMem32 is set where immediates stored to an arena are blinded
-	// (kernel 7.2).
+	// (kernel 7.0 and 6.18.21).
 	StoreProbeMem32 bool
 	// Scratch is the register that blinding itself works with, BPF_REG_AX: an
 	// instruction that uses it was made by the kernel and is left alone. 0 is
@@ -42,23 +43,6 @@ type Kernel struct {
 	// ZeroExtends is set where the compiler wants explicit zero extension of
 	// 32-bit results: most 32-bit architectures, s390, powerpc, mips.
 	ZeroExtends bool
-}
-
-// ForVersion returns the behaviour of a mainline release on x86-64 and arm64.
-// Distribution kernels carry backports: prefer what was observed.
-func ForVersion(major, minor int) Kernel {
-	atLeast := func(wantMajor, wantMinor int) bool {
-		return major > wantMajor || major == wantMajor && minor >= wantMinor
-	}
-	k := Kernel{
-		WholeProgram:    atLeast(7, 1),
-		RangeCheck:      atLeast(7, 1),
-		StoreProbeMem32: atLeast(7, 2),
-	}
-	if atLeast(7, 2) {
-		k.Scratch = insn.RegAX + 1
-	}
-	return k
 }
 
 // On returns how the kernel behaves on a machine, as uname(2) names it: "" is
@@ -164,6 +148,8 @@ const worstJumps = 16
 // Width returns how many slots take the place of slot i. The two slots of a
 // 64-bit load are counted one by one, 4 and 3. It returns 0 when i is outside
 // the program.
+//
+//revive:disable-next-line:cyclomatic a case for each kind of instruction that the kernel blinds
 func Width(prog []insn.Instruction, i int, k Kernel) int {
 	if i < 0 || i >= len(prog) {
 		return 0
@@ -392,6 +378,8 @@ func (e event) before(o event) bool {
 }
 
 // check predicts what becomes of the code.
+//
+//revive:disable-next-line:cyclomatic the kernel's order of failures, jump by jump
 func (c *code) check() (Verdict, error) {
 	v := Verdict{
 		FailIndex: -1,

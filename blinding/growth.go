@@ -77,6 +77,8 @@ var contextGrowth = map[string]uint8{
 const maxContextGrowth = 24
 
 // growthOf returns for each slot how many slots the verifier adds at most.
+//
+//revive:disable-next-line:cyclomatic a case for each rewriting of the verifier
 func growthOf(prog []insn.Instruction, functions []insn.Function, k Kernel, s Source) []uint8 {
 	extra := make([]uint8, len(prog))
 	if len(prog) == 0 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package blinding
+package blinding_test
 
 import (
 	"encoding/binary"
@@ -15,8 +15,10 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
+	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 )
@@ -31,8 +33,9 @@ func TestPredictionHoldsOnThisKernel(t *testing.T) {
 	if os.Getuid() != 0 || os.Getenv("BPFWHY_HOST_SYSCTL") != "1" {
 		t.Skip("needs root and BPFWHY_HOST_SYSCTL=1")
 	}
-	k, gotol := hostKernel(t)
-	if !gotol {
+	host := node.Uname()
+	k := host.Blinds()
+	if host.Reached(6, 6) != node.Yes {
 		t.Skip("needs gotol, kernel 6.6")
 	}
 	hardenAll(t)
@@ -42,9 +45,9 @@ func TestPredictionHoldsOnThisKernel(t *testing.T) {
 		for _, code := range []uint8{0x15, 0x1d} {
 			for _, forward := range []bool{true, false} {
 				grown := 50 + rnd.IntN(200)
-				span := MaxOffset - 2*grown + delta
+				span := blinding.MaxOffset - 2*grown + delta
 				prog := farJump(rnd, span, grown, code, forward)
-				v, err := Check(prog, k)
+				v, err := blinding.Check(prog, k)
 				qt.Assert(t, qt.IsNil(err))
 				if v.Wraps {
 					continue // the kernel would compile it wrongly
@@ -66,7 +69,7 @@ func TestPredictionHoldsOnThisKernel(t *testing.T) {
 // farJump is like longJump in a form that the verifier accepts: a backward jump
 // that is no loop, reached by a jump of unlimited range.
 func farJump(rnd *rand.Rand, span, grown int, code uint8, forward bool) []insn.Instruction {
-	body := longJump(rnd, span, grown, true)[1 : 1+span]
+	body := blinding.LongJump(rnd, span, grown, true)[1 : 1+span]
 	jump := insn.Instruction{Code: code, Dst: 1}
 	if code&insn.SourceX == 0 {
 		jump.Imm = 1
@@ -84,22 +87,6 @@ func farJump(rnd *rand.Rand, span, grown int, code uint8, forward bool) []insn.I
 	body = slices.Concat(body[:len(body)-len(done)], done)
 	over := insn.Instruction{Code: insn.OpcodeGotol, Imm: int32(len(body))}
 	return slices.Concat(enter, []insn.Instruction{over}, body, []insn.Instruction{jump}, done)
-}
-
-func hostKernel(t *testing.T) (k Kernel, gotol bool) {
-	var u unix.Utsname
-	qt.Assert(t, qt.IsNil(unix.Uname(&u)))
-	release := unix.ByteSliceToString(u.Release[:])
-	var v [2]int
-	for i, part := range strings.SplitN(release, ".", 3)[:2] {
-		for _, c := range part {
-			if c < '0' || c > '9' {
-				break
-			}
-			v[i] = v[i]*10 + int(c-'0')
-		}
-	}
-	return ForVersion(v[0], v[1]), v[0] > 6 || v[0] == 6 && v[1] >= 6
 }
 
 // hardenAll blinds the programs of everybody until the test ends. A child puts

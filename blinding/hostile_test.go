@@ -11,10 +11,11 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/cputime"
+	"github.com/bpfwhy/bpfwhy/internal/test/cputime"
 )
 
-// As long as a program may be, of any instructions: it is judged in a moment. Others wait meanwhile.
+// As long as a program may be, of any instructions: it is judged in a moment. Others wait
+// meanwhile.
 func TestHostilePrograms(t *testing.T) {
 	const slots = 1_000_000
 	make := func(at func(i int) insn.Instruction) []insn.Instruction {
@@ -73,7 +74,8 @@ func TestHostilePrograms(t *testing.T) {
 	}
 }
 
-// What flows where does not depend on the order of looking: the plain way, over and over until nothing changes, finds the same.
+// What flows where does not depend on the order of looking: the plain way, over and over until
+// nothing changes, finds the same.
 func TestContextFlows(t *testing.T) {
 	for seed := range uint64(3000) {
 		rng := rand.New(rand.NewPCG(2, seed))

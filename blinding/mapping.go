@@ -56,6 +56,8 @@ func MapIndex(submitted, translated []insn.Instruction, i int) (j int, exact boo
 // from. The answer is exact when the instruction came through unchanged and
 // nothing else fits as well; otherwise it is the nearest guess. It is -1 when i
 // is outside the code or nothing was submitted.
+//
+//revive:disable-next-line:cyclomatic each sign by which a slot is told from its neighbours
 func (m *Mapping) Submitted(i int) (j int, exact bool) {
 	if i < 0 || i >= len(m.translated) || len(m.submitted) == 0 {
 		return -1, false

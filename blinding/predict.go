@@ -59,11 +59,10 @@ type Prediction struct {
 // things that this package does not know of.
 const slack = 32
 
-// Predict says what becomes of a program that the verifier has not seen yet.
-// The verifier adds instructions before the blinding: it rewrites accesses to
-// the context, inlines helpers, guards divisions. How many is known only to it,
-// but there is a most for each instruction. The functions are those of [CheckFunctions]. Errors are those of
-// [Check].
+// Predict says what becomes of a program that the verifier has not seen yet. The verifier adds
+// instructions before the blinding: it rewrites accesses to the context, inlines helpers, guards
+// divisions. How many is known only to it, but there is a most for each instruction. The functions
+// are those of [CheckFunctions]. Errors are those of [Check].
 //
 // It is meant to be wrong on one side only: what loads, it may call MayFail, and
 // dead code may save what it calls Fails. It takes a few times as long as

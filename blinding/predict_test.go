@@ -159,6 +159,6 @@ func BenchmarkPredict30000(b *testing.B) {
 
 func TestKernelOn(t *testing.T) {
 	for machine, want := range map[string]bool{"": false, "x86_64": false, "aarch64": false, "riscv64": true, "s390x": true, "armv7l": true, "a new one": true} {
-		qt.Check(t, qt.Equals(ForVersion(6, 1).On(machine).ZeroExtends, want), qt.Commentf("%s", machine))
+		qt.Check(t, qt.Equals(Kernel{}.On(machine).ZeroExtends, want), qt.Commentf("%s", machine))
 	}
 }

@@ -4,118 +4,169 @@ package explain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
-const blindText = `With net.core.bpf_jit_harden in force the kernel blinds constants before it compiles a program: an instruction that carries
-an immediate value becomes three that compute the value from a random number, so that nobody can plant machine code of his choice in kernel memory. The program grows, and so does every distance inside it. A conditional jump, and a plain goto,
-hold their distance in 16 bits, from -32768 to 32767. When one of them no longer reaches its target the kernel gives up: the verifier has
-long accepted the program, and its log is clean.`
+const blindText = `When net.core.bpf_jit_harden is on, the kernel blinds constants before it compiles a program. An instruction with an immediate
+value becomes three instructions, which compute the value from a random number. So nobody can use constants to plant machine code in
+kernel memory. The program grows, and its jumps get longer. A conditional jump and a plain goto have a 16-bit offset, from -32768 to
+32767. When a jump no longer reaches its target, the kernel gives up. The verifier accepted the program before that, so its log is clean.`
 
 // jitOnlyText stands wherever a program is said to work in the interpreter.
-const jitOnlyText = `from 6.9 on the kernel writes instructions for its compiler into some programs that its interpreter does not know (lookups in per-CPU
-maps, arenas, bpf_get_smp_processor_id and others, may_goto). Such a program may crash the machine when it runs interpreted. Then that is said before all
-else. Kernels with f1c27922576e (7.3, and 7.2.13) refuse most of them instead.`
+const jitOnlyText = `from 6.9 on, the kernel puts instructions into some programs that only compiled code can run (lookups in per-CPU maps, arenas,
+bpf_get_smp_processor_id and others, may_goto). The interpreter does not know them. Such a program may crash the machine when it is
+interpreted. bpfwhy then shows DANGER first. Kernels with f1c27922576e (7.3, and 7.2.13) refuse most of these programs instead.`
 
 func blindingRules() []Rule {
-	return []Rule{
-		{
-			ID:    "BLIND001",
-			Title: "Constant blinding made a jump too long",
-			Class: "R9",
-			Stage: load.Blinding,
-			Text: blindText + `
-
-The program is one function. The kernel has no interpreter (CONFIG_BPF_JIT_ALWAYS_ON) or does not allow itself to fall back to it, so that
-the load fails with ENOTSUPP, 524. The same program loads where bpf_jit_harden is 0, and where it is 1 and the loader has CAP_BPF.`,
-			Kernels:  "All with CONFIG_BPF_JIT_ALWAYS_ON; Debian's 6.1 behaves so without it. Elsewhere the program is loaded un-jited: BLIND003.",
-			Remedies: blindingRemedies(),
-			Match:    func(f *Facts) *Match { return matchBlinding(f, load.Failed, false) },
-		},
-		{
-			ID:    "BLIND002",
-			Title: "Constant blinding made a jump too long in a program with functions of its own",
-			Class: "R9",
-			Stage: load.Blinding,
-			Text: blindText + `
-
-The program has bpf-to-bpf calls. Such programs are compiled function by function while bpf_check still runs, so that the error
-seems to come from the verifier: it does not, its own work had succeeded before. Up to 6.18 each function is blinded on its own and must
-keep its own jumps short; from 7.1 the whole program is blinded at once, and jumps still end in their own function.`,
-			Kernels:  "With CONFIG_BPF_JIT_ALWAYS_ON bpf_check returns the error. Elsewhere the program is loaded un-jited: BLIND003.",
-			Remedies: blindingRemedies(),
-			Match:    func(f *Facts) *Match { return matchBlinding(f, load.Failed, true) },
-		},
-		{
-			ID:    "BLIND003",
-			Title: "Loaded, but interpreted: constant blinding made a jump too long",
-			Class: "R9",
-			Stage: load.Blinding,
-			Text: blindText + `
-
-This kernel has an interpreter and falls back to it without a word: bpf(2) returns a file descriptor, the program works, many times
-slower than compiled, and an interpreter is running that hardening was meant to keep out. bpftool prog shows no jited size.
-
-Not every program works: ` + jitOnlyText,
-			Kernels:  "Kernels without CONFIG_BPF_JIT_ALWAYS_ON: seen on 5.10, 6.12, 7.2, and on 6.1 for programs with bpf-to-bpf calls.",
-			Remedies: blindingRemedies(),
-			Match: func(f *Facts) *Match {
-				return matchBlinding(f, load.LoadedNotJITed, f.hasCalls())
-			},
-		},
-		{
-			ID:    "BLIND004",
-			Title: "Constant blinding would make a jump go to the wrong place",
-			Class: "R9",
-			Stage: load.Blinding,
-			Text: blindText + `
-
-A backward jump can slip through. Kernels before 7.1 look at its offset before the replacement in front of it is counted: when that takes the offset
-just below -32768, it wraps in its 16 bits and becomes a jump far forward. The kernel sees nothing wrong: the program loads, is compiled, and computes
-something else than the verifier checked. No error and no log shows it, so that this rule is only ever predicted: by bpfwhy check and bpfwhy audit,
-and by package loader, which does not load such a program as it is.`,
-			Kernels:  "Seen on 5.10, 6.1, 6.12 and 6.18. From 7.1 the kernel checks the range and refuses: BLIND001, BLIND002.",
-			Remedies: blindingRemedies(),
-			// Nothing of it is to be seen in a load: see Text.
-			Match: func(*Facts) *Match { return nil },
-		},
-	}
+	return []Rule{blind001(), blind002(), blind003(), blind004()}
 }
+
+// Remedies that only some loaders or kernels can use.
+const (
+	loaderInGo = "loader"
+	hardenTo1  = "harden-1"
+)
 
 func blindingRemedies() []load.Remedy {
 	return []load.Remedy{
 		{
 			ID:      "islands",
-			Title:   "Let the long jump hop over a goto placed in between (a jump island): a plain goto is not blinded and does not grow",
-			Price:   "The program's generator, or a step after the compiler, has to place them; about two more instructions for a typical program. Keeps hardening, works on every kernel.",
+			Title:   "Split the long jump with a goto placed in between (a jump island). A plain goto is not blinded and does not grow",
+			Price:   "A step after the compiler, such as bpfwhy fix, has to place the gotos. A typical program gets about two more instructions. Hardening stays on. Works on every kernel.",
 			Command: "bpfwhy fix prog.o -o prog.fixed.o",
 		},
 		{
+			ID:    loaderInGo,
+			Title: "In a loader in Go with cilium/ebpf: load with package loader of bpfwhy, which places the gotos as it loads",
+			Price: "A change of one call in the loader's source. Such a program takes more than one load at the start. Hardening stays on; the object stays unchanged.",
+			Command: "go get github.com/bpfwhy/bpfwhy/loader\n" +
+				"coll, err := loader.NewCollection(spec) // instead of ebpf.NewCollection",
+		},
+		{
 			ID:      "run-repair",
-			Title:   "Let bpfwhy run the loader, whatever it is written in: it loads such programs with jump islands in the loader's place",
-			Price:   "A process beside the loader, with CAP_SYS_ADMIN, CAP_SYS_PTRACE and what the loader has; a small load takes some microseconds more. Keeps hardening, changes neither loader nor program.",
+			Title:   "Run the loader under bpfwhy, whatever language it is written in. bpfwhy loads such programs for it, with jump islands",
+			Price:   "A process beside the loader, with CAP_SYS_ADMIN, CAP_SYS_PTRACE and the loader's capabilities. A small load takes some microseconds longer. Hardening stays on; loader and program stay unchanged.",
 			Command: "bpfwhy run --repair -- LOADER",
 		},
 		{
 			ID:      "mcpu-v4",
-			Title:   "Build with -mcpu=v4, whose gotol holds 32 bits",
-			Price:   "Needs a kernel that takes these instructions (6.6, or a backport), and is no guarantee: clang does not always use gotol. Measure the result.",
+			Title:   "Build with -mcpu=v4, which has gotol, a goto with a 32-bit offset",
+			Price:   "Needs a kernel that knows these instructions (6.6, or a backport). It may not help: clang does not always use gotol. Check the result with bpfwhy check.",
 			Command: "clang -O2 -g -target bpf -mcpu=v4 -c prog.c -o prog.o",
 		},
 		{
 			ID:    "split",
-			Title: "Split the program: shorter unrolled loops, parts as __noinline functions of their own, or tail calls",
-			Price: "A change of the source, and a call's worth of time at run time. Each function then has its own 32767 slots.",
+			Title: "Split the program: unroll loops less, move parts into __noinline functions, or use tail calls",
+			Price: "A change of the source, and the time of a call at run time. Each function then has its own 32767 slots.",
 		},
-		{
-			ID:      "harden-1",
-			Title:   "Set net.core.bpf_jit_harden to 1 in the node's own configuration: only loaders without CAP_BPF are blinded then. Never 0. docs/hardening.md has the way for Bottlerocket, Talos, OpenShift and nodes that cannot be configured",
-			Price:   "Loses blinding for the programs of privileged loaders, on the whole node. STIG, CIS and E8 scanners want 2 and will flag it. Helps only loaders with CAP_BPF.",
-			Command: "echo 'net.core.bpf_jit_harden = 1' > /etc/sysctl.d/90-bpf-jit-harden.conf",
+		harden1(node.Unknown),
+	}
+}
+
+// BlindingRule names the rule for a program that blinding breaks, by what becomes of it: it fails
+// to load, it is interpreted, or it is loaded with a jump to the wrong place.
+func BlindingRule(outcome load.Outcome, functions int) string {
+	switch {
+	case outcome == load.Loaded:
+		return "BLIND004"
+	case outcome == load.LoadedNotJITed:
+		return "BLIND003"
+	case functions > 1:
+		return "BLIND002"
+	}
+	return "BLIND001"
+}
+
+// BlindingRemedies are those for programs that blinding would break on a node, of which no load was
+// watched. inGo says that one of their loaders is in Go, and spared that 1 would break none of
+// them.
+func BlindingRemedies(n *node.Profile, inGo, spared bool) []load.Remedy {
+	out := blindingRemedies()
+	for i, r := range out {
+		if r.ID == hardenTo1 {
+			out[i] = harden1(n.Does(node.HardenSparesCapBPF))
+		}
+	}
+	return slices.DeleteFunc(out, func(r load.Remedy) bool {
+		return r.ID == loaderInGo && !inGo || r.ID == hardenTo1 && !spared
+	})
+}
+
+// harden1 is the advice to set net.core.bpf_jit_harden to 1, for a kernel that spares CAP_BPF then,
+// or CAP_SYS_ADMIN alone, or of which neither is known.
+func harden1(sparesCapBPF node.Answer) load.Remedy {
+	blinded, helped := "without CAP_BPF", "with CAP_BPF"
+	switch sparesCapBPF {
+	case node.No:
+		blinded, helped = "without CAP_SYS_ADMIN", "with CAP_SYS_ADMIN"
+	case node.Unknown:
+		blinded, helped = blinded+" (before 6.1: without CAP_SYS_ADMIN)", helped+" (before 6.1: with CAP_SYS_ADMIN)"
+	}
+	return load.Remedy{
+		ID:      hardenTo1,
+		Title:   "Set net.core.bpf_jit_harden to 1 in the node's own configuration: only loaders " + blinded + " are blinded then. Never 0. docs/hardening.md has the way for Bottlerocket, Talos, OpenShift and nodes that cannot be configured",
+		Price:   "Loses blinding for the programs of privileged loaders, on the whole node. STIG, CIS and E8 scanners want 2 and will flag it. Helps only loaders " + helped + ".",
+		Command: "echo 'net.core.bpf_jit_harden = 1' > /etc/sysctl.d/99-zz-bpf-jit-harden.conf && sysctl --system",
+	}
+}
+
+func blind001() Rule {
+	return Rule{
+		ID:    "BLIND001",
+		Title: "Constant blinding made a jump too long",
+		Class: "R9",
+		Stage: load.Blinding,
+		Text: blindText + `
+
+The program is one function. The kernel has no interpreter (CONFIG_BPF_JIT_ALWAYS_ON), or does not fall back to it. So
+the load fails with ENOTSUPP, 524. The same program loads if bpf_jit_harden is 0. It also loads if bpf_jit_harden is 1 and the loader has CAP_BPF
+(before 6.1: CAP_SYS_ADMIN).`,
+		Kernels:  "All with CONFIG_BPF_JIT_ALWAYS_ON; Debian's 6.1 does the same without it. Elsewhere the program is loaded, but not compiled: BLIND003.",
+		Remedies: blindingRemedies(),
+		Match:    func(f *Facts) *Match { return matchBlinding(f, load.Failed, false) },
+	}
+}
+
+func blind002() Rule {
+	return Rule{
+		ID:    "BLIND002",
+		Title: "Constant blinding made a jump too long in a program with functions of its own",
+		Class: "R9",
+		Stage: load.Blinding,
+		Text: blindText + `
+
+The program has bpf-to-bpf calls. Such programs are compiled function by function while bpf_check still runs. So the error seems
+to come from the verifier, but the verifier had accepted the program before. Up to 6.18 each function is blinded on its own.
+From 7.1 on the whole program is blinded at once. In both cases jumps stay within their function.`,
+		Kernels:  "With CONFIG_BPF_JIT_ALWAYS_ON bpf_check returns the error. Elsewhere the program is loaded, but not compiled: BLIND003.",
+		Remedies: blindingRemedies(),
+		Match:    func(f *Facts) *Match { return matchBlinding(f, load.Failed, true) },
+	}
+}
+
+func blind003() Rule {
+	return Rule{
+		ID:    "BLIND003",
+		Title: "Loaded but interpreted (not JITed): constant blinding made a jump too long",
+		Class: "R9",
+		Stage: load.Blinding,
+		Text: blindText + `
+
+This kernel has an interpreter, and falls back to it silently. bpf(2) returns a file descriptor, and the program works. But it is many times
+slower than compiled code. And hardening is meant to avoid the interpreter. bpftool prog shows no jited size.
+
+Not every program works: ` + jitOnlyText,
+		Kernels:  "Kernels without CONFIG_BPF_JIT_ALWAYS_ON. Seen on 5.10, 6.12 and 7.2, and on 6.1 for programs with bpf-to-bpf calls.",
+		Remedies: blindingRemedies(),
+		Match: func(f *Facts) *Match {
+			return matchBlinding(f, load.LoadedNotJITed, f.hasCalls())
 		},
 	}
 }
@@ -138,6 +189,26 @@ func matchBlinding(f *Facts, outcome load.Outcome, calls bool) *Match {
 	return m
 }
 
+func blind004() Rule {
+	return Rule{
+		ID:    "BLIND004",
+		Title: "Constant blinding would make a jump go to the wrong place",
+		Class: "R9",
+		Stage: load.Blinding,
+		Text: blindText + `
+
+Kernels without ad139384ecdd (7.3, and 7.2.10) check the offset of a backward jump too early, before they count
+the last instructions that blinding adds. If these take the offset just below -32768, it wraps in its 16 bits and becomes a jump
+far forward. The kernel does not notice. The program loads and is compiled, but does something else than the verifier checked. No error
+and no log shows it. So this rule is always a prediction, by bpfwhy check, bpfwhy audit, or package loader. Package loader does not load
+such a program unrepaired.`,
+		Kernels:  "Seen on 5.10, 6.1, 6.12 and 6.18. From 7.3 on, and 7.2.10, the kernel checks the range and refuses: BLIND001, BLIND002.",
+		Remedies: blindingRemedies(),
+		// Nothing of it is to be seen in a load: see Text.
+		Match: never,
+	}
+}
+
 // blindingSeen reports a blinding that hooks saw fail.
 func (f *Facts) blindingSeen() *Match {
 	patch, blind := f.cause(load.FnPatch), f.cause(load.FnBlind)
@@ -157,9 +228,9 @@ func (f *Facts) blindingSeen() *Match {
 	}
 	if blind != nil {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("bpf_jit_blind_constants returned %d (%s)", blind.Ret, errnoName(-blind.Ret)))
-		if patch == nil && blind.Ret == -errENOMEM && f.Attempt.Jump == nil {
+		if patch == nil && blind.Ret == -abi.ENOMEM && f.Attempt.Jump == nil {
 			m.Strength = Likely
-			m.Cause = "Constant blinding failed. No instruction was seen to be refused, so that it may also have run out of memory."
+			m.Cause = "Constant blinding failed. No hook saw which instruction was refused, so it may also have run out of memory."
 		}
 	}
 	f.describeBlinding(m)
@@ -169,38 +240,22 @@ func (f *Facts) blindingSeen() *Match {
 // blindingInferred derives a blinding failure from the program, the sysctl and
 // the errno, where no hook saw the blinding.
 func (f *Facts) blindingInferred() *Match {
-	if f.observed(load.Blinding) {
-		return nil
-	}
-	// From 7.1 the log names the instruction whose replacement was refused.
-	said := f.words.is(verifierlog.PatchRange)
-	if f.failed() && f.errno() != errENOTSUPP && !f.fellBack() && !(f.errno() == errENOMEM && f.hasCalls() && f.since(7, 1)) {
-		return nil
-	}
-	if f.failed() && !f.words.empty() && !said && !f.fellBack() {
-		return nil // the verifier had something else to say
-	}
 	on, known := f.blindingOn()
-	if known && !on {
+	if f.observed(load.Blinding) || known && !on || f.failedOtherwise() {
 		return nil
 	}
 	m := &Match{How: load.Inferred}
-	switch j := f.Attempt.Jump; {
-	case said && f.errno() == errENOTSUPP:
+	switch said := f.words.is(verifierlog.PatchRange); {
+	case said && f.errno() == abi.ENOTSUPP:
 		m.Strength, m.How = Strong, load.Observed
 		m.Evidence = append(m.Evidence, "the verifier's log says: "+f.words.message)
-	case said && j == nil:
-		m.Strength = Likely
-	case j != nil && known && !f.contradictsBlinding():
-		m.Strength = Strong
-		if j.Approximate || f.ev.InsnsState != load.InsnsVerified && !f.wholeProgram() {
-			m.Strength = Likely
-		}
-	case j != nil:
+	case f.Attempt.Jump != nil:
+		m.Strength = f.gradeJump(known)
+	case said:
 		m.Strength = Likely
 	case !f.wholeProgram():
 		m.Strength = Possible
-		m.Why = "the program's instructions were not captured, so that nobody can say whether its jumps would fit"
+		m.Why = "the program's instructions were not captured, so it is not known whether its jumps would fit"
 	default:
 		// The verifier's rewriting before the blinding adds to the growth: a
 		// program that just fits may still fail.
@@ -209,10 +264,35 @@ func (f *Facts) blindingInferred() *Match {
 			return nil
 		}
 		m.Strength = Possible
-		m.Why = fmt.Sprintf("the model leaves only %d slots to the tightest jump, and the verifier may have added more instructions than that", v.Margin)
+		m.Why = fmt.Sprintf("by the model the tightest jump has only %d slots left, and the verifier may have added more instructions than that", v.Margin)
 	}
 	f.describeBlinding(m)
 	return m
+}
+
+// failedOtherwise reports a load whose errno or log is not that of a blinding that failed.
+func (f *Facts) failedOtherwise() bool {
+	if !f.failed() || f.fellBack() {
+		return false
+	}
+	if f.errno() != abi.ENOTSUPP && !(f.errno() == abi.ENOMEM && f.hasCalls() && f.does(node.BlindsWholeProgram)) {
+		return true
+	}
+	// From 7.1 the log names the instruction whose replacement was refused. Otherwise the verifier
+	// had something else to say.
+	return !f.words.empty() && !f.words.is(verifierlog.PatchRange)
+}
+
+// gradeJump says how much a jump that the model finds too long speaks for it. known says that the
+// blinding is known to be on.
+func (f *Facts) gradeJump(known bool) Strength {
+	if !known || f.contradictsBlinding() || f.Attempt.Jump.Approximate {
+		return Likely
+	}
+	if f.ev.InsnsState != load.InsnsVerified && !f.wholeProgram() {
+		return Likely
+	}
+	return Strong
 }
 
 // blindingExcluded reports that blinding is known not to be the reason: it was
@@ -246,11 +326,7 @@ func (f *Facts) contradictsBlinding() bool {
 // ask, and large programs take a while.
 func (f *Facts) blindingVerdict() (blinding.Verdict, bool) {
 	if f.blinding == nil {
-		k := blinding.Kernel{}
-		if f.kernelKnown {
-			k = blinding.ForVersion(f.kernel.Major, f.kernel.Minor).On(f.Node.Machine)
-		}
-		v, err := blinding.Check(f.ev.Insns, k)
+		v, err := blinding.Check(f.ev.Insns, f.Node.Blinds())
 		f.blinding = &blindingVerdict{v, err == nil}
 	}
 	return f.blinding.Verdict, f.blinding.ok
@@ -264,7 +340,7 @@ type blindingVerdict struct {
 func (f *Facts) describeBlinding(m *Match) {
 	h, hardenKnown := f.harden()
 	if hardenKnown {
-		m.Evidence = append(m.Evidence, fmt.Sprintf("net.core.bpf_jit_harden was %d%s", h, hardenMeaning(h)))
+		m.Evidence = append(m.Evidence, fmt.Sprintf("net.core.bpf_jit_harden was %d%s", h, f.hardenMeaning(h)))
 	} else if why := f.Node.Unknown["net.core.bpf_jit_harden"]; why != "" {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("net.core.bpf_jit_harden is not known: %s", printable(why, 200)))
 	}
@@ -275,23 +351,33 @@ func (f *Facts) describeBlinding(m *Match) {
 	if j != nil {
 		m.Evidence = append(m.Evidence, f.jumpEvidence(j)...)
 		if m.Cause == "" {
-			m.Cause = fmt.Sprintf("Blinding its constants made the program grow%s until the jump from instruction %d to %d would need an offset of %d; a jump holds at most %d.",
+			m.Cause = fmt.Sprintf("Constant blinding made the program grow%s. The jump from instruction %d to %d would then need an offset of %d, and the limit is %d.",
 				growth(j), j.From, j.To, j.Need, j.Limit)
 		}
 	} else if m.Cause == "" {
-		m.Cause = "Blinding its constants made the program grow until a jump no longer fitted its 16-bit offset."
+		m.Cause = "Constant blinding made the program grow until a jump no longer fitted its 16-bit offset."
 	}
 	if f.unjited() {
-		m.Cause += " The kernel fell back to its interpreter and said nothing."
+		m.Cause += " The kernel silently fell back to its interpreter."
 	} else if m.Strength >= Likely {
-		m.Cause += " The program itself is in order: the verifier accepted it."
+		m.Cause += " The program itself is fine: the verifier accepted it."
 	}
-	if hardenKnown && h < 2 || f.lacks(capBPF) {
-		m.Without = append(m.Without, "harden-1")
+	m.Instead = append(m.Instead, harden1(f.Node.Does(node.HardenSparesCapBPF)))
+	if hardenKnown && h < 2 || f.spared() == node.No {
+		m.Without = append(m.Without, hardenTo1)
+	}
+	m.Without = append(m.Without, f.otherLoaders()...)
+}
+
+// otherLoaders are the remedies that are for loaders or programs of another kind than this.
+func (f *Facts) otherLoaders() (ids []string) {
+	if f.text == nil && f.Attempt.Process.Runtime != load.RuntimeGo {
+		ids = append(ids, loaderInGo)
 	}
 	if f.usesGotol() {
-		m.Without = append(m.Without, "mcpu-v4")
+		ids = append(ids, "mcpu-v4")
 	}
+	return ids
 }
 
 func (f *Facts) usesGotol() bool {
@@ -303,9 +389,15 @@ func (f *Facts) usesGotol() bool {
 	return false
 }
 
-func hardenMeaning(h int) string {
+func (f *Facts) hardenMeaning(h int) string {
 	switch h {
 	case 1:
+		switch f.Node.Does(node.HardenSparesCapBPF) {
+		case node.No:
+			return ": loaders without CAP_SYS_ADMIN are blinded (before 6.1 CAP_BPF does not spare them)"
+		case node.Unknown:
+			return ": loaders without CAP_BPF are blinded, before 6.1 all without CAP_SYS_ADMIN"
+		}
 		return ": loaders without CAP_BPF are blinded"
 	case 2:
 		return ": every loader is blinded"

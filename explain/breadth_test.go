@@ -11,6 +11,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 )
@@ -28,6 +29,7 @@ var verdicts = []struct {
 	{"VER002", 13, "R0 !read_ok", "reads R0, which has no value"},
 	{"VER003", 13, "invalid access to map value, value_size=8 off=8 size=8\nR0 min value is outside of the allowed memory range", "accesses 8 bytes at offset 8 of a map value of 8 bytes"},
 	{"VER003", 13, "R2 unbounded memory access, make sure to bounds check any such access", "R2"},
+	{"VER004", 13, "invalid read from stack R10 off=-16 size=8", ""},
 	{"VER004", 13, "invalid indirect read from stack R2 off -8+4 size 8", ""},
 	{"VER004", 13, "invalid read from stack off -8+0 size 8", ""},
 	{"VER005", 22, "Unreleased reference id=2 alloc_insn=7", "What instruction 7 acquired"},
@@ -57,6 +59,32 @@ var verdicts = []struct {
 	{"VER023", 13, "R2 min value is negative, either use unsigned or 'var &= const'", ""},
 	{"VER024", 22, "socket filter progs cannot use bpf_spin_lock yet", ""},
 	{"VER025", 22, "Caller passes invalid args into func#1 ('f')", ""},
+	{"VER026", 22, "Expected an initialized dynptr as arg #1", "not set up on this path"},
+	{"VER026", 22, "expected uninitialized iter_num as arg #1", "sets up an iter_num gets one that is in use"},
+	{"VER026", 22, "expected an initialized irq flag as R1", "The irq flag was not set up on this path"},
+	{"VER026", 22, "cannot pass in dynptr at an offset=-12", "not the beginning of a dynptr"},
+	{"VER027", 22, "map 'counts' has no valid bpf_timer", "value of map counts has no bpf_timer"},
+	{"VER027", 22, "R1 doesn't have constant offset. bpf_spin_lock has to be at the constant offset", "the bpf_spin_lock has an offset that is not a constant"},
+	{"VER027", 13, "bpf_timer cannot be accessed directly by load/store", "reads or writes a bpf_timer itself"},
+	{"VER028", 22, "bpf_spin_lock at off=16 must be held for bpf_list_head", "A bpf_list_head is used while the lock beside it"},
+	{"VER028", 22, "allocated object must be referenced", "The object is borrowed"},
+	{"VER029", 22, "callback function not static", "A callback is a global function"},
+	{"VER029", 22, "cannot tail call within exception cb", "may not throw, make tail calls"},
+	{"VER030", 13, "access beyond struct sock at off 1704 size 4", "4 bytes at offset 1704 of struct sock, which is smaller: the pointer was cast to a larger struct"},
+	{"VER030", 13, "access beyond the end of member comm (mend:2936) in struct task_struct with off 2936 size 8", "beyond the end of its member comm"},
+	{"VER030", 13, "R1 is ptr_task_struct access user memory: off=8", "R1 points to user memory"},
+	{"VER030", 13, "R1 invalid sock_common access off=60 size=4", "A sock_common has no field"},
+	{"VER008", 13, "invalid indirect access to stack R2 off=-4 size=8", ""},
+	{"VER010", 22, "R1 must be referenced or trusted", "R1 points to a kernel object that may be gone"},
+	{"VER010", 22, "func bpf_sk_release#86 reference has not been acquired before", "releases something that it did not acquire"},
+	{"VER016", 13, "tail_calls are not allowed when call stack of previous frames is 264 bytes. Too large", "called with 264 bytes of stack in use"},
+	{"VER018", 22, "2 bpf_preempt_enables are missing", ""},
+	{"VER021", 13, "no write support to tcp_sock at off 1704", "may write some fields of tcp_sock"},
+	{"VER024", 7, "The total number of maps per program has reached the limit of 64", "more than 64 maps"},
+	{"VER025", 22, "R1 type=ctx expected=fp\nCaller passes invalid args into func#1 ('f')", ""},
+	{"VER099", 22, "BPF_LD_[ABS|IND] instructions not allowed for this program type", "LD_ABS and LD_IND read packets in socket filters"},
+	{"FEAT003", 22, "Cannot access kernel 'struct task_struct' from non-GPL compatible program", "reads fields of the kernel's struct task_struct"},
+	{"BTF005", 22, "attach to unsupported member foo of struct sched_ext_ops", "The struct_ops member foo does not exist in this kernel"},
 	{"VER099", 22, "something that no kernel has said yet", "something that no kernel has said yet"},
 	{"VER101", 7, "BPF program is too large. Processed 1000001 insn", "walked 1000001 instructions"},
 	{"VER102", 7, "The sequence of 8193 jumps is too complex.", "8193 branches"},
@@ -180,7 +208,7 @@ var nearMisses = []fixture{
 			spans(load.Span{Function: load.FnJIT, Unjited: true}, span(load.FnSelect, -524), span(load.FnLoad, -524))),
 		node: lab("6.1.0-49-cloud-amd64", "net.core.bpf_jit_harden", "2"),
 		rule: "JIT002", how: load.Observed, stage: load.JIT,
-		evidence: []string{"gave the program back un-jited"},
+		evidence: []string{"returned the program un-jited"},
 	},
 	{
 		name: "a blinding that failed without harm and a log that was too small",
@@ -314,14 +342,14 @@ var nearMisses = []fixture{
 	},
 	{
 		name:    "EPERM, CAP_BPF and CAP_PERFMON for a kprobe on 5.4: it wants CAP_SYS_ADMIN",
-		attempt: progLoad(1, progType("kprobe"), caps(bpfCap|perfmonCap), unhooked(), memlock(unknownLimit)),
+		attempt: progLoad(1, progType("kprobe"), caps(bpfCap|perfmonCap), unhooked(), memlock(unlimited)),
 		node:    lab("5.4.0-200-generic"),
 		rule:    "PERM001", how: load.Inferred, stage: load.Permission,
 		evidence: []string{"needs CAP_SYS_ADMIN"},
 	},
 	{
 		name: "EPERM by a security module, seen",
-		attempt: progLoad(1, progType("xdp"), hooked(load.Permission, 1, load.Request), benign(spanArg(load.FnCapable, -1, capBPF)),
+		attempt: progLoad(1, progType("xdp"), hooked(load.Permission, 1, load.Request), benign(spanArg(load.FnCapable, -1, abi.CapBPF)),
 			spans(span(load.FnLSMLoad, -1), span(load.FnLoad, -1))),
 		node: lab("6.12.12"),
 		rule: "PERM005", how: load.Observed, stage: load.Permission,
@@ -342,7 +370,7 @@ var nearMisses = []fixture{
 	},
 	{
 		name:    "EPERM on the way, and then the verifier: a refused capability alone proves nothing",
-		attempt: progLoad(13, with(rejected(13), caps(0), benign(spanArg(load.FnCapable, -1, capPerfmon)), said("R0 !read_ok"))...),
+		attempt: progLoad(13, with(rejected(13), caps(0), benign(spanArg(load.FnCapable, -1, abi.CapPerfmon)), said("R0 !read_ok"))...),
 		node:    lab("6.12.12"),
 		rule:    "VER002", how: load.Observed, stage: load.Verifier,
 	},
@@ -377,7 +405,7 @@ var nearMisses = []fixture{
 		attempt: progLoad(22, progType("kprobe"), unhooked(), log(reject("unknown func bpf_probe_read_kernel#113"))),
 		node:    locked(hardenedHost(), ""),
 		rule:    "PERM003", how: load.Inferred, stage: load.Permission,
-		evidence: []string{"every kernel gives this helper to programs of type kprobe, but for lockdown"},
+		evidence: []string{"every kernel allows this helper to programs of type kprobe, unless lockdown is on"},
 	},
 	{
 		name:    "bpf_probe_read_kernel refused to a type that may not have it, and lockdown is not known",
@@ -602,7 +630,7 @@ var nearMisses = []fixture{
 	{
 		name: "EACCES: behind the end of the only map's value",
 		attempt: progLoad(13, unhooked(), insns(mapFD(5), insn.Instruction{}, call(1), ifR0(1), loadVia(0, 8), exit),
-			set(func(a *load.Attempt) { a.Evidence.Maps = []load.MapRef{{Type: mapArray, ValueSize: 8}} })),
+			set(func(a *load.Attempt) { a.Evidence.Maps = []load.MapRef{{Type: abi.MapTypeArray, ValueSize: 8}} })),
 		node: hardenedHost(),
 		rule: "VER003", how: load.Inferred, stage: load.Verifier,
 		others:   []string{"VER001", "VER007", "VER099"},
@@ -661,6 +689,21 @@ var nearMisses = []fixture{
 		evidence: []string{"attach_btf_id was 134217727"},
 	},
 	{
+		name: "a target that is no function, and no log",
+		attempt: progLoad(22, progType("tracing"), hooked(load.BTF, 22, load.Request, load.Permission), attr(108, 7),
+			spans(span(load.FnAttach, -22), span(load.FnCheck, -22), span(load.FnLoad, -22)),
+			said("processed 0 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0")),
+		node: lab("6.12.12"),
+		rule: "BTF005", how: load.Observed, stage: load.BTF,
+		evidence: []string{"bpf_check_attach_target returned -22 (EINVAL); attach_btf_id was 7"},
+	},
+	{
+		name:    "the same, where something else of bpf_check refuses",
+		attempt: progLoad(22, with(early(22), progType("tracing"), attr(108, 7))...),
+		node:    lab("6.12.12"),
+		rule:    "VER099", how: load.Observed, stage: load.Verifier,
+	},
+	{
 		name: "5.10 does not know the address of a function, and counts the functions wrong",
 		attempt: progLoad(22, unhooked(), log("number of funcs in func_info doesn't match number of subprogs\nprocessed 0 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n"),
 			insns(insn.Instruction{Code: insn.OpcodeLoadImm64, Src: insn.PseudoFunc, Imm: 2}, insn.Instruction{}, exit)),
@@ -685,53 +728,53 @@ var nearMisses = []fixture{
 	// Maps, BTF, links, classic filters.
 	{
 		name:    "ring buffer on 5.4",
-		attempt: mapCreate(22, mapRingBuf, 0, 0, 4096, 0),
+		attempt: mapCreate(22, abi.MapTypeRingbuf, 0, 0, 4096, 0),
 		node:    lab("5.4.0-200-generic"),
 		rule:    "FEAT005", how: load.Inferred, stage: load.Request,
 		evidence: []string{"came with 5.8, the kernel is 5.4"},
 	},
 	{
 		name:    "ring buffer of 5000 bytes",
-		attempt: mapCreate(22, mapRingBuf, 0, 0, 5000, 0),
+		attempt: mapCreate(22, abi.MapTypeRingbuf, 0, 0, 5000, 0),
 		node:    lab("6.12.12"),
 		rule:    "MAP001", how: load.Inferred, stage: load.Request,
 		evidence: []string{"a power of two and a multiple of the page size, not 5000"},
 	},
 	{
 		name:    "array with keys of 8 bytes",
-		attempt: mapCreate(22, mapArray, 8, 8, 1, 0),
+		attempt: mapCreate(22, abi.MapTypeArray, 8, 8, 1, 0),
 		node:    lab("6.12.12"),
 		rule:    "MAP001", how: load.Inferred, stage: load.Request,
 	},
 	{
 		name:    "EINVAL for a map that looks right",
-		attempt: mapCreate(22, mapHash, 4, 8, 1, 1<<30),
+		attempt: mapCreate(22, abi.MapTypeHash, 4, 8, 1, 1<<30),
 		node:    lab("6.12.12"),
 		rule:    Unknown, how: load.Inferred, stage: load.Request,
 		others: []string{"FEAT005", "MAP001"},
 	},
 	{
 		name:    "LRU without preallocation: 524 that has nothing to do with the JIT",
-		attempt: mapCreate(524, mapLRUHash, 4, 8, 1, mapNoPrealloc),
+		attempt: mapCreate(524, abi.MapTypeLRUHash, 4, 8, 1, abi.MapFlagNoPrealloc),
 		node:    lab("6.12.12"),
 		rule:    "MAP002", how: load.Inferred, stage: load.Request,
 	},
 	{
 		name:    "key and value BTF on a map type that takes none: 524 again",
-		attempt: mapCreate(524, mapPerfArray, 4, 4, 1, 0, attr(attrMapBTFFD, 5)),
+		attempt: mapCreate(524, abi.MapTypePerfEventArray, 4, 4, 1, 0, attr(attrMapBTFFD, 5)),
 		node:    lab("6.12.12"),
 		rule:    "MAP003", how: load.Inferred, stage: load.BTF,
 	},
 	{
 		name:    "a map that does not fit into memory",
-		attempt: mapCreate(12, mapHash, 4, 1024, 1<<20, 0),
+		attempt: mapCreate(12, abi.MapTypeHash, 4, 1024, 1<<20, 0),
 		node:    lab("6.12.12"),
 		rule:    "RES001", how: load.Inferred, stage: load.Resources,
 		evidence: []string{"1.0 GiB in all"},
 	},
 	{
 		name:    "map refused to an unprivileged loader",
-		attempt: mapCreate(1, mapHash, 4, 8, 1, 0, caps(0)),
+		attempt: mapCreate(1, abi.MapTypeHash, 4, 8, 1, 0, caps(0)),
 		node:    hardenedHost("kernel.unprivileged_bpf_disabled", "2"),
 		rule:    "PERM002", how: load.Inferred, stage: load.Permission,
 		others: []string{"PERM001"},
@@ -743,10 +786,11 @@ var nearMisses = []fixture{
 		rule:    "BTF002", how: load.Observed, stage: load.BTF,
 	},
 	{
-		name:    "a link that fails: no rule, and nothing is made up",
+		name:    "a link that fails, and nothing else is known of it",
 		attempt: attempt(load.LinkCreate, 524, unhooked()),
 		node:    lab("6.12.12"),
 		rule:    Unknown, how: load.Inferred, stage: load.Request,
+		others: []string{"ATT112", "ATT114"},
 	},
 	{
 		name:    "classic filter that jumps out of itself",
@@ -849,7 +893,7 @@ func line(at int, file string, number int, text string) option {
 
 func progArray(name string) option {
 	return func(a *load.Attempt) {
-		a.Evidence.Maps = append(a.Evidence.Maps, load.MapRef{ID: 9, Name: name, Type: mapProgArray})
+		a.Evidence.Maps = append(a.Evidence.Maps, load.MapRef{ID: 9, Name: name, Type: abi.MapTypeProgArray})
 	}
 }
 
@@ -881,6 +925,9 @@ func TestRulesAreComplete(t *testing.T) {
 		seen[fx.rule] = true
 	}
 	for _, test := range pastedTexts {
+		seen[test.rule] = true
+	}
+	for _, test := range pastedAttachments {
 		seen[test.rule] = true
 	}
 	for _, fx := range hangFixtures {
@@ -932,7 +979,7 @@ func TestExplainHidesControlCharacters(t *testing.T) {
 	a.Evidence.Lines = []load.SourceLine{{File: evil, Line: 1, Text: evil}}
 	a.Program.Type = evil
 	a.Jump = &load.Jump{Insn: evil, FromSource: evil, ToSource: evil}
-	a.Evidence.Maps = []load.MapRef{{Name: evil, Type: mapProgArray}}
+	a.Evidence.Maps = []load.MapRef{{Name: evil, Type: abi.MapTypeProgArray}}
 	for _, errno := range []int{1, 7, 9, 12, 13, 22, 28, 524} {
 		a.Errno = errno
 		d := Explain(a, nil)

@@ -7,115 +7,130 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
 func classicRules() []Rule {
-	return []Rule{
-		{
-			ID:    "CBPF001",
-			Title: "The classic filter is not valid",
-			Class: "R6",
-			Stage: load.Verifier,
-			Text: `A classic filter (seccomp, SO_ATTACH_FILTER) has 1 to 4096 instructions, jumps forward only and to places inside itself, ends with a
-return, and divides by no constant zero. Seccomp allows a subset: words of the call's data at multiples of four, and no packet loads.`,
-			Kernels: "All.",
-			Remedies: []load.Remedy{
-				{
-					ID:    "libseccomp",
-					Title: "Let a library make the filter (libseccomp, libpcap)",
-					Price: "A dependency.",
-				},
-			},
-			Match: func(f *Facts) *Match {
-				if !f.isClassic() || !f.failed() || f.errno() != errEINVAL {
-					return nil
-				}
-				m := &Match{Strength: Possible, How: load.Inferred, Cause: "The checker of classic BPF does not accept the filter.",
-					Why: "nothing is seen to be wrong with the filter; " + f.classicRequest()}
-				n := len(f.ev.Filter) / 8
-				if n > 0 {
-					m.Evidence = append(m.Evidence, fmt.Sprintf("the filter has %d instructions", n))
-				}
-				if why := classicDefect(f.ev.Filter, f.kind() == load.Seccomp); why != "" && n > 0 {
-					m.Strength = Strong
-					m.Cause = "The checker of classic BPF does not accept the filter: " + why + "."
-				}
-				for _, fn := range []load.Function{load.FnSeccomp, load.FnSockFilter} {
-					if s := f.failing(fn); s != nil {
-						m.Strength, m.How = max(m.Strength, Likely), load.Observed
-						m.Evidence = append(m.Evidence, fmt.Sprintf("%s returned %d (%s)", fn, s.Ret, errnoName(-s.Ret)))
-					}
-				}
-				return m
+	return []Rule{cbpf001(), cbpf002(), cbpf003()}
+}
+
+func cbpf001() Rule {
+	return Rule{
+		ID:    "CBPF001",
+		Title: "The classic filter is not valid",
+		Class: "R6",
+		Stage: load.Verifier,
+		Text: `A classic filter (seccomp, SO_ATTACH_FILTER) has 1 to 4096 instructions.
+It jumps only forward and only inside itself, ends with a return, and does not divide by the
+constant zero. Seccomp allows less: only words of the call's data at multiples of four, and no
+packet loads.`,
+		Kernels: "All.",
+		Remedies: []load.Remedy{
+			{
+				ID:    "libseccomp",
+				Title: "Let a library make the filter (libseccomp, libpcap)",
+				Price: "A dependency.",
 			},
 		},
-		{
-			ID:    "CBPF002",
-			Title: "The filter may not be installed by this process",
-			Class: "R1",
-			Stage: load.Permission,
-			Text: `A seccomp filter needs no_new_privs, so that it cannot be used against set-user-id programs, or CAP_SYS_ADMIN (EACCES without). A socket
-whose filter was locked (SO_LOCK_FILTER) takes no other one (EPERM).`,
-			Kernels: "All.",
-			Remedies: []load.Remedy{
-				{
-					ID:      "no-new-privs",
-					Title:   "Set no_new_privs before the filter",
-					Price:   "Set-user-id programs started from here gain nothing.",
-					Command: "prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)",
-				},
-				{
-					ID:    "new-socket",
-					Title: "Attach the filter before the socket is locked, or to a new socket",
-					Price: "A lock cannot be taken back; that is what it is for.",
-				},
+		Match: func(f *Facts) *Match {
+			if !f.isClassic() || !f.failed() || f.errno() != abi.EINVAL {
+				return nil
+			}
+			m := &Match{Strength: Possible, How: load.Inferred, Cause: "The checker of classic BPF does not accept the filter.",
+				Why: "nothing is seen to be wrong with the filter; " + f.classicRequest()}
+			if f.text != nil {
+				m.Why = "a filter that is not valid gets this answer: an instruction that classic BPF does not have, a jump out of bounds or backwards, no return at the end"
+			}
+			n := len(f.ev.Filter) / 8
+			if n > 0 {
+				m.Evidence = append(m.Evidence, fmt.Sprintf("the filter has %d instructions", n))
+			}
+			if why := classicDefect(f.ev.Filter, f.kind() == load.Seccomp); why != "" && n > 0 {
+				m.Strength = Strong
+				m.Cause = "The checker of classic BPF does not accept the filter: " + why + "."
+			}
+			for _, fn := range []load.Function{load.FnSeccomp, load.FnSockFilter} {
+				if s := f.failing(fn); s != nil {
+					m.Strength, m.How = max(m.Strength, Likely), load.Observed
+					m.Evidence = append(m.Evidence, fmt.Sprintf("%s returned %d (%s)", fn, s.Ret, errnoName(-s.Ret)))
+				}
+			}
+			return m
+		},
+	}
+}
+
+func cbpf002() Rule {
+	return Rule{
+		ID:    "CBPF002",
+		Title: "The filter may not be installed by this process",
+		Class: "R1",
+		Stage: load.Permission,
+		Text: `A seccomp filter needs no_new_privs or CAP_SYS_ADMIN, so that it cannot be
+used against set-user-id programs. Without both, the answer is EACCES. A socket whose filter is
+locked (SO_LOCK_FILTER) takes no other filter (EPERM).`,
+		Kernels: "All.",
+		Remedies: []load.Remedy{
+			{
+				ID:      "no-new-privs",
+				Title:   "Set no_new_privs before the filter",
+				Price:   "Set-user-id programs started from here gain nothing.",
+				Command: "prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)",
 			},
-			Match: func(f *Facts) *Match {
-				if !f.isClassic() || !f.failed() {
-					return nil
-				}
-				m := &Match{Strength: Likely, How: load.Inferred}
-				switch {
-				case f.kind() == load.Seccomp && f.errno() == errEACCES:
-					m.Cause = "The process has neither no_new_privs nor CAP_SYS_ADMIN."
-					m.Without = append(m.Without, "new-socket")
-				case f.kind() == load.SocketFilter && f.errno() == errEPERM:
-					m.Cause = "The socket's filter was locked by SO_LOCK_FILTER."
-					m.Without = append(m.Without, "no-new-privs")
-					if s := f.failing(load.FnSockFilter); s != nil {
-						m.How = load.Observed
-						m.Evidence = append(m.Evidence, fmt.Sprintf("%s returned %d (%s)", s.Function, s.Ret, errnoName(-s.Ret)))
-					} else {
-						m.Strength = Possible
-						m.Why = "a locked filter answers so; a security module, a seccomp policy, or a BPF program on the cgroup's setsockopt would too"
-					}
-				default:
-					return nil
-				}
-				return m
+			{
+				ID:    "new-socket",
+				Title: "Attach the filter before the socket is locked, or to a new socket",
+				Price: "A lock cannot be taken back; that is what it is for.",
 			},
 		},
-		{
-			ID:      "CBPF003",
-			Title:   "The kernel could not read the filter",
-			Class:   "R6",
-			Stage:   load.Request,
-			Text:    `The filter's address or length is wrong: the kernel could not copy the instructions (EFAULT).`,
-			Kernels: "All.",
-			Remedies: []load.Remedy{
-				{
-					ID:    "fix-pointer",
-					Title: "Look at the pointer and length in struct sock_fprog",
-					Price: "Nothing.",
-				},
-			},
-			Match: func(f *Facts) *Match {
-				if !f.isClassic() || !f.failed() || f.errno() != errEFAULT {
-					return nil
+		Match: func(f *Facts) *Match {
+			if !f.isClassic() || !f.failed() {
+				return nil
+			}
+			m := &Match{Strength: Likely, How: load.Inferred}
+			switch {
+			case f.kind() == load.Seccomp && f.errno() == abi.EACCES:
+				m.Cause = "The process has neither no_new_privs nor CAP_SYS_ADMIN."
+				m.Without = append(m.Without, "new-socket")
+			case f.kind() == load.SocketFilter && f.errno() == abi.EPERM:
+				m.Cause = "The socket's filter was locked by SO_LOCK_FILTER."
+				m.Without = append(m.Without, "no-new-privs")
+				if s := f.failing(load.FnSockFilter); s != nil {
+					m.How = load.Observed
+					m.Evidence = append(m.Evidence, fmt.Sprintf("%s returned %d (%s)", s.Function, s.Ret, errnoName(-s.Ret)))
+				} else {
+					m.Strength = Possible
+					m.Why = "a locked filter answers so; a security module, a seccomp policy, or a BPF program on the cgroup's setsockopt would too"
 				}
-				return &Match{Strength: Strong, How: load.Inferred, Cause: "The filter's instructions cannot be read at the address that the process gave."}
+			default:
+				return nil
+			}
+			return m
+		},
+	}
+}
+
+func cbpf003() Rule {
+	return Rule{
+		ID:      "CBPF003",
+		Title:   "The kernel could not read the filter",
+		Class:   "R6",
+		Stage:   load.Request,
+		Text:    `The filter's address or length is wrong: the kernel could not copy the instructions (EFAULT).`,
+		Kernels: "All.",
+		Remedies: []load.Remedy{
+			{
+				ID:    "fix-pointer",
+				Title: "Check the pointer and the length in struct sock_fprog",
+				Price: "Nothing.",
 			},
+		},
+		Match: func(f *Facts) *Match {
+			if !f.isClassic() || !f.failed() || f.errno() != abi.EFAULT {
+				return nil
+			}
+			return &Match{Strength: Strong, How: load.Inferred, Cause: "The filter's instructions cannot be read at the address that the process gave."}
 		},
 	}
 }
@@ -128,7 +143,8 @@ func (f *Facts) classicRequest() string {
 	return "the length given to setsockopt(2), which was not captured, gets the same answer"
 }
 
-// Opcodes of classic BPF, as bpf_check_classic and seccomp_check_filter have them (net/core/filter.c, kernel/seccomp.c).
+// Opcodes of classic BPF, as bpf_check_classic and seccomp_check_filter have them
+// (net/core/filter.c, kernel/seccomp.c).
 const (
 	cbpfLoadWord = 0x20 // at an absolute offset
 	cbpfDivK     = 0x34
@@ -152,6 +168,8 @@ var (
 
 // classicDefect says what is wrong with a classic filter, empty when nothing
 // is found. It looks for what the kernel's checkers refuse in single instructions.
+//
+//revive:disable-next-line:cyclomatic the checks of two kernel functions, in their order
 func classicDefect(filter []byte, seccomp bool) string {
 	n := len(filter) / 8
 	if n > 4096 {

@@ -10,25 +10,35 @@ import (
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
-// NodeCause is a difference between two nodes that explains why an attempt failed on one of them. A is the value on the node
-// on which it failed.
+// NodeCause is a difference between two nodes that explains why an attempt failed on one of them. A
+// is the value on the node on which it failed.
 type NodeCause struct {
 	node.Difference
 	Rule string `json:"rule"` // the diagnosis, or the alternative, that it explains
-	// Sure: it follows from the attempt that this would not have stopped it on the other node. Something else may.
+	// Sure: it follows from the attempt that this would not have stopped it on the other node.
+	// Something else may.
 	Sure    bool   `json:"sure"`
 	Because string `json:"because"` // of this attempt
 }
 
-// Compare returns which differences between the node on which an attempt failed and another one explain the failure, the
-// sure ones first. The attempt must carry its diagnosis. What the attempt itself saw of its node counts for more than
-// the profile. Nil: no difference explains it.
+// Compare returns which differences between the node on which an attempt failed and another one
+// explain the failure, the sure ones first. The attempt must carry its diagnosis. What the attempt
+// itself saw of its node counts for more than the profile. Nil: no difference explains it.
 func Compare(a *load.Attempt, here, there *node.Profile) []NodeCause {
+	return compare(a, here, there, node.Diff)
+}
+
+// compare is Compare by differences that diff finds. It reads their keys and the two profiles, and
+// no word of them.
+//
+//revive:disable-next-line:cyclomatic one pass over the differences, with what each may explain
+func compare(a *load.Attempt, here, there *node.Profile, diff func(a, b *node.Profile) []node.Difference) []NodeCause {
 	if a.Diagnosis == nil || here == nil || there == nil {
 		return nil
 	}
@@ -37,13 +47,9 @@ func Compare(a *load.Attempt, here, there *node.Profile) []NodeCause {
 	if saw.Sysctls == nil {
 		saw.Sysctls = map[string]string{}
 	}
-	maps.Copy(saw.Sysctls, a.Evidence.Sysctls)
-	if n, err := strconv.ParseUint(saw.Sysctls[load.JITUsed], 10, 64); err == nil {
+	maps.Copy(saw.Sysctls, a.Evidence.Settings())
+	if n, err := strconv.ParseUint(a.Evidence.Sysctls[load.JITUsed], 10, 64); err == nil {
 		saw.JITUsed = &n
-	}
-	delete(saw.Sysctls, load.JITUsed)
-	if h := a.Evidence.Harden; h >= 0 {
-		saw.Sysctls["net.core.bpf_jit_harden"] = strconv.Itoa(h)
 	}
 	c := comparison{here: newFacts(a, &saw), there: newFacts(a, there)}
 	// On the other node the attempt's own observations do not hold.
@@ -56,9 +62,9 @@ func Compare(a *load.Attempt, here, there *node.Profile) []NodeCause {
 		rules = append(rules, o.Rule)
 	}
 	var out []NodeCause
-	for _, d := range node.Diff(&saw, there) {
+	for _, d := range withRules(diff(&saw, there), &saw, there) {
 		for i, rule := range rules {
-			if !slices.ContainsFunc(d.Rules, func(r string) bool { return r == rule || len(r) == 3 && strings.HasPrefix(rule, r) }) {
+			if !d.LeadsTo(rule) {
 				continue
 			}
 			how, why := c.explains(rule, d)
@@ -94,128 +100,151 @@ const (
 type comparison struct{ here, there *Facts }
 
 // explains judges one difference that the rule depends on.
+//
+//revive:disable-next-line:cyclomatic a case for each difference of nodes
 func (c comparison) explains(rule string, d node.Difference) (relation, string) {
-	switch d.Name {
-	case "net.core.bpf_jit_harden":
-		return c.harden()
-	case "CONFIG_BPF_JIT_ALWAYS_ON":
-		if d.A == "y" && d.B == "n" && c.here.failed() {
-			return sure, "there the kernel has an interpreter to fall back to: the program would be loaded, not compiled"
-		}
-		return unrelated, ""
-	case "net.core.bpf_jit_enable":
+	a, b := c.here.Node, c.there.Node
+	switch d.Key.Kind {
+	case node.KindSetting:
+		return c.setting(rule, d.Key.Of)
+	case node.KindOption:
+		had, has := a.Config[d.Key.Of], b.Config[d.Key.Of]
 		switch {
-		case d.B == "0" && strings.HasPrefix(rule, "BLIND"):
-			return sure, "there nothing is compiled, and so nothing is blinded: the program would be interpreted"
-		case d.A == "0" && d.B != "0" && d.B != "unknown":
-			return sure, "there programs are compiled"
+		case d.Key.Of == alwaysOn && had == "y" && has == "n" && c.here.failed():
+			return sure, "there the kernel has an interpreter to fall back to: the program would be loaded, not compiled"
+		case d.Key.Of != alwaysOn && had == "n" && has != "n":
+			return perhaps, d.Why + "; there it is built in"
 		}
 		return unrelated, ""
-	case "JIT memory":
-		if full, ok := used(c.here.Node); ok && full {
+	case node.KindJITMemory:
+		if full, ok := a.JITMemoryFull(); ok && full {
 			return sure, "there the memory for compiled programs is not used up"
 		}
 		return unrelated, ""
-	case "net.core.bpf_jit_limit":
-		return c.larger(d, "there the JIT may use more")
-	case "net.core.optmem_max":
-		return c.larger(d, "there a socket may use more")
-	case "kernel.unprivileged_bpf_disabled":
-		t, _ := c.here.progType()
-		if d.B == "0" && (c.here.kind() == load.MapCreate || slices.Contains(openTypes, t)) {
-			return sure, "there loaders without CAP_BPF may load this type"
-		}
-		return unrelated, ""
-	case "lockdown":
-		return c.lockdown(d)
-	case "release":
-		return c.release(rule, d)
-	case "kernel BTF":
-		return c.gains(d, "there the kernel has types")
-	case "machine":
+	case node.KindLockdown:
+		return c.lockdown()
+	case node.KindRelease:
+		return c.release(rule)
+	case node.KindTypesOfKernel:
+		return gains(typesOf(a), typesOf(b), "there the kernel has types")
+	case node.KindMachine:
 		return perhaps, "the JIT, and the names of functions, are those of another architecture"
-	case "capabilities":
+	case node.KindCapabilities:
 		return perhaps, "if the loader runs with the rights of the process that read the profile there"
-	case "user namespace":
-		if d.B == "the initial one" {
+	case node.KindUserNamespace:
+		if b.Process.InitialUser {
 			return perhaps, "if the loader runs in the user namespace of the process that read the profile there"
 		}
 		return unrelated, ""
-	case "seccomp":
-		if d.B != "filter" {
+	case node.KindSeccompMode:
+		if b.Process.Seccomp != "filter" {
 			return perhaps, "if the loader runs under the policy of the process that read the profile there: none"
 		}
 		return unrelated, ""
-	case "RLIMIT_MEMLOCK":
-		if c.here.before(5, 11) {
+	case node.KindLockedMemory:
+		if c.here.doesNot(node.ChargesNoMemlock) {
 			return perhaps, "if the loader runs with the limit of the process that read the profile there"
 		}
 		return unrelated, ""
-	case "LSMs":
+	case node.KindSecurityModules:
 		return perhaps, "other security modules are asked there"
 	}
-	switch kind, what := cutLast(d.Name); kind {
-	case "helper":
-		return c.helper(what, d)
-	case "program type":
-		if t, ok := c.here.progType(); ok && t == what {
-			return c.gains(d, "there the kernel has programs of this type")
+	return c.explainsFeature(d)
+}
+
+// explainsFeature judges a difference in what was found by trying.
+func (c comparison) explainsFeature(d node.Difference) (relation, string) {
+	a, b := c.here.Node.Features, c.there.Node.Features
+	switch d.Key.Kind {
+	case node.KindHelper:
+		return c.helper(d.Key.Of)
+	case node.KindProgramType:
+		if t, ok := c.here.progType(); ok && t == d.Key.Of {
+			return gains(takes(a.Programs, t), takes(b.Programs, t), "there the kernel has programs of this type")
 		}
 		return unrelated, ""
-	case "map type":
-		if m := c.here.Attempt.Map; m != nil && m.Type == what {
-			return c.gains(d, "there the kernel has maps of this type")
+	case node.KindMapType:
+		if m := c.here.Attempt.Map; m != nil && m.Type == d.Key.Of {
+			return gains(takes(a.Maps, m.Type), takes(b.Maps, m.Type), "there the kernel has maps of this type")
 		}
 		return unrelated, ""
-	case "instructions":
-		return c.instructions(what, d)
+	case node.KindInstructions:
+		return c.instructions(d.Key.Of)
 	}
-	if strings.HasPrefix(d.Name, "CONFIG_") {
-		if d.A == "n" && d.B != "n" {
-			return perhaps, d.Why + "; there it is built in"
+	return perhaps, ""
+}
+
+const alwaysOn = "CONFIG_BPF_JIT_ALWAYS_ON"
+
+// setting judges a sysctl that differs.
+//
+//revive:disable-next-line:cyclomatic one case for each setting that rules are about
+func (c comparison) setting(rule, name string) (relation, string) {
+	is, knownHere := c.here.Node.Sysctl(name)
+	there, known := c.there.Node.Sysctl(name)
+	switch name {
+	case "net.core.bpf_jit_harden":
+		return c.harden()
+	case "net.core.bpf_jit_enable":
+		switch {
+		case known && there == 0 && strings.HasPrefix(rule, "BLIND"):
+			return sure, "there nothing is compiled, and so nothing is blinded: the program would be interpreted"
+		case knownHere && is == 0 && known && there != 0:
+			return sure, "there programs are compiled"
+		}
+		return unrelated, ""
+	case "net.core.bpf_jit_limit":
+		return c.larger(name, "there the JIT may use more")
+	case "net.core.optmem_max":
+		return c.larger(name, "there a socket may use more")
+	case "kernel.unprivileged_bpf_disabled":
+		t, _ := c.here.progType()
+		if known && there == 0 && (c.here.kind() == load.MapCreate || slices.Contains(openTypes, t)) {
+			return sure, "there loaders without CAP_BPF may load this type"
 		}
 		return unrelated, ""
 	}
 	return perhaps, ""
 }
 
-func cutLast(s string) (kind, what string) {
-	i := strings.LastIndexByte(s, ' ')
-	if i < 0 {
-		return "", s
+// takes is whether a kernel was found to have one of its features.
+func takes(features map[string]bool, name string) node.Answer {
+	has, tried := features[name]
+	if !tried {
+		return node.Unknown
 	}
-	return s[:i], s[i+1:]
+	return node.Known(has)
+}
+
+// typesOf is whether a kernel has BTF.
+func typesOf(p *node.Profile) node.Answer {
+	if !p.BTF && p.Unknown["btf"] != "" {
+		return node.Unknown
+	}
+	return node.Known(p.BTF)
 }
 
 // gains is for what is missing here: what is unknown there may explain it.
-func (comparison) gains(d node.Difference, why string) (relation, string) {
+func gains(here, there node.Answer, why string) (relation, string) {
 	switch {
-	case d.A == "yes" || d.B == "no":
+	case here == node.Yes || there == node.No:
 		return unrelated, ""
-	case d.A == "no" && d.B == "yes":
+	case here == node.No && there == node.Yes:
 		return sure, why
 	}
 	return perhaps, ""
 }
 
-func (comparison) larger(d node.Difference, why string) (relation, string) {
-	a, errA := strconv.ParseInt(d.A, 10, 64)
-	b, errB := strconv.ParseInt(d.B, 10, 64)
+func (c comparison) larger(name, why string) (relation, string) {
+	here, known := c.here.Node.Sysctl(name)
+	there, knownThere := c.there.Node.Sysctl(name)
 	switch {
-	case errA != nil || errB != nil:
+	case !known || !knownThere:
 		return perhaps, ""
-	case b > a:
+	case there > here:
 		return perhaps, why
 	}
 	return unrelated, ""
-}
-
-func used(p *node.Profile) (full, known bool) {
-	limit, ok := p.Sysctl("net.core.bpf_jit_limit")
-	if !ok || limit <= 0 || p.JITUsed == nil {
-		return false, false
-	}
-	return *p.JITUsed >= uint64(limit)/10*9, true
 }
 
 // harden asks whether the same loader would be blinded there.
@@ -226,6 +255,9 @@ func (c comparison) harden() (relation, string) {
 	case !ok:
 		return perhaps, "what it is there is not known"
 	case !known:
+		if c.there.Node.Does(node.HardenSparesCapBPF) == node.Unknown {
+			return perhaps, "there loaders with CAP_BPF may be spared (from 6.1 on), or those with CAP_SYS_ADMIN alone"
+		}
 		return perhaps, "there loaders with CAP_BPF are not blinded; whether this one has it is not known"
 	case on:
 		return unrelated, ""
@@ -233,6 +265,9 @@ func (c comparison) harden() (relation, string) {
 	why := "there nothing is blinded, and the jump stays as short as it was written"
 	if v == 1 {
 		why = "there only loaders without CAP_BPF are blinded, and this one has it"
+		if c.there.Node.Does(node.HardenSparesCapBPF) != node.Yes {
+			why = "there loaders with CAP_SYS_ADMIN are not blinded, and this one has it"
+		}
 	}
 	if on, _ := c.here.Node.JITAlwaysOn(); on {
 		why += "; here it is, and there is no interpreter to fall back to (CONFIG_BPF_JIT_ALWAYS_ON)"
@@ -240,13 +275,14 @@ func (c comparison) harden() (relation, string) {
 	return sure, why
 }
 
-func (c comparison) lockdown(d node.Difference) (relation, string) {
+func (c comparison) lockdown() (relation, string) {
+	there := c.there.Node.Lockdown
 	name, _ := c.here.refusedHelper()
 	read, write := slices.Contains(readHelpers, name), slices.Contains(writeHelpers, name)
 	switch {
-	case d.B == "unknown" || name == "":
+	case there == "" || name == "":
 		return perhaps, ""
-	case write && d.B == "none", read && d.B != "confidentiality":
+	case write && there == "none", read && there != "confidentiality":
 		return sure, fmt.Sprintf("there lockdown does not keep programs from calling %s", name)
 	}
 	return unrelated, ""
@@ -268,7 +304,7 @@ func (c comparison) wantedHelper() (insn.Helper, bool) {
 	return insn.Helper{}, false
 }
 
-func (c comparison) helper(name string, d node.Difference) (relation, string) {
+func (c comparison) helper(name string) (relation, string) {
 	h, ok := c.wantedHelper()
 	if !ok || h.Name != name || c.there.Node.Features == nil {
 		return unrelated, ""
@@ -284,22 +320,15 @@ func (c comparison) helper(name string, d node.Difference) (relation, string) {
 	return unrelated, ""
 }
 
-func (c comparison) instructions(what string, d node.Difference) (relation, string) {
+func (c comparison) instructions(what string) (relation, string) {
 	wanted := ""
-	if name, slot := c.here.newerInsn(); slot >= 0 && name != "" {
-		switch _, since := newerName(c.here.ev.Insns[slot]); {
-		case c.here.ev.Insns[slot].Code == insn.OpcodeGotol:
-			wanted = "gotol"
-		case since == insn.Version{Major: 6, Minor: 6}:
-			wanted = "v4"
-		case since == insn.Version{Major: 5, Minor: 1}, since == insn.Version{Major: 5, Minor: 12}:
-			wanted = "v3"
-		}
+	if n, _, ok := c.here.newerInsn(); ok {
+		wanted = n.set
 	}
 	if wanted != "" && wanted != what || wanted == "" && (what == "gotol" || what == "v2" || what == "v3" || what == "v4") {
 		return unrelated, ""
 	}
-	r, why := c.gains(d, "there the kernel takes such instructions")
+	r, why := gains(takes(c.here.Node.Features.Instructions, what), takes(c.there.Node.Features.Instructions, what), "there the kernel takes such instructions")
 	if wanted == "" {
 		r = min(r, perhaps)
 	}
@@ -307,44 +336,50 @@ func (c comparison) instructions(what string, d node.Difference) (relation, stri
 }
 
 // release knows what began with one, and else that verifiers differ.
-func (c comparison) release(rule string, d node.Difference) (relation, string) {
+//
+//revive:disable-next-line:cyclomatic a case for each rule that began with a release
+func (c comparison) release(rule string) (relation, string) {
 	if !c.here.kernelKnown || !c.there.kernelKnown {
 		return perhaps, ""
 	}
 	// since is for what began with a release.
-	since := func(what string, major, minor int) (relation, string) {
-		switch {
-		case c.there.before(major, minor) || !c.here.before(major, minor):
+	since := func(what string, v insn.Version) (relation, string) {
+		if c.there.before(v) || !c.here.before(v) {
 			return unrelated, ""
 		}
-		return sure, fmt.Sprintf("%s: since %d.%d", what, major, minor)
+		return sure, fmt.Sprintf("%s: since %s", what, v)
+	}
+	began := func(what string, b node.Behaviour, since string) (relation, string) {
+		if !c.there.does(b) || !c.here.doesNot(b) {
+			return unrelated, ""
+		}
+		return sure, what + ": since " + since
 	}
 	switch rule {
 	case "PERM007":
-		return since("the limit of locked memory plays no part", 5, 11)
+		return began("the limit of locked memory plays no part", node.ChargesNoMemlock, "5.11")
 	case "PERM001":
-		if c.here.hasBit(capSysAdmin) || !c.here.hasBit(capBPF) {
+		if c.here.hasBit(abi.CapSysAdmin) || !c.here.hasBit(abi.CapBPF) {
 			return unrelated, ""
 		}
-		return since("CAP_BPF, which the loader has, is enough", 5, 8)
+		return began("CAP_BPF, which the loader has, is enough", node.SplitsCapabilities, "5.8")
 	case "FEAT001":
 		if h, ok := c.wantedHelper(); ok {
-			return since("kernels have "+h.Name, h.Since.Major, h.Since.Minor)
+			return since("kernels have "+h.Name, h.Since)
 		}
 	case "FEAT004":
 		if t, _ := c.here.progType(); t != "" {
 			if v, ok := progTypeSince[t]; ok {
-				return since("kernels have programs of type "+printable(t, 40), v[0], v[1])
+				return since("kernels have programs of type "+printable(t, 40), v)
 			}
 		}
 	case "FEAT005":
-		if v, ok := mapTypeSince[int(c.here.attrU32(attrMapType))]; ok && c.here.kind() == load.MapCreate {
-			return since("kernels have maps of this type", v[0], v[1])
+		if v, ok := mapTypeSince[int(c.here.mapAttr().MapType)]; ok && c.here.kind() == load.MapCreate {
+			return since("kernels have maps of this type", v)
 		}
 	case "FEAT008":
-		if name, slot := c.here.newerInsn(); slot >= 0 && name != "" {
-			_, v := newerName(c.here.ev.Insns[slot])
-			return since("kernels take "+name, v.Major, v.Minor)
+		if n, _, ok := c.here.newerInsn(); ok {
+			return since("kernels take "+n.name, n.since)
 		}
 	case "BLIND001":
 		if on, known := c.here.Node.JITAlwaysOn(); known && !on {

@@ -115,6 +115,22 @@ func TestCompare(t *testing.T) {
 				}
 			}
 			qt.Check(t, qt.DeepEquals(got, tt.want))
+
+			// No word of a difference decides anything.
+			type conclusion struct {
+				Key   node.Key
+				Rule  string
+				Sure  bool
+				Rules []string
+			}
+			var plain, other []conclusion
+			for _, c := range Compare(tt.attempt, tt.here, tt.there) {
+				plain = append(plain, conclusion{c.Key, c.Rule, c.Sure, c.Rules})
+			}
+			for _, c := range compare(tt.attempt, tt.here, tt.there, inOtherWords) {
+				other = append(other, conclusion{c.Key, c.Rule, c.Sure, c.Rules})
+			}
+			qt.Check(t, qt.DeepEquals(other, plain))
 		})
 	}
 }
@@ -128,4 +144,42 @@ func TestCompareLeavesTheAttempt(t *testing.T) {
 	qt.Check(t, qt.Equals(here.Sysctls["net.core.bpf_jit_harden"], "0"))
 	qt.Check(t, qt.IsNil(Compare(progLoad(0), here, here)))
 	qt.Check(t, qt.IsNil(Compare(a, nil, here)))
+}
+
+// inOtherWords is node.Diff with every text replaced.
+func inOtherWords(a, b *node.Profile) []node.Difference {
+	list := node.Diff(a, b)
+	for i := range list {
+		list[i].Name, list[i].A, list[i].B, list[i].Why = "eine Sache", "hier so", "dort so", "darum"
+	}
+	return list
+}
+
+// The rules of each difference, where they do not stand in a table as they are.
+func TestDifferences(t *testing.T) {
+	base := func() *node.Profile { return withFeatures(lab("6.1.0-49-cloud-amd64"), nil, nil) }
+	for _, tt := range []struct {
+		name   string
+		change func(n *node.Profile)
+		want   []string
+	}{
+		{"integrity", func(n *node.Profile) { n.Lockdown = "integrity" }, []string{"PERM004", "FEAT002"}},
+		{"confidentiality", func(n *node.Profile) { n.Lockdown = "confidentiality" }, []string{"PERM003", "PERM004", "FEAT002", "REQ009"}},
+		{"lockdown not known", func(n *node.Profile) { n.Lockdown = "" }, []string{"PERM003", "PERM004", "FEAT002", "REQ009"}},
+		{"a helper", func(n *node.Profile) { n.Features.Helpers = map[string][]string{"xdp": {"bpf_loop"}} }, []string{"FEAT001", "FEAT002"}},
+		{"a helper that lockdown takes away", func(n *node.Profile) { n.Features.Helpers = map[string][]string{"xdp": {"bpf_probe_read_kernel"}} }, []string{"FEAT001", "FEAT002", "PERM003"}},
+		{"an option that is missing", func(n *node.Profile) { n.Config = map[string]string{"CONFIG_BPF_LSM": "n"} }, []string{"FEAT004", "BTF005"}},
+		{"an option that is a module", func(n *node.Profile) { n.Config = map[string]string{"CONFIG_BPF_LSM": "m"} }, nil},
+		{"an older release", func(n *node.Profile) { n.Release = "5.10.0-30-cloud-amd64" },
+			[]string{"BLIND001", "BTF001", "BTF004", "BTF005", "FEAT001", "FEAT002", "FEAT004", "FEAT005", "FEAT006", "FEAT007", "FEAT008", "PERM007", "TAIL001", "VER"}},
+	} {
+		a, b := base(), base()
+		a.Lockdown, b.Lockdown = "none", "none"
+		a.Config, b.Config = map[string]string{"CONFIG_BPF_LSM": "y"}, map[string]string{"CONFIG_BPF_LSM": "y"}
+		a.Features.Helpers, b.Features.Helpers = map[string][]string{"xdp": {}}, map[string][]string{"xdp": {}}
+		tt.change(b)
+		list := Differences(a, b)
+		qt.Assert(t, qt.HasLen(list, 1), qt.Commentf("%s", tt.name))
+		qt.Check(t, qt.DeepEquals(list[0].Rules, tt.want), qt.Commentf("%s", tt.name))
+	}
 }

@@ -6,11 +6,13 @@ import (
 	"slices"
 
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/jitonly"
+	"github.com/bpfwhy/bpfwhy/internal/objects/jitonly"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 )
 
-// danger says what running a program that was not compiled may do to the machine, "" where nothing speaks for it.
+// danger says what running a program that was not compiled may do to the machine, "" where nothing
+// speaks for it.
 func (f *Facts) danger() string {
 	if !f.unjited() || f.kind() != load.ProgLoad {
 		return ""
@@ -18,22 +20,19 @@ func (f *Facts) danger() string {
 	if on, known := f.Node.JITAlwaysOn(); known && on {
 		return "" // what was loaded is compiled
 	}
-	k := jitonly.Kernel{Machine: f.Node.Machine, JITOff: f.jitIsOff()}
-	if f.kernelKnown {
-		k.Version = insn.Version{Major: f.kernel.Major, Minor: f.kernel.Minor}
-	}
-	k.Refuses, _ = f.Node.RefusesJITOnly()
+	k := jitonly.Kernel{Node: f.Node, JITOff: f.jitIsOff()}
 	if s := jitonly.Sentence(f.ev.Insns, jitonly.Submitted(f.ev.Insns, f.mapTypes(), k)); s != "" {
 		return s
 	}
-	if f.wholeProgram() || k.Refuses || !k.Any() {
+	if f.wholeProgram() || f.Node.Does(node.RefusesJITOnly) == node.Yes || !k.Any() {
 		return ""
 	}
 	return jitonly.Unseen
 }
 
-// mapTypes tells the types of the maps that the instructions name. The kernel lists a program's maps in the order in which its
-// instructions first name them, or in that of fd_array where that was counted.
+// mapTypes tells the types of the maps that the instructions name. The kernel lists a program's
+// maps in the order in which its instructions first name them, or in that of fd_array where that
+// was counted.
 func (f *Facts) mapTypes() func(slot int) (uint32, bool) {
 	type name struct {
 		src uint8
@@ -54,7 +53,7 @@ func (f *Facts) mapTypes() func(slot int) (uint32, bool) {
 			}
 		}
 	}
-	counted := f.attrU32(attrFDCnt) > 0
+	counted := f.progAttr().FDArrayCnt > 0
 	return func(slot int) (uint32, bool) {
 		n := key(f.ev.Insns[slot])
 		at := slices.Index(names, n)

@@ -3,38 +3,14 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// The errnos that the rules speak of, as Linux numbers them on every
-// architecture that matters here. ENOTSUPP is internal to the kernel: libc has
-// no name for it.
-const (
-	errEPERM      = 1
-	errENOENT     = 2
-	errESRCH      = 3
-	errEINTR      = 4
-	errE2BIG      = 7
-	errEBADF      = 9
-	errEAGAIN     = 11
-	errENOMEM     = 12
-	errEACCES     = 13
-	errEFAULT     = 14
-	errEBUSY      = 16
-	errEEXIST     = 17
-	errENODEV     = 19
-	errEINVAL     = 22
-	errENFILE     = 23
-	errEMFILE     = 24
-	errENOSPC     = 28
-	errERANGE     = 34
-	errENOSYS     = 38
-	errEOPNOTSUPP = 95
-	errRESTARTSYS = 512
-	errENOTSUPP   = 524
+	"github.com/bpfwhy/bpfwhy/internal/abi"
+	"github.com/bpfwhy/bpfwhy/load"
 )
 
 // Errno is one error number and everything that it means where BPF is loaded.
@@ -67,8 +43,20 @@ func ErrnoByNumber(n int) (Errno, bool) {
 	return Errno{}, false
 }
 
-// ErrnoByName understands "524", "-524", "ENOTSUPP" and "errno 524", in any
-// case of letters.
+// notReturned is the note of an errno that has a name and no meanings.
+const notReturned = "As far as is known, bpf(2) does not return this error by itself."
+
+// The kernel returns no larger errno (MAX_ERRNO).
+const maxErrno = 4095
+
+// bareErrno finds an errno that has a name and no entry here.
+func bareErrno(n int) (Errno, bool) {
+	name := abi.ErrnoName(max(n, -n))
+	return Errno{Number: max(n, -n), Name: name, Note: notReturned}, name != ""
+}
+
+// ErrnoByName understands "524", "-524", "ENOTSUPP" and "errno 524", in any case of letters. An
+// errno without an entry has its name and a note.
 func ErrnoByName(s string) (Errno, bool) {
 	s = strings.ToUpper(strings.TrimSpace(s))
 	for _, p := range []string{"ERRNO", "ERROR"} {
@@ -76,11 +64,19 @@ func ErrnoByName(s string) (Errno, bool) {
 	}
 	s = strings.TrimSpace(strings.TrimLeft(s, "=:"))
 	if n, err := strconv.Atoi(s); err == nil {
-		return ErrnoByNumber(n)
+		if e, ok := ErrnoByNumber(n); ok {
+			return e, true
+		}
+		return bareErrno(n)
 	}
 	for _, e := range errnos {
 		if e.Name == s || e.Name == "EOPNOTSUPP" && s == "ENOTSUP" || e.Name == "EAGAIN" && s == "EWOULDBLOCK" {
 			return e, true
+		}
+	}
+	for n := 1; n <= maxErrno; n++ {
+		if s != "" && abi.ErrnoName(n) == s {
+			return bareErrno(n)
 		}
 	}
 	return Errno{}, false
@@ -89,10 +85,11 @@ func ErrnoByName(s string) (Errno, bool) {
 // Errnos returns all errnos that have an entry, by number.
 func Errnos() []Errno { return append([]Errno(nil), errnos...) }
 
-// grouped puts the meanings of each errno together by command, in the order in
-// which the commands first appear.
+// grouped names the errnos, and puts the meanings of each together by command,
+// in the order in which the commands first appear.
 func grouped(list []Errno) []Errno {
 	for i := range list {
+		list[i].Name = abi.ErrnoName(list[i].Number)
 		var order []string
 		for _, m := range list[i].Meanings {
 			if !slices.Contains(order, m.Command) {
@@ -106,21 +103,87 @@ func grouped(list []Errno) []Errno {
 	return list
 }
 
-// errnoName gives a number its name, or says that it has none.
-func errnoName(n int) string {
-	if e, ok := ErrnoByNumber(n); ok {
-		return e.Name
+// withReasons adds what errnos mean after a load.
+func withReasons(list []Errno) []Errno {
+	for _, r := range allReasons {
+		for _, n := range r.errno {
+			i := slices.IndexFunc(list, func(e Errno) bool { return e.Number == n })
+			m := Meaning{Command: r.command(), Text: r.text}
+			if r.rule != "" {
+				m.Rules = []string{r.rule}
+			}
+			same := func(o Meaning) bool { return o.Command == m.Command && o.Text == m.Text }
+			if !slices.ContainsFunc(list[i].Meanings, same) {
+				list[i].Meanings = append(list[i].Meanings, m)
+			}
+		}
 	}
-	if s, ok := otherErrnos[n]; ok {
-		return s
-	}
-	return fmt.Sprintf("errno %d", n)
+	return list
 }
 
-var otherErrnos = map[int]string{
-	5: "EIO", 6: "ENXIO", 8: "ENOEXEC", 10: "ECHILD", 15: "ENOTBLK", 18: "EXDEV", 20: "ENOTDIR", 21: "EISDIR", 25: "ENOTTY",
-	27: "EFBIG", 29: "ESPIPE", 30: "EROFS", 31: "EMLINK", 32: "EPIPE", 33: "EDOM", 36: "ENAMETOOLONG", 39: "ENOTEMPTY",
-	40: "ELOOP", 61: "ENODATA", 71: "EPROTO", 74: "EBADMSG", 75: "EOVERFLOW", 84: "EILSEQ", 90: "EMSGSIZE", 93: "EPROTONOSUPPORT",
-	97: "EAFNOSUPPORT", 99: "EADDRNOTAVAIL", 100: "ENETDOWN", 105: "ENOBUFS", 110: "ETIMEDOUT", 126: "ENOKEY", 129: "EKEYREJECTED",
-	512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND", 516: "ERESTART_RESTARTBLOCK", 517: "EPROBE_DEFER",
+// meanings are what the attempt's errno means for its command, where this is a load, comes before
+// one, or asks for something.
+func (f *Facts) meanings() (list []Meaning) {
+	e, _ := ErrnoByNumber(f.errno())
+	for _, m := range e.Meanings {
+		if m.Command == f.command() || m.Command == cmdAny && f.ofAny() {
+			list = append(list, m)
+		}
+	}
+	return list
 }
+
+// ofAny reports an errno that any command of bpf(2) may end with, where rules say nothing of it.
+func (f *Facts) ofAny() bool {
+	switch f.errno() {
+	case abi.ENOSYS:
+		return strings.HasPrefix(cmp.Or(f.call, callName(f.kind())), "bpf(")
+	case abi.E2BIG: // the rule asks the attributes, which a text does not have
+		return strings.HasPrefix(f.call, "bpf(") || f.call == "" && len(f.ev.Attr) == 0 && f.kind() == load.ProgLoad
+	case abi.EPERM, abi.EFAULT:
+		return strings.HasPrefix(f.call, "bpf(")
+	}
+	return false
+}
+
+// tabled adds to what was found the rules that tell more of the other meanings of the errno.
+func (f *Facts) tabled(found []finding) []finding {
+	isFound := func(id string) bool {
+		return slices.ContainsFunc(found, func(o finding) bool { return o.rule.ID == id })
+	}
+	meanings := f.meanings()
+	for _, m := range meanings {
+		if len(m.Rules) > 0 && !slices.ContainsFunc(m.Rules, isFound) {
+			r, _ := ByID(m.Rules[0])
+			found = append(found, finding{r, &Match{Strength: Possible, Cause: m.Text, Without: []string{"older-way"}}})
+		}
+	}
+	if len(meanings) == 1 && len(found) == 1 && f.call != "" {
+		found[0].match.Strength = Likely
+	}
+	return found
+}
+
+// command is what the errno table calls the call.
+func (f *Facts) command() string {
+	for _, c := range callCommands {
+		if strings.Contains(f.call, c.part) && f.call != "" {
+			return c.command
+		}
+	}
+	return commandOf[f.kind()]
+}
+
+// callCommands are by a part of the call's name.
+var callCommands = []struct{ part, command string }{
+	{"BPF_PROG_QUERY", cmdQuery}, {"BPF_PROG_DETACH", cmdDetach}, {"_GET_NEXT_ID", cmdObjByID}, {"_BY_ID", cmdObjByID}, {"_INFO_BY_FD", cmdInfo},
+	{"setrlimit", cmdLimit}, {"TEST_RUN", cmdTestRun}, {"BPF_MAP_", cmdMapElem}, {"TOKEN_CREATE", cmdToken},
+}
+
+var commandOf = map[load.Kind]string{
+	load.ProgLoad: cmdLoad, load.MapCreate: cmdMap, load.BTFLoad: cmdBTF, load.TokenCreate: cmdToken,
+	load.Seccomp: cmdSeccomp, load.SocketFilter: cmdSeccomp,
+}
+
+// errnoName gives a number its name, or says that it has none.
+func errnoName(n int) string { return cmp.Or(abi.ErrnoName(n), fmt.Sprintf("errno %d", n)) }

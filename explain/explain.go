@@ -15,6 +15,7 @@ package explain
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -42,6 +43,8 @@ type Rule struct {
 	// or something speaks against the rule.
 	Match func(*Facts) *Match
 
+	// grants are the remedies that give the loader capabilities, by id, with these.
+	grants map[string][]int
 	// generic rules speak only when no rule of better knowledge fits.
 	generic bool
 }
@@ -72,6 +75,12 @@ type Match struct {
 	Why string
 	// Commands overrides the commands of remedies, by remedy id.
 	Commands map[string]string
+	// Grants overrides the capabilities that remedies give, by remedy id.
+	Grants map[string][]int
+	// Instead are remedies as they are on this kernel, in place of those of the rule, by id.
+	Instead []load.Remedy
+	// First are remedies that this attempt's evidence suggests, before those of the rule.
+	First []load.Remedy
 	// Without drops remedies that would not help here, by id.
 	Without []string
 
@@ -103,11 +112,25 @@ func Conclude(a *load.Attempt, n *node.Profile) {
 
 func conclude(a *load.Attempt, n *node.Profile) (*load.Diagnosis, load.Stage) {
 	if a.Outcome == load.Loaded {
-		return nil, ""
+		return idle(a, n), ""
 	}
 	f := newFacts(a, n)
 	found := matches(f)
 	return f.decide(found)
+}
+
+// idle is the diagnosis of a call that succeeded and led to nothing, nil where there is none.
+func idle(a *load.Attempt, n *node.Profile) *load.Diagnosis {
+	if a.Attach == nil {
+		return nil
+	}
+	f := newFacts(a, n)
+	m := matchIdleLSM(f)
+	if m == nil {
+		return nil
+	}
+	d, _ := f.decide([]finding{{att501(), m}})
+	return d
 }
 
 // decide makes the diagnosis from what the rules found.
@@ -126,7 +149,7 @@ func (f *Facts) decide(found []finding) (*load.Diagnosis, load.Stage) {
 		Cause:    best.match.Cause,
 		HowKnown: best.match.How,
 		Evidence: once(append(slices.Clone(best.match.Evidence), f.seen(saw)...)),
-		Remedies: remedies(best),
+		Remedies: f.remedies(best),
 	}
 	if d.Cause == "" {
 		d.Cause = fmt.Sprintf("%s.", best.rule.Title)
@@ -189,8 +212,8 @@ func ask(f *Facts) []finding {
 	return found
 }
 
-// doubt joins what the rules find with a log that may not be of this call, and what they find without it. What rests on that log
-// alone is likely at most, and nothing that was seen.
+// doubt joins what the rules find with a log that may not be of this call, and what they find
+// without it. What rests on that log alone is likely at most, and nothing that was seen.
 func doubt(with, without []finding) []finding {
 	for i := range with {
 		o := &with[i]
@@ -218,12 +241,16 @@ func (o finding) alternative() load.Alternative {
 	return load.Alternative{Rule: o.rule.ID, Title: o.rule.Title, Why: why}
 }
 
-func remedies(o finding) []load.Remedy {
-	var rs []load.Remedy
+func (f *Facts) remedies(o finding) []load.Remedy {
+	rs := slices.Clone(o.match.First)
 	for _, r := range o.rule.Remedies {
 		if slices.Contains(o.match.Without, r.ID) {
 			continue
 		}
+		if i := slices.IndexFunc(o.match.Instead, func(m load.Remedy) bool { return m.ID == r.ID }); i >= 0 {
+			r = o.match.Instead[i]
+		}
+		r = f.fitted(o, r)
 		if c, ok := o.match.Commands[r.ID]; ok {
 			r.Command = c
 		}
@@ -251,10 +278,18 @@ func unknown(f *Facts, found []finding) *load.Diagnosis {
 	switch len(found) {
 	case 0:
 		d.Cause = fmt.Sprintf("No rule fits what was seen of this %s.", what)
+		if f.text != nil {
+			d.Cause = fmt.Sprintf("No cause of %s is known for this call.", what)
+		}
 	case 1:
-		d.Cause = fmt.Sprintf("%s fits one known cause here, but nothing that was seen speaks for it in particular.", what)
+		d.Cause = fmt.Sprintf("%s fits one known cause here, but no evidence points to it in particular.", what)
 	default:
-		d.Cause = fmt.Sprintf("%s fits %s here, and nothing that was seen decides between them.", what, countOf(len(found), "cause"))
+		d.Cause = fmt.Sprintf("%s fits %s here, and the evidence does not decide between them.", what, countOf(len(found), "cause"))
+	}
+	if more := f.otherMeanings(found); len(more) > 0 && len(found) == 0 {
+		d.Cause = fmt.Sprintf("What %s can mean for this call: %s", what, strings.Join(more, " Or: "))
+	} else if len(more) > 0 {
+		d.Cause += fmt.Sprintf(" What else %s can mean for this call: %s", what, strings.Join(more, " Or: "))
 	}
 	if !f.isClassic() && slices.ContainsFunc(found, func(o finding) bool { return o.rule.Stage == load.Verifier }) {
 		d.Remedies = append(d.Remedies, askForLog)
@@ -267,16 +302,33 @@ func unknown(f *Facts, found []finding) *load.Diagnosis {
 	return d
 }
 
+// otherMeanings are what the errno means for this call beside what the rules found.
+func (f *Facts) otherMeanings(found []finding) []string {
+	switch {
+	case f.errno() == 0 || f.unjited():
+		return nil
+	case f.afterLoad():
+		return f.aftermath().other
+	}
+	var texts []string
+	for _, m := range f.meanings() {
+		if len(found) == 0 || f.text != nil && len(m.Rules) == 0 {
+			texts = append(texts, m.Text)
+		}
+	}
+	return texts
+}
+
 var (
 	askForLog = load.Remedy{
 		ID:    "ask-for-log",
 		Title: "Load once more with the verifier's log on (log_level 1 and a buffer of 16 MiB)",
-		Price: "one more load attempt; a log costs time and memory while the program is verified",
+		Price: "One more load attempt. The log costs time and memory while the program is verified.",
 	}
 	watchWithHooks = load.Remedy{
 		ID:      "observe-more",
-		Title:   "See what keeps the missing stages from being watched on this node, and watch again",
-		Price:   "may need more capabilities or another kernel configuration",
+		Title:   "Find out why some stages cannot be watched on this node, and watch again",
+		Price:   "It may need more capabilities or another kernel configuration.",
 		Command: "bpfwhy doctor",
 	}
 )

@@ -4,12 +4,14 @@ package explain
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 )
@@ -185,7 +187,7 @@ var kernelRows = []fixture{
 		node:    hardenedHost("net.core.bpf_jit_limit", "528482304"),
 		rule:    "JIT001", how: load.Inferred, stage: load.JIT,
 		others:   []string{"JIT002"},
-		evidence: []string{"net.core.bpf_jit_limit was 528482304 bytes", "Who installs the filter only meets the problem"},
+		evidence: []string{"net.core.bpf_jit_limit was 528482304 bytes", "The process that installs the filter is not the cause"},
 	},
 	{
 		name:    "seccomp filter, with the charge seen",
@@ -199,16 +201,16 @@ var kernelRows = []fixture{
 		name: "no capability, 5.10 to 6.1",
 		attempt: progLoad(1, progType("kprobe"), caps(0),
 			hooked(load.Permission, 1, load.Request),
-			spans(spanArg(load.FnCapable, -1, capBPF), spanArg(load.FnCapable, -1, capSysAdmin), span(load.FnLoad, -1))),
+			spans(spanArg(load.FnCapable, -1, abi.CapBPF), spanArg(load.FnCapable, -1, abi.CapSysAdmin), span(load.FnLoad, -1))),
 		node: lab("6.1.0-49-cloud-amd64"),
 		rule: "PERM001", how: load.Observed, stage: load.Permission,
-		evidence: []string{"CAP_BPF and CAP_PERFMON", "was told no", "the loader had no effective capability", "bpf_check was watched and was not called"},
+		evidence: []string{"CAP_BPF and CAP_PERFMON", "found that it has not", "the loader had no effective capability", "bpf_check was watched and was not called"},
 	},
 	{
 		name: "CAP_BPF alone is not enough for XDP",
 		attempt: progLoad(1, progType("xdp"), caps(bpfCap),
 			hooked(load.Permission, 1, load.Request),
-			spans(spanArg(load.FnCapable, -1, capNetAdmin), spanArg(load.FnCapable, -1, capSysAdmin), span(load.FnLoad, -1))),
+			spans(spanArg(load.FnCapable, -1, abi.CapNetAdmin), spanArg(load.FnCapable, -1, abi.CapSysAdmin), span(load.FnLoad, -1))),
 		node: lab("6.12.12"),
 		rule: "PERM001", how: load.Observed, stage: load.Permission,
 		evidence: []string{"needs CAP_NET_ADMIN, which"},
@@ -217,7 +219,7 @@ var kernelRows = []fixture{
 		name: "unprivileged_bpf_disabled, 6.1: bpf_prog_load is not called",
 		attempt: progLoad(1, caps(0),
 			hooked(load.Permission, 1),
-			spans(spanArg(load.FnCapable, -1, capBPF), spanArg(load.FnCapable, -1, capSysAdmin))),
+			spans(spanArg(load.FnCapable, -1, abi.CapBPF), spanArg(load.FnCapable, -1, abi.CapSysAdmin))),
 		node: lab("6.1.0-49-cloud-amd64", "kernel.unprivileged_bpf_disabled", "2"),
 		rule: "PERM002", how: load.Observed, stage: load.Permission,
 		evidence: []string{"kernel.unprivileged_bpf_disabled was 2"},
@@ -226,7 +228,7 @@ var kernelRows = []fixture{
 		name: "unprivileged_bpf_disabled, 6.12: looks like the capability case",
 		attempt: progLoad(1, caps(0),
 			hooked(load.Permission, 1, load.Request),
-			spans(spanArg(load.FnCapable, -1, capBPF), spanArg(load.FnCapable, -1, capSysAdmin), span(load.FnLoad, -1))),
+			spans(spanArg(load.FnCapable, -1, abi.CapBPF), spanArg(load.FnCapable, -1, abi.CapSysAdmin), span(load.FnLoad, -1))),
 		node: lab("6.12.12", "kernel.unprivileged_bpf_disabled", "2"),
 		rule: "PERM002", how: load.Observed, stage: load.Permission,
 	},
@@ -250,7 +252,7 @@ var kernelRows = []fixture{
 		})),
 		node: hardenedHost(),
 		rule: "PERM001", how: load.Inferred, stage: load.Permission,
-		evidence: []string{"what it holds there does not count"},
+		evidence: []string{"its capabilities do not count for bpf(2)"},
 	},
 	{
 		name: "lockdown=confidentiality, 6.1",
@@ -421,7 +423,7 @@ func memlock(n uint64) option {
 
 func nofile(n uint64) option {
 	return func(a *load.Attempt) {
-		a.Evidence.MemlockLimit, a.Evidence.NofileLimit, a.Evidence.LimitsKnown = unknownLimit, n, true
+		a.Evidence.MemlockLimit, a.Evidence.NofileLimit, a.Evidence.LimitsKnown = unlimited, n, true
 	}
 }
 
@@ -437,11 +439,7 @@ func attr(off int, v uint32) option {
 }
 
 func fixtures() []fixture {
-	var all []fixture
-	all = append(all, kernelRows...)
-	all = append(all, verdictFixtures()...)
-	all = append(all, nearMisses...)
-	return all
+	return slices.Concat(kernelRows, verdictFixtures(), nearMisses, btf006Fixtures(), attachFixtures())
 }
 
 func TestExplain(t *testing.T) {

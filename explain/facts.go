@@ -3,14 +3,17 @@
 package explain
 
 import (
-	"encoding/binary"
+	"cmp"
 	"fmt"
 	"math/bits"
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
+	"github.com/bpfwhy/bpfwhy/internal/output/text"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 )
@@ -23,14 +26,16 @@ type Facts struct {
 	Node    *node.Profile // never nil
 
 	ev     *load.Evidence
-	kernel node.KernelVersion
+	kernel node.KernelVersion // to be named; what it does is in Node
 	// kernelKnown is false when the profile has no release that can be parsed.
 	kernelKnown bool
 	words       words
 	staleLog    string           // why the loader's log is not used, "" where it is
 	blinding    *blindingVerdict // nil until it is asked for
+	after       *aftermath       // likewise
 	// text is set when all of this was read from pasted text.
 	text *pasted
+	call string // what the text says was called, where it is no kind of attempts
 }
 
 func newFacts(a *load.Attempt, n *node.Profile) *Facts {
@@ -70,15 +75,22 @@ func (f *Facts) isClassic() bool {
 	return f.kind() == load.Seccomp || f.kind() == load.SocketFilter
 }
 
-// before is false when the kernel is not known.
-func (f *Facts) before(major, minor int) bool {
-	return f.kernelKnown && f.kernel.Before(major, minor)
+// does and doesNot are both false where it is not known what the kernel does.
+func (f *Facts) does(b node.Behaviour) bool    { return f.Node.Does(b) == node.Yes }
+func (f *Facts) doesNot(b node.Behaviour) bool { return f.Node.Does(b) == node.No }
+
+// before and since compare the kernel with a release out of a table, such as that of the helpers.
+// Both are false where the kernel is not known.
+func (f *Facts) before(v insn.Version) bool {
+	return f.kernelKnown && !f.kernel.Reached(v.Major, v.Minor)
 }
 
-// since is false when the kernel is not known.
-func (f *Facts) since(major, minor int) bool {
-	return f.kernelKnown && !f.kernel.Before(major, minor)
+func (f *Facts) since(v insn.Version) bool {
+	return f.kernelKnown && f.kernel.Reached(v.Major, v.Minor)
 }
+
+// release is a mainline release in a table.
+func release(major, minor int) insn.Version { return insn.Version{Major: major, Minor: minor} }
 
 // cause returns the last failing execution of fn that made its parent fail.
 func (f *Facts) cause(fn load.Function) *load.Span {
@@ -149,26 +161,8 @@ func (f *Facts) notObserved(seen load.Stage) []load.Stage {
 	return stages
 }
 
-// Capabilities that bpf(2) asks for, by number.
-const (
-	capNetAdmin  = 12
-	capSysAdmin  = 21
-	capPerfmon   = 38
-	capBPF       = 39
-	unknownLimit = ^uint64(0)
-)
-
-var capNames = map[int]string{
-	1: "CAP_DAC_OVERRIDE", 2: "CAP_DAC_READ_SEARCH", capNetAdmin: "CAP_NET_ADMIN", 13: "CAP_NET_RAW",
-	19: "CAP_SYS_PTRACE", capSysAdmin: "CAP_SYS_ADMIN", 24: "CAP_SYS_RESOURCE", capPerfmon: "CAP_PERFMON", capBPF: "CAP_BPF",
-}
-
-func capName(c int) string {
-	if n, ok := capNames[c]; ok {
-		return n
-	}
-	return fmt.Sprintf("capability %d", c)
-}
+// unlimited is RLIM_INFINITY.
+const unlimited = ^uint64(0)
 
 func (f *Facts) hasBit(c int) bool { return f.ev.Caps>>uint(c)&1 == 1 }
 
@@ -182,17 +176,17 @@ func (f *Facts) hasCap(c int) (has, known bool) {
 	if f.ev.UserNSLevel > 0 {
 		return false, true
 	}
-	if f.hasBit(capSysAdmin) {
+	if f.hasBit(abi.CapSysAdmin) {
 		return true, true
 	}
-	if f.before(5, 8) && (c == capBPF || c == capPerfmon) {
+	if f.doesNot(node.SplitsCapabilities) && (c == abi.CapBPF || c == abi.CapPerfmon) {
 		return false, true
 	}
 	return f.hasBit(c), true
 }
 
-// lacks reports that the loader is known not to hold a capability.
-func (f *Facts) lacks(c int) bool {
+// missing reports that the loader is known not to hold a capability.
+func (f *Facts) missing(c int) bool {
 	has, known := f.hasCap(c)
 	return known && !has
 }
@@ -208,9 +202,9 @@ func (f *Facts) capsText() string {
 		return ""
 	}
 	var names []string
-	for _, c := range []int{capBPF, capPerfmon, capNetAdmin, capSysAdmin} {
+	for _, c := range []int{abi.CapBPF, abi.CapPerfmon, abi.CapNetAdmin, abi.CapSysAdmin} {
 		if f.hasBit(c) {
-			names = append(names, capNames[c])
+			names = append(names, abi.CapName(c))
 		}
 	}
 	s := fmt.Sprintf("the loader's effective capabilities were %#x", f.ev.Caps)
@@ -249,6 +243,14 @@ func (f *Facts) harden() (int, bool) {
 	return 0, false
 }
 
+// spared says whether net.core.bpf_jit_harden=1 spares this loader.
+func (f *Facts) spared() node.Answer {
+	if !f.ev.CapsKnown {
+		return node.Unknown
+	}
+	return f.Node.Spares(f.holds(abi.CapSysAdmin), f.ev.UserNSLevel <= 0 && f.hasBit(abi.CapBPF))
+}
+
 // blindingOn says whether constants of this load are blinded; known is false
 // when the sysctl, or at 1 the loader's capabilities, could not be read.
 func (f *Facts) blindingOn() (on, known bool) {
@@ -265,54 +267,27 @@ func (f *Facts) blindingOn() (on, known bool) {
 	case h >= 2:
 		return true, true
 	}
-	// 5.10 asks for CAP_SYS_ADMIN here, and later kernels for CAP_BPF.
-	c := capBPF
-	if f.before(5, 11) {
-		c = capSysAdmin
-	}
-	has, known := f.hasCap(c)
-	return !has, known
+	spared := f.spared()
+	return spared == node.No, spared != node.Unknown
 }
 
-// attrU32 reads a field of union bpf_attr. Fields behind the end are zero, as
-// they are for the kernel.
-func (f *Facts) attrU32(off int) uint32 {
-	if off+4 > len(f.ev.Attr) {
-		return 0
-	}
-	return binary.LittleEndian.Uint32(f.ev.Attr[off:])
-}
+// progAttr and mapAttr are what was asked for, by BPF_PROG_LOAD and
+// BPF_MAP_CREATE.
+func (f *Facts) progAttr() abi.ProgLoad { return abi.Read[abi.ProgLoad](f.ev.Attr) }
 
-func (f *Facts) attrU64(off int) uint64 {
-	if off+8 > len(f.ev.Attr) {
-		return 0
-	}
-	return binary.LittleEndian.Uint64(f.ev.Attr[off:])
-}
+func (f *Facts) mapAttr() abi.MapCreate { return abi.Read[abi.MapCreate](f.ev.Attr) }
 
-// Offsets in union bpf_attr for BPF_PROG_LOAD and BPF_MAP_CREATE.
+// Lengths of attributes that hold a field whole: where the next one begins.
 const (
-	attrProgType  = 0
-	attrInsnCnt   = 4
-	attrLogLevel  = 24
-	attrLogSize   = 28
-	attrLogBuf    = 32
-	attrProgFlags = 44
-	attrTokenFD   = 144
-	attrFDCnt     = 148
-
-	attrMapType   = 0
-	attrKeySize   = 4
-	attrValueSize = 8
-	attrMaxElems  = 12
-	attrMapFlags  = 16
-	attrMapBTFFD  = 48
+	withInsnCnt  = int(unsafe.Offsetof(abi.ProgLoad{}.Insns))
+	withLogBuf   = int(unsafe.Offsetof(abi.ProgLoad{}.KernVersion))
+	withMapFlags = int(unsafe.Offsetof(abi.MapCreate{}.InnerMapFD))
 )
 
 // insnCount is what the loader said in insn_cnt.
 func (f *Facts) insnCount() int {
-	if len(f.ev.Attr) >= attrInsnCnt+4 {
-		return int(f.attrU32(attrInsnCnt))
+	if len(f.ev.Attr) >= withInsnCnt {
+		return int(f.progAttr().InsnCnt)
 	}
 	if f.Attempt.Program != nil {
 		return f.Attempt.Program.Insns
@@ -384,32 +359,33 @@ func (f *Facts) result() string {
 	return fmt.Sprintf("%s returned -%d (%s)", callName(f.kind()), f.errno(), errnoName(f.errno()))
 }
 
-func callName(k load.Kind) string {
-	switch k {
-	case load.ProgLoad:
-		return "bpf(BPF_PROG_LOAD)"
-	case load.MapCreate:
-		return "bpf(BPF_MAP_CREATE)"
-	case load.BTFLoad:
-		return "bpf(BPF_BTF_LOAD)"
-	case load.LinkCreate:
-		return "bpf(BPF_LINK_CREATE)"
-	case load.ProgAttach:
-		return "bpf(BPF_PROG_ATTACH)"
-	case load.RawTPOpen:
-		return "bpf(BPF_RAW_TRACEPOINT_OPEN)"
-	case load.TokenCreate:
-		return "bpf(BPF_TOKEN_CREATE)"
-	case load.Seccomp:
-		return "installing the seccomp filter"
-	case load.SocketFilter:
-		return "attaching the socket filter"
-	}
-	return "bpf(2)"
+func callName(k load.Kind) string { return cmp.Or(calls[k], "bpf(2)") }
+
+var calls = map[load.Kind]string{
+	load.ProgLoad:        "bpf(BPF_PROG_LOAD)",
+	load.MapCreate:       "bpf(BPF_MAP_CREATE)",
+	load.BTFLoad:         "bpf(BPF_BTF_LOAD)",
+	load.LinkCreate:      "bpf(BPF_LINK_CREATE)",
+	load.LinkUpdate:      "bpf(BPF_LINK_UPDATE)",
+	load.ProgAttach:      "bpf(BPF_PROG_ATTACH)",
+	load.RawTPOpen:       "bpf(BPF_RAW_TRACEPOINT_OPEN)",
+	load.TokenCreate:     "bpf(BPF_TOKEN_CREATE)",
+	load.ObjPin:          "bpf(BPF_OBJ_PIN)",
+	load.MapUpdate:       "bpf(BPF_MAP_UPDATE_ELEM)",
+	load.PerfEventOpen:   "perf_event_open(2)",
+	load.PerfEventSetBPF: "ioctl(PERF_EVENT_IOC_SET_BPF)",
+	load.XDPAttach:       "attaching XDP by netlink",
+	load.TCAttach:        "attaching to tc by netlink",
+	load.SocketAttach:    "setsockopt(SO_ATTACH_BPF)",
+	load.ProbeDefine:     "the write to tracefs",
+	load.Seccomp:         "installing the seccomp filter",
+	load.SocketFilter:    "attaching the socket filter",
 }
 
 // seen are the facts that belong under every diagnosis: how the call ended,
 // how far it came, and what nobody watched.
+//
+//revive:disable-next-line:cyclomatic one line for each fact, where it is known
 func (f *Facts) seen(stage load.Stage) []string {
 	if f.text != nil {
 		return f.text.lines
@@ -460,11 +436,11 @@ func (f *Facts) fallbackStage() load.Stage {
 		return load.JIT
 	}
 	switch f.errno() {
-	case errEMFILE, errENFILE:
+	case abi.EMFILE, abi.ENFILE:
 		return load.Install
-	case errENOMEM:
+	case abi.ENOMEM:
 		return load.Resources
-	case errENOTSUPP:
+	case abi.ENOTSUPP:
 		if f.kind() == load.ProgLoad || f.isClassic() {
 			return load.JIT
 		}
@@ -473,7 +449,7 @@ func (f *Facts) fallbackStage() load.Stage {
 		return load.Verifier
 	}
 	switch f.errno() {
-	case errEPERM, errEACCES:
+	case abi.EPERM, abi.EACCES:
 		return load.Permission
 	}
 	if f.kind() != load.ProgLoad && !f.isClassic() {
@@ -516,27 +492,5 @@ func upperFirst(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-// printable cuts a string of the traced side to max bytes and shows control
-// characters instead of letting them through.
-func printable(s string, max int) string {
-	cut := false
-	if len(s) > max {
-		s, cut = s[:max], true
-	}
-	s = strings.ToValidUTF8(s, "?")
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case r == '\t':
-			b.WriteByte(' ')
-		case r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff:
-			fmt.Fprintf(&b, "\\x%02x", r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	if cut {
-		b.WriteString("…")
-	}
-	return b.String()
-}
+// printable is what may be shown of a string of the traced side: its first bytes, at most max.
+func printable(s string, max int) string { return text.Cut(s, max) }

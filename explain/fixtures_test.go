@@ -5,8 +5,10 @@ package explain
 import (
 	"encoding/binary"
 	"time"
+	"unsafe"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 )
@@ -15,9 +17,9 @@ import (
 
 const (
 	allCaps     = 1<<41 - 1
-	bpfCap      = 1 << capBPF
-	perfmonCap  = 1 << capPerfmon
-	netAdminCap = 1 << capNetAdmin
+	bpfCap      = 1 << abi.CapBPF
+	perfmonCap  = 1 << abi.CapPerfmon
+	netAdminCap = 1 << abi.CapNetAdmin
 )
 
 // Nodes of the lab: no configuration with JIT_ALWAYS_ON, hooks everywhere.
@@ -221,3 +223,17 @@ func loadVia(reg uint8, off int16) insn.Instruction {
 func ifR0(off int16) insn.Instruction {
 	return insn.Instruction{Code: insn.ClassJMP | insn.OpJEQ, Dst: 0, Off: off}
 }
+
+// Offsets in union bpf_attr, for tests that write an attr field by field.
+const (
+	attrProgType  = int(unsafe.Offsetof(abi.ProgLoad{}.ProgType))
+	attrInsnCnt   = int(unsafe.Offsetof(abi.ProgLoad{}.InsnCnt))
+	attrLogLevel  = int(unsafe.Offsetof(abi.ProgLoad{}.LogLevel))
+	attrProgFlags = int(unsafe.Offsetof(abi.ProgLoad{}.ProgFlags))
+	attrMapType   = int(unsafe.Offsetof(abi.MapCreate{}.MapType))
+	attrKeySize   = int(unsafe.Offsetof(abi.MapCreate{}.KeySize))
+	attrValueSize = int(unsafe.Offsetof(abi.MapCreate{}.ValueSize))
+	attrMaxElems  = int(unsafe.Offsetof(abi.MapCreate{}.MaxEntries))
+	attrMapFlags  = int(unsafe.Offsetof(abi.MapCreate{}.MapFlags))
+	attrMapBTFFD  = int(unsafe.Offsetof(abi.MapCreate{}.BTFFD))
+)

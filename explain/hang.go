@@ -14,94 +14,106 @@ import (
 
 // The rules for loads that do not come back. They match no attempt, which has an end: see Hang.
 func hangRules() []Rule {
-	never := func(*Facts) *Match { return nil }
-	return []Rule{
-		{
-			ID:    "HANG001",
-			Title: "Loads and the freeing of programs wait for each other: BPF stands still on this machine",
-			Class: "R12",
-			Stage: load.JIT,
-			Text: `From 5.18 on compiled programs share pages of memory, and a lock (pack_mutex) guards them. A load that needs a new page keeps the
-lock and waits until the kernel has flushed old mappings, which is work for the system's common queue (set_memory_rox, vm_unmap_aliases, flush_work).
-Programs that were closed are freed by the same queue, and freeing needs the lock. When many are closed at once, all of the queue's places are taken
-by work that waits for the lock, and the work that the load waits for gets none.
+	return []Rule{hang001(), hang002()}
+}
 
-From then on every load that needs the JIT hangs, and so do the seccomp filters of new containers. Nothing that runs already is harmed. What hangs cannot
-be killed, and the machine does not recover: it has to be restarted. Some tens of processes that load and close small programs in a loop can do it
+func hang001() Rule {
+	return Rule{
+		ID:    "HANG001",
+		Title: "Loads and the freeing of programs wait for each other: BPF stands still on this machine",
+		Class: "R12",
+		Stage: load.JIT,
+		Text: `From 5.18 on, compiled programs share pages of memory. A lock (pack_mutex)
+guards these pages. A load that needs a new page takes the lock, and keeps it while it waits for the
+kernel to flush old mappings (set_memory_rox, vm_unmap_aliases, flush_work). The kernel flushes them
+in one of its work queues. The same queue frees programs that were closed, and to free one, it needs
+the lock. If many programs are closed at once, all workers of the queue wait for the lock. Then no
+worker is left to flush the mappings that the load waits for.
+
+From then on, every load that needs the JIT hangs, and so do the seccomp filters of new containers.
+What runs already goes on. Loads that hang cannot be killed. The machine does not recover, and must
+be restarted. Some tens of processes that load and close small programs in a loop can cause this
 within seconds.`,
-			Kernels: "Seen on 6.18, with two processors. Kernels from 5.18 on have the lock; it takes a storm of loads to get there.",
-			Remedies: []load.Remedy{
-				{
-					ID:    "restart-machine",
-					Title: "Move what matters to another node and restart the machine",
-					Price: "A restart. Processes that hang do not end, so that an orderly shutdown may not either.",
-				},
-				{
-					ID:      "stop-storm",
-					Title:   "Find who loads and closes programs in a loop, before it does it again: the lines of this report name who hangs",
-					Price:   "Nothing. It does not bring back what hangs already.",
-					Command: "bpfwhy watch --json | grep -o '\"comm\":\"[^\"]*\"' | sort | uniq -c | sort -rn | head",
-				},
-				{
-					ID:    "bound-loads",
-					Title: "In the loader: wait after every few hundred programs that were closed until the kernel has freed them",
-					Price: "Some tens of milliseconds each time.",
-				},
+		Kernels: "Seen on 6.18, with two processors. Kernels from 5.18 on have the lock. It takes a storm of loads to get there.",
+		Remedies: []load.Remedy{
+			{
+				ID:    "restart-machine",
+				Title: "Move important work to another node, and restart this machine",
+				Price: "A restart. Processes that hang do not end, so an orderly shutdown may hang too.",
 			},
-			Match: never,
-		},
-		{
-			ID:    "HANG002",
-			Title: "Loads do not come back",
-			Class: "R12",
-			Stage: load.Request,
-			Text: `A load of a program takes microseconds to seconds. One that is in the kernel for longer waits for something that does not
-happen: a lock whose holder waits too, memory of the loader's own that nobody provides (userfaultfd, a file on a server that is gone), an answer
-of a seccomp listener, or a machine that is too busy. A very large program at net.core.bpf_jit_harden=2 can take that long as well, and comes back.
-
-Where it waits says what for. The functions are those of the kernel, the innermost first. handle_userfault: a page that another process is to provide.
-seccomp_do_user_notification: a process that watches the system calls of the loader. mutex_lock, down_write: a lock, which the function behind it
-names. bpf_check and no further: the verifier is still at work.`,
-			Kernels: "All.",
-			Remedies: []load.Remedy{
-				{
-					ID:      "read-stack",
-					Title:   "See where it waits, as root",
-					Price:   "Nothing.",
-					Command: "cat /proc/PID/task/*/stack",
-				},
-				{
-					ID:    "end-loader",
-					Title: "End the loader, or the process that it waits for",
-					Price: "What the loader does ends with it. One that waits for a lock inside the kernel cannot be ended.",
-				},
-				{
-					ID:      "blocked-tasks",
-					Title:   "Let the kernel write all tasks that wait for locks into its log, and look for who has the lock",
-					Price:   "Many lines in the kernel's log.",
-					Command: "echo w > /proc/sysrq-trigger; dmesg",
-				},
+			{
+				ID:      "stop-storm",
+				Title:   "After the restart, find the process that loads and closes programs in a loop. This report names the processes that hang",
+				Price:   "Nothing. It does not help the loads that hang already.",
+				Command: "timeout -s INT 60 bpfwhy watch --json | grep -o '\"comm\":\"[^\"]*\"' | sort | uniq -c | sort -rn | head",
 			},
-			Match: never,
+			{
+				ID:    "bound-loads",
+				Title: "In the loader: after every few hundred closed programs, wait until the kernel has freed them",
+				Price: "Some tens of milliseconds each time.",
+			},
 		},
+		Match: never,
 	}
 }
 
-// packLock are functions that wait for the lock of compiled programs' memory, queue those that wait for the system's queue while they
-// have it.
+func hang002() Rule {
+	return Rule{
+		ID:    "HANG002",
+		Title: "Loads do not come back",
+		Class: "R12",
+		Stage: load.Request,
+		Text: `A load takes microseconds to seconds. A load that is in the kernel for
+longer waits for something that does not happen. It may wait for a lock whose holder waits too, for
+a page of its own memory that nobody provides (userfaultfd, a file on a server that is gone), or for
+the answer of a seccomp listener. Or the machine is too busy. A very large program at
+net.core.bpf_jit_harden=2 can take that long as well, but its load comes back.
+
+The place where a load waits tells what it waits for. It is shown as a list of kernel functions, the
+innermost first. With handle_userfault, it waits for a page that another process must provide. With
+seccomp_do_user_notification, it waits for a process that watches the loader's system calls. With
+mutex_lock or down_write, it waits for a lock, and the next function tells which one. If the
+innermost functions are those of bpf_check, the verifier is still at work.`,
+		Kernels: "All.",
+		Remedies: []load.Remedy{
+			{
+				ID:      "read-stack",
+				Title:   "See where it waits, as root",
+				Price:   "Nothing.",
+				Command: "cat /proc/PID/task/*/stack",
+			},
+			{
+				ID:    "end-loader",
+				Title: "End the loader, or the process that it waits for",
+				Price: "The loader's work ends with it. A loader that waits for a lock inside the kernel cannot be ended.",
+			},
+			{
+				ID:      "blocked-tasks",
+				Title:   "Make the kernel log all tasks that wait for locks, and find the task that has the lock",
+				Price:   "Many lines in the kernel's log.",
+				Command: "echo w > /proc/sysrq-trigger; dmesg",
+			},
+		},
+		Match: never,
+	}
+}
+
+// packLock are functions that wait for the lock of compiled programs' memory, queue those that wait
+// for the system's queue while they have it.
 var (
 	packLock = []string{"bpf_prog_pack_alloc", "bpf_prog_pack_free"}
 	queue    = []string{"flush_work", "__flush_work", "__purge_vmap_area_lazy", "_vm_unmap_aliases", "vm_unmap_aliases"}
 )
 
-// HangRule is the id of the rule that explains loads that hang in these places, each the innermost function first.
+// HangRule is the id of the rule that explains loads that hang in these places, each the innermost
+// function first.
 func HangRule(places [][]string) string {
 	rule, _ := hangRule(places)
 	return rule
 }
 
-// hangRule says also how sure it is: Certain, when a load that has the lock is seen waiting for the queue; Likely, when all that is
-// seen is loads that wait for the lock.
+// hangRule says also how sure it is: Certain, when a load that has the lock is seen waiting for the
+// queue; Likely, when all that is seen is loads that wait for the lock.
 func hangRule(places [][]string) (id string, s Strength) {
 	has := func(f []string, any []string) bool {
 		return slices.ContainsFunc(f, func(name string) bool { return slices.Contains(any, strings.TrimSuffix(name, ".isra.0")) })
@@ -139,7 +151,7 @@ func Hang(h *load.Hang) {
 	}
 	since := fmt.Sprintf("since %s", h.Since.Format(time.RFC3339))
 	if h.Earlier {
-		since = "since before anybody watched"
+		since = "since before watching began"
 	}
 	d.Cause = fmt.Sprintf("%s not come back, the oldest %s (%v ago).", subject, since, h.OldestNS.Round(time.Second))
 	if h.Earlier {
@@ -155,7 +167,7 @@ func Hang(h *load.Hang) {
 		d.Evidence = append(d.Evidence, fmt.Sprintf("%d in %s", p.Calls, Where(p)))
 	}
 	if h.Unsure > 0 {
-		d.Evidence = append(d.Evidence, fmt.Sprintf("of %d the end was not seen, which the kernel's tracing may have left out: their threads cannot be looked at", h.Unsure))
+		d.Evidence = append(d.Evidence, fmt.Sprintf("%d may have ended unseen: the kernel's tracing can miss the end of a call, and their threads cannot be looked at", h.Unsure))
 	}
 	if h.Unsure >= h.Calls {
 		d.HowKnown = load.Inferred

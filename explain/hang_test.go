@@ -50,7 +50,7 @@ func TestHang(t *testing.T) {
 	unsure = &load.Hang{Calls: 2, Unsure: 1}
 	Hang(unsure)
 	qt.Check(t, qt.Equals(unsure.Diagnosis.HowKnown, load.Observed))
-	qt.Check(t, qt.StringContains(unsure.Diagnosis.Evidence[0], "of 1 the end was not seen"))
+	qt.Check(t, qt.StringContains(unsure.Diagnosis.Evidence[0], "1 may have ended unseen"))
 	back := &load.Hang{}
 	Hang(back)
 	qt.Check(t, qt.IsNil(back.Diagnosis))

@@ -9,12 +9,13 @@ import (
 
 	"github.com/go-quicktest/qt"
 
-	"github.com/bpfwhy/bpfwhy/internal/cputime"
+	"github.com/bpfwhy/bpfwhy/internal/test/cputime"
 )
 
 // Pasted text is anything. It is explained in a moment.
 func TestHostileText(t *testing.T) {
-	fill := func(s string) string { return strings.Repeat(s, maxText/len(s)+1)[:maxText] }
+	const size = 1 << 20
+	fill := func(s string) string { return strings.Repeat(s, size/len(s)+1)[:size] }
 	for name, text := range map[string]string{
 		"errno":       fill("bpf error=524 "),
 		"lines":       fill("bpf: load program: operation not supported\n"),

@@ -8,141 +8,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 func jitRules() []Rule {
-	return []Rule{
-		{
-			ID:    "JIT001",
-			Title: "The memory for compiled programs is used up (net.core.bpf_jit_limit)",
-			Class: "R7",
-			Stage: load.JIT,
-			Text: `All compiled BPF programs of a node share a budget, net.core.bpf_jit_limit. A loader with CAP_BPF may go over it, others may
-not: for them compilation fails, and the load with it, or the program is interpreted.
-
-This is why containers suffer for what agents do. A container's seccomp filter, and a socket filter of tcpdump or of a DHCP client, is
-classic BPF that the kernel compiles too. It never calls bpf(2), and it is charged without privilege. When a privileged agent leaks programs, or
-when the kernel leaks filters (fixed in 6.1.2, 6.0.16, 5.15.86), nothing happens to the agent: the next container fails with "error loading
-seccomp filter: errno 524" and stays in ContainerCreating.
-
-A program that is interpreted for want of room need not work: ` + jitOnlyText,
-			Kernels: "All with a JIT. The default limit doubled in 6.3 and in stable kernels since.",
-			Remedies: []load.Remedy{
-				{
-					ID:      "find-owner",
-					Title:   "Find who holds the programs: count them by name and by process, and mend or restart the leaking loader",
-					Price:   "Restarting an agent interrupts what it does; its programs go when it and their pins are gone.",
-					Command: "bpftool prog show | grep -o ' name [^ ]*' | sort | uniq -c | sort -rn | head",
-				},
-				{
-					ID:    "update-kernel",
-					Title: "Move to a kernel with the leak fixed (6.1.2, 6.0.16, 5.15.86 or newer)",
-					Price: "A reboot. Only where seccomp filters themselves leaked.",
-				},
-				{
-					ID:      "raise-limit",
-					Title:   "Raise net.core.bpf_jit_limit",
-					Price:   "A stop-gap: it uses more kernel memory, and a leak will reach the new limit too.",
-					Command: "sysctl -w net.core.bpf_jit_limit=$((2 * $(sysctl -n net.core.bpf_jit_limit)))",
-				},
-				{
-					ID:    "grant-bpf",
-					Title: "Give the loader CAP_BPF, which is exempt from the limit",
-					Price: "A privilege: such a loader can fill kernel memory. Not for containers whose seccomp filter fails.",
-				},
-			},
-			Match: matchJITLimit,
-		},
-		{
-			ID:    "JIT002",
-			Title: "The machine's JIT could not compile the program",
-			Class: "R9",
-			Stage: load.JIT,
-			Text: `The verifier accepted the program, but the compiler for this architecture gave up on it: an instruction that it does not
-implement, a jump or a program too long for the machine's own instructions, or no memory. Without an interpreter the load fails with ENOTSUPP
-(524); with one the program is interpreted. JITs of 32-bit machines lack the most; OpenSSH's sandbox on 32-bit ARM is the known victim. The
-reason, when there is one, stands in the kernel's log alone.
-
-A program that is interpreted then need not work: ` + jitOnlyText,
-			Kernels: "All; rare on x86-64 and arm64.",
-			Remedies: []load.Remedy{
-				{
-					ID:      "kernel-log",
-					Title:   "Read the kernel's log at the time of the load, for lines that begin with bpf_jit",
-					Price:   "Nothing, but not every JIT says why.",
-					Command: "dmesg | grep -i bpf_jit",
-				},
-				{
-					ID:    "lower-mcpu",
-					Title: "Build for an older instruction set (-mcpu=v2 or v1), or make the program smaller",
-					Price: "A rebuild; more instructions for the same work.",
-				},
-				{
-					ID:    "newer-kernel",
-					Title: "Try a newer kernel: JITs learn the missing instructions over time",
-					Price: "A reboot, and no promise.",
-				},
-			},
-			Match: matchJITArch,
-		},
-		{
-			ID:    "JIT003",
-			Title: "The JIT is switched off or not built in",
-			Class: "R9",
-			Stage: load.JIT,
-			Text: `net.core.bpf_jit_enable is 0, or the kernel was built without CONFIG_BPF_JIT or has no compiler for this machine. Every
-program is interpreted: it works and is several times slower, and programs that need machine code (kernel functions, trampolines) do not load.
-Two kinds do not work on some kernels and may crash the machine: programs with may_goto from 6.15 on, and outside x86 those that ask for the processor
-or the task (bpf_get_smp_processor_id, bpf_get_current_task), from 6.10 on until the kernel has f1c27922576e.`,
-			Kernels: "Kernels without CONFIG_BPF_JIT_ALWAYS_ON.",
-			Remedies: []load.Remedy{
-				{
-					ID:      "enable-jit",
-					Title:   "Switch the JIT on",
-					Price:   "Compiled code in kernel memory, which is what bpf_jit_harden is there for. Programs loaded before stay interpreted.",
-					Command: "sysctl -w net.core.bpf_jit_enable=1",
-				},
-			},
-			Match: matchJITOff,
-		},
-		{
-			ID:    "JIT004",
-			Title: "The program was not compiled, for a reason that was not seen",
-			Class: "R9",
-			Stage: load.JIT,
-			Text: `The kernel returned a file descriptor for a program that it had not compiled. It works, many times slower, and runs in an
-interpreter that hardened nodes do not want; one that uses callbacks, kernel functions or tail calls below other functions is refused ("not allowed in
-non-JITed programs"). Blinding (BLIND003), the JIT's memory limit (JIT001), a JIT that is off (JIT003) and one that gave up
-(JIT002) look the same from outside.
-
-Not every program works: ` + jitOnlyText,
-			Kernels: "Kernels without CONFIG_BPF_JIT_ALWAYS_ON.",
-			Remedies: []load.Remedy{
-				watchWithHooks,
-				{
-					ID:      "kernel-log",
-					Title:   "Read the kernel's log at the time of the load, for lines that begin with bpf_jit",
-					Price:   "Nothing, but not every JIT says why.",
-					Command: "dmesg | grep -i bpf_jit",
-				},
-			},
-			Match: func(f *Facts) *Match {
-				if f.fellBack() {
-					m := f.verifierMatch()
-					m.Strength, m.How = Likely, load.Inferred
-					m.Cause = "The program was not compiled, and it uses what the interpreter cannot do; what kept the JIT from it was not seen."
-					return m
-				}
-				if !f.unjited() {
-					return nil
-				}
-				return &Match{Strength: Likely, How: load.Inferred, Cause: "The program was loaded without being compiled; what kept the JIT from it was not seen."}
-			},
-			generic: true,
-		},
-	}
+	return []Rule{jit001(), jit002(), jit003(), jit004()}
 }
 
 // compileFailed reports an attempt that may have died in the JIT: a program or
@@ -154,7 +27,7 @@ func (f *Facts) compileFailed() bool {
 	if f.fellBack() {
 		return true
 	}
-	if !f.failed() || f.errno() != errENOTSUPP || !f.words.empty() {
+	if !f.failed() || f.errno() != abi.ENOTSUPP || !f.words.empty() {
 		return false
 	}
 	return f.kind() == load.ProgLoad || f.isClassic()
@@ -192,6 +65,54 @@ func (f *Facts) spanOf(fn load.Function) *load.Span {
 	return nil
 }
 
+func jit001() Rule {
+	return Rule{
+		ID:    "JIT001",
+		Title: "Out of JIT memory: net.core.bpf_jit_limit is reached",
+		Class: "R7",
+		Stage: load.JIT,
+		Text: `All compiled BPF programs of a node share one memory limit,
+net.core.bpf_jit_limit. A loader with CAP_BPF may exceed it. For others, the program cannot be
+compiled. Then the load fails, or the program is interpreted.
+
+This is why containers fail because of agents. The seccomp filter of a container is classic BPF,
+and the kernel compiles it too. So are the socket filters of tcpdump and of DHCP clients. They are
+loaded without bpf(2), and count as unprivileged. If a privileged agent leaks programs, or if the
+kernel leaks filters (fixed in 6.1.2, 6.0.16, 5.15.86), the agent does not notice. But the next
+container fails with "error loading seccomp filter: errno 524", and stays in ContainerCreating.
+
+Not every program works when it is interpreted: ` + jitOnlyText,
+		Kernels: "All with a JIT. The default limit doubled in 6.3 and in stable kernels since.",
+		Remedies: []load.Remedy{
+			{
+				ID:      "find-owner",
+				Title:   "Find the process that holds the programs: count them by name. Then fix or restart the loader that leaks them",
+				Price:   "A restart interrupts the work of the agent. Its programs are freed when the process and its pins are gone.",
+				Command: "bpftool prog show | grep -o ' name [^ ]*' | sort | uniq -c | sort -rn | head",
+			},
+			{
+				ID:    "update-kernel",
+				Title: "Use a kernel in which the leak is fixed (6.1.2, 6.0.16, 5.15.86 or newer)",
+				Price: "A reboot. It helps only if seccomp filters themselves leaked.",
+			},
+			{
+				ID:      "raise-limit",
+				Title:   "Raise net.core.bpf_jit_limit",
+				Price:   "Only for a while. It uses more kernel memory, and a leak will reach the new limit too.",
+				Command: "sysctl -w net.core.bpf_jit_limit=$((2 * $(sysctl -n net.core.bpf_jit_limit)))",
+			},
+			{
+				ID:    "grant-bpf",
+				Title: "Give the loader CAP_BPF. The limit does not apply to it",
+				Price: "Such a loader can fill kernel memory. This does not help containers whose seccomp filter fails.",
+			},
+		},
+		grants: map[string][]int{"grant-bpf": {abi.CapBPF}},
+		Match:  matchJITLimit,
+	}
+}
+
+//revive:disable-next-line:cyclomatic a case for each degree of certainty
 func matchJITLimit(f *Facts) *Match {
 	s := f.spanOf(load.FnModmem)
 	if s == nil && !f.compileFailed() {
@@ -233,21 +154,22 @@ func matchJITLimit(f *Facts) *Match {
 	}
 	m.Cause = fmt.Sprintf("There is no room left under net.core.bpf_jit_limit to compile this %s, and its loader is not exempt from the limit.", what)
 	if f.kind() == load.Seccomp {
-		m.Cause += " Who installs the filter only meets the problem: the room is held by the programs of others, as a rule of a privileged agent that leaks them."
+		m.Cause += " The process that installs the filter is not the cause: other programs use the memory, often those of a privileged agent that leaks them."
 	}
 	if f.unjited() {
-		m.Cause += " The kernel fell back to its interpreter and said nothing."
+		m.Cause += " The kernel silently fell back to its interpreter."
 	}
-	if !f.kernelKnown || f.since(6, 2) {
+	if !f.kernelKnown || f.does(node.FreesFailedForks) {
 		m.Without = append(m.Without, "update-kernel")
 	}
 	return m
 }
 
 // exemptFromJITLimit reports a loader that may go over the limit.
-func (f *Facts) exemptFromJITLimit() bool { return f.holds(capBPF) }
+func (f *Facts) exemptFromJITLimit() bool { return f.holds(abi.CapBPF) }
 
-// jitMemory is what the JIT held near the attempt, or else when the node was looked at, and what it may hold, in bytes.
+// jitMemory is what the JIT held near the attempt, or else when the node was looked at, and what it
+// may hold, in bytes.
 func (f *Facts) jitMemory() (used, limit uint64, known bool) {
 	l, ok := f.sysctl("net.core.bpf_jit_limit")
 	if !ok || l <= 0 {
@@ -280,6 +202,45 @@ func (f *Facts) jitIsOff() bool {
 // Machines whose JITs implement the whole instruction set.
 var fullJIT = []string{"x86_64", "aarch64", "arm64", "s390x", "riscv64", "ppc64le", "loongarch64"}
 
+func jit002() Rule {
+	return Rule{
+		ID:    "JIT002",
+		Title: "The machine's JIT could not compile the program",
+		Class: "R9",
+		Stage: load.JIT,
+		Text: `The verifier accepted the program, but the JIT of this architecture could
+not compile it. It may not know an instruction. A jump, or the whole program, may be too long for
+the machine's own instructions. Or there was no memory. Without an interpreter, the load fails
+with ENOTSUPP (524). With an interpreter, the program is interpreted.
+
+JITs of 32-bit machines lack the most instructions. The sandbox of OpenSSH on 32-bit ARM is a
+known case. If the JIT gives a reason, it is only in the kernel's log.
+
+Not every program works when it is interpreted: ` + jitOnlyText,
+		Kernels: "All. Rare on x86-64 and arm64.",
+		Remedies: []load.Remedy{
+			{
+				ID:      "kernel-log",
+				Title:   "Read the kernel's log at the time of the load, for lines that begin with bpf_jit",
+				Price:   "Not every JIT gives a reason.",
+				Command: "dmesg | grep -i bpf_jit",
+			},
+			{
+				ID:    "lower-mcpu",
+				Title: "Build for an older instruction set (-mcpu=v2 or v1), or make the program smaller",
+				Price: "A rebuild. The same work takes more instructions.",
+			},
+			{
+				ID:    "newer-kernel",
+				Title: "Try a newer kernel. JITs get missing instructions over time",
+				Price: "A reboot, and it may not help.",
+			},
+		},
+		Match: matchJITArch,
+	}
+}
+
+//revive:disable-next-line:cyclomatic a case for each degree of certainty
 func matchJITArch(f *Facts) *Match {
 	s := f.spanOf(load.FnJIT)
 	if !f.compileFailed() || f.jitIsOff() {
@@ -294,7 +255,7 @@ func matchJITArch(f *Facts) *Match {
 	switch {
 	case s != nil && s.Unjited:
 		m.Strength = Likely
-		m.Evidence = append(m.Evidence, "bpf_int_jit_compile gave the program back un-jited, and nothing below it was seen to fail")
+		m.Evidence = append(m.Evidence, "bpf_int_jit_compile returned the program un-jited, and no failure was seen below it")
 		if f.exemptFromJITLimit() && blindingOut {
 			m.Strength, m.How = Strong, load.Observed
 		}
@@ -312,9 +273,35 @@ func matchJITArch(f *Facts) *Match {
 	m.Cause = "The JIT of this machine gave up on the program."
 	m.Why = "the JIT of this machine may lack an instruction that the program uses; the kernel's log would say so"
 	if f.unjited() {
-		m.Cause += " The kernel fell back to its interpreter and said nothing."
+		m.Cause += " The kernel silently fell back to its interpreter."
 	}
 	return m
+}
+
+func jit003() Rule {
+	return Rule{
+		ID:    "JIT003",
+		Title: "The JIT is switched off or not built in",
+		Class: "R9",
+		Stage: load.JIT,
+		Text: `net.core.bpf_jit_enable is 0, or the kernel was built without
+CONFIG_BPF_JIT, or it has no JIT for this machine. Every program is interpreted. It works, but is
+several times slower. Programs that need machine code (kernel functions, trampolines) do not load.
+
+On some kernels, interpreting certain programs may crash the machine. From 6.15 on, these are
+programs with may_goto. Outside x86, from 6.10 on, these are programs that call
+bpf_get_smp_processor_id or bpf_get_current_task, unless the kernel has f1c27922576e.`,
+		Kernels: "Kernels without CONFIG_BPF_JIT_ALWAYS_ON.",
+		Remedies: []load.Remedy{
+			{
+				ID:      "enable-jit",
+				Title:   "Switch the JIT on",
+				Price:   "There is then compiled code in kernel memory. bpf_jit_harden protects it. Programs that are loaded already stay interpreted.",
+				Command: "sysctl -w net.core.bpf_jit_enable=1",
+			},
+		},
+		Match: matchJITOff,
+	}
 }
 
 func matchJITOff(f *Facts) *Match {
@@ -330,4 +317,46 @@ func matchJITOff(f *Facts) *Match {
 		m.Without = append(m.Without, "enable-jit")
 	}
 	return m
+}
+
+func jit004() Rule {
+	return Rule{
+		ID:    "JIT004",
+		Title: "The program was not compiled (not JITed), and bpfwhy did not see why",
+		Class: "R9",
+		Stage: load.JIT,
+		Text: `The kernel returned a file descriptor for a program that it had not
+compiled. The program works, but many times slower. Hardened nodes do not want the interpreter. A
+program with callbacks, kernel functions, or tail calls below other functions is refused ("not
+allowed in non-JITed programs").
+
+Several reasons look the same from outside: blinding (BLIND003), the memory limit of the JIT
+(JIT001), a JIT that is switched off (JIT003), and a JIT that could not compile the program
+(JIT002).
+
+Not every program works: ` + jitOnlyText,
+		Kernels: "Kernels without CONFIG_BPF_JIT_ALWAYS_ON.",
+		Remedies: []load.Remedy{
+			watchWithHooks,
+			{
+				ID:      "kernel-log",
+				Title:   "Read the kernel's log at the time of the load, for lines that begin with bpf_jit",
+				Price:   "Not every JIT gives a reason.",
+				Command: "dmesg | grep -i bpf_jit",
+			},
+		},
+		Match: func(f *Facts) *Match {
+			if f.fellBack() {
+				m := f.verifierMatch()
+				m.Strength, m.How = Likely, load.Inferred
+				m.Cause = "The program was not compiled, and it uses something that the interpreter cannot do. No hook saw why the JIT did not compile it."
+				return m
+			}
+			if !f.unjited() {
+				return nil
+			}
+			return &Match{Strength: Likely, How: load.Inferred, Cause: "The program was loaded without being compiled. No hook saw why the JIT did not compile it."}
+		},
+		generic: true,
+	}
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
-// repaired reports that the program was loaded again, ended as recorded, and with jump islands was compiled: nothing but blinding
-// makes that difference.
+// repaired reports that the program was loaded again, ended as recorded, and with jump islands was
+// compiled: nothing but blinding makes that difference.
 func (f *Facts) repaired() bool {
 	r := f.Attempt.Replay
 	return r != nil && r.Verdict == load.ReplayReproduced && r.Repaired != nil && r.Repaired.JITedBytes > 0

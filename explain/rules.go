@@ -5,6 +5,8 @@ package explain
 import (
 	"slices"
 	"strings"
+
+	"github.com/bpfwhy/bpfwhy/load"
 )
 
 var rules = build()
@@ -24,9 +26,21 @@ func build() []Rule {
 		mapRules(),
 		classicRules(),
 		hangRules(),
+		attachRules(),
+		tracingRules(),
+		uprobeRules(),
+		trampolineRules(),
+		cgroupRules(),
+		netRules(),
+		socketRules(),
+		pinRules(),
 	)
+	nobody := newFacts(&load.Attempt{}, nil)
 	for i := range all {
 		all[i].Text = reflow(all[i].Text)
+		for n, r := range all[i].Remedies {
+			all[i].Remedies[n] = nobody.fitted(finding{all[i], &Match{}}, r)
+		}
 	}
 	return all
 }
@@ -40,6 +54,9 @@ func reflow(s string) string {
 	}
 	return strings.Join(paragraphs, "\n\n")
 }
+
+// never is the Match of rules that the evidence of an attempt cannot show.
+func never(*Facts) *Match { return nil }
 
 // All returns every rule. The order is that of the documentation; where two
 // rules fit equally well, the earlier one wins.

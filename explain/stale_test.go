@@ -15,7 +15,8 @@ import (
 
 const uninitLog = "0: R1=ctx() R10=fp0\n0: (bf) r0 = r2\nR2 !read_ok\nprocessed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n"
 
-// The log buffer is the loader's own: what stands in it is the verifier's word only where it is known to be of this call.
+// The log buffer is the loader's own: what stands in it is the verifier's word only where it is
+// known to be of this call.
 func TestStaleLog(t *testing.T) {
 	unproven := set(func(a *load.Attempt) { a.Evidence.LogUnproven = true })
 	for _, test := range []struct {

@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 )
 
 // A suspicion is what the submitted instructions alone say for a rule, when the
@@ -99,8 +101,8 @@ func followed(prog []insn.Instruction, gives func(insn.Instruction) bool) (from,
 	return -1, -1
 }
 
-// copies follows the registers of a set through one instruction that does not jump. What is computed from one of them is not
-// the same thing any more.
+// copies follows the registers of a set through one instruction that does not jump. What is
+// computed from one of them is not the same thing any more.
 func copies(in insn.Instruction, regs uint16) uint16 {
 	_, writes, kills := effect(in)
 	after := regs &^ (writes | kills)
@@ -122,6 +124,8 @@ func memoryBase(in insn.Instruction) (uint8, bool) {
 }
 
 // suspectBounds finds an access behind the end of every map's value.
+//
+//revive:disable-next-line:cyclomatic one walk, with what each instruction does to pointers
 func (f *Facts) suspectBounds() *suspicion {
 	largest := uint32(0)
 	for _, m := range f.ev.Maps {
@@ -191,6 +195,8 @@ const maxAnalysed = 100_000 // slots
 
 // uninitialised returns the first slot, in the order of the program, that reads
 // a register which nothing on any path from its function's start has written.
+//
+//revive:disable-next-line:cyclomatic a data-flow analysis is one loop over kinds of jumps
 func uninitialised(prog []insn.Instruction) (slot, reg int, found bool) {
 	if len(prog) == 0 || len(prog) > maxAnalysed {
 		return 0, 0, false
@@ -257,6 +263,8 @@ func uninitialised(prog []insn.Instruction) (slot, reg int, found bool) {
 
 // effect returns the sets of registers that an instruction reads, gives a value
 // and leaves without one. Of a call's arguments it knows nothing.
+//
+//revive:disable-next-line:cyclomatic a case for each class of instructions
 func effect(in insn.Instruction) (reads, writes, kills uint16) {
 	dst, src := uint16(1)<<in.Dst, uint16(1)<<in.Src
 	x := in.Code&insn.SourceX != 0
@@ -364,7 +372,7 @@ func (f *Facts) suspectLoop() *suspicion {
 			continue
 		}
 		s := &suspicion{Possible, -1, fmt.Sprintf("the program loops: instruction %d jumps back to %d", i, t)}
-		if f.before(5, 3) || f.lacks(capBPF) {
+		if f.doesNot(node.BoundedLoops) || f.missing(abi.CapBPF) {
 			s.strength = Likely
 		}
 		// Nothing inside leaves the loop.

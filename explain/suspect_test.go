@@ -10,6 +10,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/insn"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -65,7 +66,8 @@ func TestUninitialisedIsLinear(t *testing.T) {
 	qt.Assert(t, qt.IsTrue(time.Since(start) < 2*time.Second))
 }
 
-// Programs that the verifier turned down for another reason than the one that a glance at them suggests.
+// Programs that the verifier turned down for another reason than the one that a glance at them
+// suggests.
 func TestSuspectsNothing(t *testing.T) {
 	const fp = insn.RegFP
 	set := func(dst uint8, v int32) insn.Instruction {
@@ -79,7 +81,7 @@ func TestSuspectsNothing(t *testing.T) {
 	}
 	store := insn.Instruction{Code: insn.ClassST | insn.ModeMEM | insn.SizeDW, Dst: 2}
 	lookup := []insn.Instruction{mapFD(5), {}, call(1)}
-	mapOf8 := option(func(a *load.Attempt) { a.Evidence.Maps = []load.MapRef{{Type: mapArray, ValueSize: 8}} })
+	mapOf8 := option(func(a *load.Attempt) { a.Evidence.Maps = []load.MapRef{{Type: abi.MapTypeArray, ValueSize: 8}} })
 	for _, test := range []struct {
 		name   string
 		prog   []insn.Instruction

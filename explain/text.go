@@ -4,406 +4,452 @@ package explain
 
 import (
 	"cmp"
-	"regexp"
+	"fmt"
+	"io"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/explain/reading"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
+	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
-// Bounds of what is read of a pasted text. What is left out lies in its middle.
-const (
-	maxText      = 256 << 10
-	maxTextLines = 2048
-	maxTextLine  = 2048
-	maxFindings  = 8
-)
+// maxFindings is how many diagnoses a text gets. Those of the failures at its end come before
+// earlier ones.
+const maxFindings = 8
 
-// Text explains error text as cilium/ebpf, libbpf, bpftrace, container
-// runtimes, systemd or the kernel's log print it. It returns one diagnosis for
-// each failure that it recognises, messages that are mere noise last, and nil
-// for a text in which it finds nothing about BPF. Text alone seldom proves a
-// cause: the alternatives matter.
-func Text(s string) []load.Diagnosis {
-	lines := textLines(s)
-	lines, noise := splitNoise(lines)
+// Text explains error text as cilium/ebpf, libbpf, bpftrace, container runtimes, systemd or the
+// kernel's log print it. It returns one diagnosis for each failure that it recognises, messages
+// that are mere noise last, and nil for a text in which it finds nothing about BPF. Text alone
+// seldom proves a cause: the alternatives matter.
+func Text(s string) []load.Diagnosis { return explainLines(reading.Split(s)) }
+
+// TextFrom is Text for what comes from a reader, of any length.
+func TextFrom(r io.Reader) ([]load.Diagnosis, error) {
+	lines, err := reading.Lines(r)
+	if err != nil {
+		return nil, err
+	}
+	return explainLines(lines), nil
+}
+
+func explainLines(lines []string) []load.Diagnosis {
+	read := reading.Read(lines, wordOf)
 	var out []load.Diagnosis
-	logs, rest := splitLogs(lines)
-	for _, l := range logs {
-		if d := textDiagnosis(append(slices.Clone(rest[max(0, len(rest)-64):]), l...), l); d != nil {
-			out = append(out, *d)
-		}
+	for _, f := range read.Failures[max(0, len(read.Failures)-maxFindings):] {
+		out = append(out, explainFailure(&f, read.Kernel))
 	}
-	if len(logs) == 0 {
-		if d := textDiagnosis(rest, nil); d != nil {
-			out = append(out, *d)
-		}
+	for _, f := range read.Spared[max(0, len(read.Spared)-maxFindings):] {
+		out = append(out, explainSpared(&f, read.Kernel))
 	}
-	out = append(out, noise...)
+	out = append(out, explainNoise(slices.Concat(read.Noise, read.Tolerated))...)
 	return out[:min(len(out), maxFindings)]
 }
 
-// textLines cuts a text into bounded lines, and undoes the escapes of loggers
-// that put all of it on one.
-func textLines(s string) []string {
-	if len(s) > maxText {
-		s = s[:maxText/2] + "\n" + s[len(s)-maxText/2:]
-	}
-	if strings.Count(s, `\n`) > 2*strings.Count(s, "\n") {
-		s = strings.NewReplacer(`\n`, "\n", `\t`, "\t", `\"`, `"`).Replace(s)
-	}
-	lines := strings.Split(strings.ReplaceAll(s, "\r", ""), "\n")
-	if len(lines) > maxTextLines {
-		lines = slices.Concat(lines[:maxTextLines/4], lines[len(lines)-maxTextLines*3/4:])
-	}
-	for i, l := range lines {
-		lines[i] = l[:min(len(l), maxTextLine)]
-	}
-	return lines
-}
-
-// splitLogs takes the verifier logs out that libbpf prints between two marks.
-func splitLogs(lines []string) (logs [][]string, rest []string) {
-	var open []string
-	inside := false
-	for _, l := range lines {
-		switch {
-		case strings.Contains(l, "BEGIN PROG LOAD LOG"):
-			open, inside = []string{}, true
-		case strings.Contains(l, "END PROG LOAD LOG") && inside:
-			logs, inside = append(logs, open), false
-		case inside:
-			open = append(open, l)
-		default:
-			rest = append(rest, l)
-		}
-	}
-	if inside {
-		logs = append(logs, open)
-	}
-	if len(logs) > maxFindings {
-		logs = logs[len(logs)-maxFindings:]
-	}
-	return logs, rest
-}
-
-// A signature is what a program other than the verifier says.
-type signature struct {
-	says     *regexp.Regexp
-	rule     string
-	strength Strength
-	cause    string
-}
-
-// noiseSignatures are messages that look like the error and are not.
-var noiseSignatures = []signature{
-	{regexp.MustCompile(`failed \((-\d+)\) to create BPF token|failed to create BPF token|BPF token .*optional`), "PERM010", Likely,
-		"libbpf tries to get a BPF token at every start and goes on without one. This message is noise; the error is another one."},
-	{regexp.MustCompile(`BTF is optional, ignoring`), "BTF002", Likely,
-		"The kernel did not take the object's BTF, and the loader goes on without. This message is noise, unless a program needs its BTF."},
-	{regexp.MustCompile(`[Rr]etrying without BTF`), "MAP003", Likely,
-		"The kernel did not take BTF for this map, and the loader created it without. This message is noise."},
-}
-
-func splitNoise(lines []string) (rest []string, noise []load.Diagnosis) {
-	var told []string
-	for _, l := range lines {
-		i := slices.IndexFunc(noiseSignatures, func(s signature) bool { return s.says.MatchString(l) })
-		if i < 0 {
-			rest = append(rest, l)
+// explainNoise says of each kind of noise once that it is none of the failures.
+func explainNoise(lines []string) (out []load.Diagnosis) {
+	for _, w := range loaderWords {
+		if w.tells != reading.Harmless {
 			continue
 		}
-		s := noiseSignatures[i]
-		if slices.Contains(told, s.rule) {
+		i := lastOf(lines, w)
+		if i < 0 || w.rule == "" && !w.alone {
 			continue
 		}
-		told = append(told, s.rule)
-		r, _ := ByID(s.rule)
-		noise = append(noise, load.Diagnosis{Rule: r.ID, Title: r.Title, Cause: s.cause, HowKnown: load.Inferred,
-			Evidence: []string{quoteLine(l)}, Remedies: r.Remedies})
+		d := load.Diagnosis{Rule: Unknown, Title: "Nothing of BPF was refused here", Cause: w.means, HowKnown: load.Inferred,
+			Evidence: []string{(&pasted{}).quoteLine(lines[i])}}
+		if r, ok := ByID(w.rule); ok {
+			d.Rule, d.Title, d.Remedies = r.ID, r.Title, r.Remedies
+			d.Cause += " This message is noise."
+		}
+		out = append(out, d)
 	}
-	return rest, noise
+	return out
 }
 
-var signatures = []signature{
-	{regexp.MustCompile(`(?i)MEMLOCK may be too low|raise (?:the )?memlock|RemoveMemlock|ulimit -l`), "PERM001", Likely,
-		"A hint about RLIMIT_MEMLOCK is right before 5.11 only. On newer kernels the loader lacks a capability."},
-	{regexp.MustCompile(`(?i)MEMLOCK may be too low|raise (?:the )?memlock|RemoveMemlock|ulimit -l`), "PERM007", Possible,
-		"On a kernel before 5.11 the hint is right: RLIMIT_MEMLOCK is too low."},
-	{regexp.MustCompile(`(?i)lockdown: .*bpf to read kernel`), "PERM003", Strong,
-		"The kernel's log says that lockdown kept BPF from reading kernel memory."},
-	{regexp.MustCompile(`(?i)lockdown: .*bpf to write user`), "PERM004", Strong,
-		"The kernel's log says that lockdown kept BPF from writing user memory."},
-	{regexp.MustCompile(`avc:\s+denied .*tclass=bpf`), "PERM005", Strong, "SELinux denied it, as the audit log says."},
-	{regexp.MustCompile(`bpf_jit: (?:unknown|unsupported|multi-func)|\*\*\* NOT YET: opcode|bpf_jit.*(?:unhandled|unsupported) (?:insn|opcode)`), "JIT002", Strong,
-		"The JIT of this machine says in the kernel's log what it cannot compile."},
-	{regexp.MustCompile(`(?i)no BTF found(?: for kernel)?|failed to find valid kernel BTF|kernel (?:doesn't|does not) (?:support|have) BTF|vmlinux BTF is not found|/sys/kernel/btf/vmlinux.*(?:no such|not found)`), "BTF003", Strong,
-		"The loader found no BTF of the running kernel."},
-	{regexp.MustCompile(`Unsupported BTF_KIND:|(?i)unknown BTF kind|unsupported BTF kind|unknown kind:? \d+`), "BTF002", Likely,
-		"The loader's library does not know a kind of BTF that is newer than itself: the library is old, not the kernel."},
-	{regexp.MustCompile(`(?i)error loading \.BTF|BTF_LOAD|load btf(?:: | failed)|btf: (?:invalid|malformed)`), "BTF002", Likely,
-		"The kernel does not accept the object's BTF."},
-	{regexp.MustCompile(`(?i)bad CO-RE relocation|instruction poisoned by CO-RE|no matching targets|CO-RE relocation.*(?:failed|not found)`), "BTF001", Strong,
-		"A CO-RE relocation found nothing to point to in this kernel's BTF."},
-	{regexp.MustCompile(`(?i)failed to find kernel BTF type ID|attach.*: target .*not found|couldn't find .*in kernel BTF`), "BTF005", Likely,
-		"The function or hook that the program names is not in the kernel's BTF."},
-	{regexp.MustCompile(`extern \(func ksym\) .*not found|(?i)kfunc.*not found in|(?i)kernel function .*not found`), "FEAT006", Strong,
-		"The kernel function that the program calls was not found in the BTF of the kernel or its modules."},
-	{regexp.MustCompile(`(?i)\b(?:perf_)?u(?:ret)?probe\b.*\bperf[_ ]event(?:_open)?\b.*(?:permission denied|\bEACCES\b|-13\b)|` +
-		`\bperf[_ ]event(?:_open)?\b.*\bu(?:ret)?probe\b.*(?:permission denied|\bEACCES\b|-13\b)`), "PERM012", Likely,
-		"perf_event_open(2) was refused for a uprobe. Kernels from 6.16 on, and stable ones since July 2025, want CAP_SYS_ADMIN for it; others want CAP_PERFMON."},
-	{regexp.MustCompile(`(?i)\bperf[_ ]event(?:_open)?\b.*(?:permission denied|operation not permitted)`), "PERM011", Likely,
-		"perf_event_open(2), by which kprobes, uprobes and tracepoints are attached on old kernels and by old loaders, was refused to the loader."},
-	{regexp.MustCompile(`(?i)\bk(?:ret)?probe\b.*\bperf[_ ]event(?:_open)?\b.*no such file|\bperf[_ ]event(?:_open)?\b.*\bk(?:ret)?probe\b.*no such file`), "BTF005", Likely,
-		"The kernel has no function of that name that can be probed: it was renamed, inlined, or belongs to a module that is not loaded."},
-	{regexp.MustCompile(`constant blinding may make a jump of the program go to the wrong place`), "BLIND004", Strong,
-		"Package loader says that a hardened kernel before 7.1 might compile the program wrongly without a word; it did not load it."},
-	{regexp.MustCompile(`bpf_jit_limit|(?i)bpf jit (?:memory )?limit`), "JIT001", Likely,
-		"The text speaks of the JIT's memory limit."},
+// lastOf is the place of the last line with the word: it tells most, -1 for none.
+func lastOf(lines []string, w loaderWord) int {
+	for i, l := range slices.Backward(lines) {
+		if w.in(l) {
+			return i
+		}
+	}
+	return -1
 }
 
-var (
-	aboutBPF = regexp.MustCompile(`(?i)\be?bpf|\blibbpf|seccomp filter|verifier|\bload program|prog(?:ram)? load|\bxdp\b|btf|kprobe|tracepoint|fentry|uprobe|map create|create map|attach_filter|processed \d+ insns|cgroup.*device|(?:errno|error|err|code)\W{0,3}524\b`)
-	// otherCall are the errors of other system calls, as Go's library and shells print them.
-	otherCall = regexp.MustCompile(`(?i)\b(?:open|stat|lstat|mkdir|exec|fork/exec|chmod|chown|unlink|unlinkat|remove|rename|connect|readlink|symlink|mount) [^:]*/[^:]*: |` +
-		`\b(?:dial|listen|read|write) (?:tcp|udp|unix|ip)\S* [^:]*:|\bfork: |/bin/\S*: `)
-	perfEvent    = regexp.MustCompile(`(?i)\bperf[_ ]event(?:_open)?\b`)
-	errnoNumber  = regexp.MustCompile(`(?i)(?:\b(?:errno|error|err|code|ret|returned|rc|failed)\b\s*[:=(\[]?\s*|\()-?(\d{1,3})\b`)
-	unknownError = regexp.MustCompile(`(?i)unknown error:? (\d{1,3})|\[Errno (\d{1,3})\]`)
-	instruction  = regexp.MustCompile(`(?m)^\s*\d{1,7}: \([0-9a-f]{2}\) `)
-)
-
-// Words of strerror(3) and of Go, with the errno each stands for. The longer of
-// two that overlap comes first.
-var errnoPhrases = []struct {
-	phrase string
-	errno  int
-}{
-	{"operation not permitted", errEPERM},
-	{"permission denied", errEACCES},
-	{"argument list too long", errE2BIG},
-	{"invalid argument", errEINVAL},
-	{"no space left on device", errENOSPC},
-	{"too many open files in system", errENFILE},
-	{"too many open files", errEMFILE},
-	{"cannot allocate memory", errENOMEM},
-	{"bad file descriptor", errEBADF},
-	{"bad address", errEFAULT},
-	{"resource temporarily unavailable", errEAGAIN},
-	{"try again", errEAGAIN},
-	{"device or resource busy", errEBUSY},
-	{"file exists", errEEXIST},
-	{"no such process", errESRCH},
-	{"no such device", errENODEV},
-	{"function not implemented", errENOSYS},
-	{"numerical result out of range", errERANGE},
-	{"enotsupp", errENOTSUPP},
-	{"operation not supported", errEOPNOTSUPP},
-	{"not supported", errEOPNOTSUPP},
-	{"no such file or directory", errENOENT},
-}
-
-func textDiagnosis(lines, log []string) *load.Diagnosis {
-	text := strings.Join(lines, "\n")
-	if !aboutBPF.MatchString(text) {
+// OwnError is the diagnosis of an error of this process, nil if the error tells of nothing about
+// BPF. What the process knows besides, such as its program, its capabilities and the errno, is in
+// an attempt and a profile. Its kind may be empty: then the error says what was attempted.
+func OwnError(text string, known *load.Attempt, n *node.Profile) *load.Diagnosis {
+	read := reading.Read(reading.Split(text), wordOf)
+	failure := reading.Failure{Attempt: &load.Attempt{Kind: known.Kind}, Sure: true, Times: 1, Line: text, Lines: []string{text}}
+	switch {
+	case len(read.Failures) > 0:
+		failure = read.Failures[0]
+	case known.Kind == "":
 		return nil
 	}
-	kind, explicit := textKind(text)
-	errno, line, sure := textErrno(lines, explicit)
-	ambiguous := false
-	if errno == errEOPNOTSUPP && namedErrno(line) == 0 && (kind == load.ProgLoad || kind == load.Seccomp || kind == load.SocketFilter) {
-		errno, ambiguous = errENOTSUPP, true
+	a := *known
+	a.Kind, a.Outcome = cmp.Or(known.Kind, failure.Attempt.Kind), load.Failed
+	a.Attach, a.Map = failure.Attempt.Attach, failure.Attempt.Map
+	if known.Errno != 0 {
+		failure.Errno, failure.Sure = reading.Errno{Number: known.Errno}, true
 	}
-	a := &load.Attempt{Kind: kind, Outcome: load.Failed, Errno: errno,
-		Evidence: load.Evidence{FailedInsn: -1, UserNSLevel: -1, SeccompMode: -1, Harden: -1, EnterSeen: true}}
-	f := &Facts{Attempt: a, Node: &node.Profile{}, ev: &a.Evidence, words: textWords(lines, log)}
-	f.text = &pasted{}
-	if line != "" && f.words.message != printable(strings.TrimSpace(line), 300) {
-		f.text.lines = append(f.text.lines, quoteLine(line))
+	a.Errno = failure.Errno.Number
+	failure.Attempt = &a
+	f := newFacts(&a, n)
+	f.text = &pasted{own: true}
+	if !f.words.said() {
+		f.words = textWords(&failure)
 	}
-	if ambiguous && kind == load.ProgLoad {
-		f.text.lines = append(f.text.lines, "these words stand for EOPNOTSUPP (95), and in Go programs for ENOTSUPP (524) as well")
+	f.quoteText(&failure)
+	if f.kernelKnown {
+		f.text.lines = append(f.text.lines, fmt.Sprintf("the kernel is %s; the capabilities and settings of this process were looked at", printable(f.Node.Release, 80)))
 	}
-	if f.words.is(verifierlog.NeedsJIT) && errno == errEOPNOTSUPP {
-		a.Errno = errENOTSUPP
-	}
+	return f.explain(&failure)
+}
 
-	var found []finding
-	// perf_event_open is no command of bpf(2), and has errnos of its own.
-	if kind != perfEventOpen {
-		found = matches(f)
+// explainFailure is the diagnosis of a failure that a text tells of.
+func explainFailure(read *reading.Failure, k reading.Kernel) load.Diagnosis {
+	return *textFacts(read, k).explain(read)
+}
+
+// explainSpared is the diagnosis of a failure that did no harm.
+func explainSpared(read *reading.Failure, k reading.Kernel) load.Diagnosis {
+	d := explainFailure(read, k)
+	d.Cause = "In the end it worked: after this failure the program went on in another way. " + d.Cause
+	if d.Rule == Unknown {
+		d.Alternatives, d.Remedies = nil, nil
+		d.Cause = fmt.Sprintf("In the end it worked: %s failed, and the program went on in another way.", describeAttempt(read))
 	}
-	for _, o := range found {
-		o.match.How = load.Inferred // nothing was watched
-		if !sure && f.words.empty() {
-			o.match.Strength = Possible
-		}
-	}
-	for _, s := range signatures {
-		if log != nil && !f.words.empty() {
-			break // the verifier's word counts for more
-		}
-		i := slices.IndexFunc(lines, s.says.MatchString)
-		if i < 0 {
-			continue
-		}
-		r, _ := ByID(s.rule)
-		found = slices.DeleteFunc(found, func(o finding) bool { return o.rule.ID == s.rule && o.match.Strength <= s.strength })
-		if slices.ContainsFunc(found, func(o finding) bool { return o.rule.ID == s.rule }) {
-			continue
-		}
-		found = append(found, finding{r, &Match{Strength: s.strength, How: load.Inferred, Cause: s.cause, Evidence: []string{quoteLine(lines[i])}}})
-	}
-	if len(found) == 0 && errno == 0 {
-		return nil
-	}
-	slices.SortStableFunc(found, func(a, b finding) int { return cmp.Compare(b.match.Strength, a.match.Strength) })
+	return d
+}
+
+func (f *Facts) explain(read *reading.Failure) *load.Diagnosis {
+	found := textMatches(f, read)
 	d, _ := f.decide(found)
+	if d.Rule == Unknown {
+		f.sayUnknown(d, read, len(found))
+	}
 	d.Remedies = append(d.Remedies, watchLoader)
 	return d
 }
 
+// textFacts are the facts of an attempt of which nothing is known but what a text says.
+func textFacts(read *reading.Failure, k reading.Kernel) *Facts {
+	a := read.Attempt
+	if read.Errno.Either && (a.Kind == load.ProgLoad || a.Kind == load.Seccomp || a.Kind == load.SocketFilter) {
+		a.Errno = abi.ENOTSUPP // loads are not refused with the other one
+	}
+	a.Evidence = load.Evidence{FailedInsn: -1, UserNSLevel: -1, SeccompMode: -1, Harden: -1, EnterSeen: true}
+	f := &Facts{Attempt: a, Node: &node.Profile{Release: k.Release, Machine: k.Machine}, ev: &a.Evidence, words: textWords(read), text: &pasted{}, call: read.Call}
+	if !f.Node.Backports() {
+		f.kernel, f.kernelKnown = f.Node.Kernel()
+	}
+	f.quoteText(read)
+	if f.kernelKnown {
+		f.text.lines = append(f.text.lines, strings.TrimSpace("the text names the kernel "+printable(k.Release, 80)+" "+k.Machine))
+	}
+	return f
+}
+
+// quoteText adds what the text says to the evidence, and to what the rules hear.
+func (f *Facts) quoteText(read *reading.Failure) {
+	if line := printable(strings.TrimSpace(read.Line), 300); line != f.words.message {
+		f.text.lines = append(f.text.lines, f.text.quoteLine(read.Line))
+	}
+	f.hearLoader(read)
+	f.narrow()
+	switch {
+	case read.Errno.Either && read.Errno.Number == 0:
+		f.text.lines = append(f.text.lines, "these words are a Go library's: it has them for EOPNOTSUPP (95), for ENOTSUPP (524), and for what it found to be missing by itself")
+	case read.Errno.Either:
+		f.text.lines = append(f.text.lines, "these words stand for EOPNOTSUPP (95), and in Go programs for ENOTSUPP (524) as well")
+	}
+	if read.Times > 1 {
+		f.text.lines = append(f.text.lines, "the text tells of it more than once")
+	}
+}
+
+// hearLoader lets the rules of attaching hear what the loader says beside the kernel.
+func (f *Facts) hearLoader(read *reading.Failure) {
+	if !f.afterLoad() {
+		return
+	}
+	at := f.attach()
+	f.text.kernel = at.Message
+	if at.Message != "" && !strings.Contains(read.Line, at.Message) {
+		f.text.lines = append(f.text.lines, "the kernel says: "+printable(at.Message, 300))
+	}
+	at.Message = strings.Join(append([]string{at.Message}, read.Lines...), "\n")
+	f.Attempt.Attach = &at
+}
+
+// narrow takes a program for one that is attached by a trampoline where the words and the errno
+// leave nothing else: libbpf has the same words for these and for kprobe.multi, whose errnos are
+// others.
+func (f *Facts) narrow() {
+	at := f.attach()
+	byTrampoline := slices.Contains([]int{abi.EBUSY, abi.ENOTSUPP, abi.EOPNOTSUPP}, f.errno()) && f.kind() == load.LinkCreate
+	if f.target().Kind != "function" || f.attached().Type != "" || !byTrampoline {
+		return
+	}
+	p := f.attached()
+	p.Type = "tracing"
+	at.Program = &p
+	f.Attempt.Attach = &at
+}
+
+// textWords are the verifier's words in a text.
+func textWords(read *reading.Failure) words {
+	if read.Log == "" {
+		return noWords()
+	}
+	w := parseWords(read.Log)
+	if w.match.Remark && read.Errno.Number != 0 {
+		return noWords() // the complaint itself is not in the text
+	}
+	if read.Sentence {
+		w.complaint = []string{w.message}
+	}
+	if w.match.Kind == verifierlog.Unknown && w.report == nil && !unheardOf(w) {
+		w.complaint, w.message = nil, ""
+	}
+	return w
+}
+
+// unheardOf reports whether what stands where the verifier complains may be a sentence of it that
+// nobody knows. In a text, loaders' lines and marks of what was left out stand there too.
+func unheardOf(w words) bool {
+	_, names := reading.NamesErrno(w.message)
+	return len(w.log.Path) > 0 && !names && threeLetters.MatchString(w.message)
+}
+
+var threeLetters = lazyregexp.New(`[A-Za-z]{3}`)
+
+// textMatches are what the rules and the signatures find, strongest first.
+func textMatches(f *Facts, read *reading.Failure) []finding {
+	found := matches(f)
+	if f.call != "" {
+		found = f.tabled(nil) // the rules are about attempts
+	}
+	others := f.otherErrnos(read)
+	for _, other := range others {
+		for _, o := range matches(other) {
+			if i := slices.IndexFunc(found, func(k finding) bool { return k.rule.ID == o.rule.ID }); i < 0 {
+				found = append(found, o)
+			} else if o.match.Strength > found[i].match.Strength {
+				found[i] = o
+			}
+		}
+	}
+	for _, o := range found {
+		o.match.How = load.Inferred // nothing was watched
+		if !read.Sure && f.words.empty() {
+			o.match.Strength = Possible
+		}
+	}
+	if f.words.empty() { // the verifier's word counts for more
+		found = f.signed(found, read.Lines)
+		likely := slices.ContainsFunc(found, func(o finding) bool { return o.match.Strength >= Likely })
+		if !likely && !f.words.said() && !f.afterLoad() {
+			found = f.tabled(found)
+		}
+		if slices.ContainsFunc(found, func(o finding) bool { return !o.rule.generic && o.match.Strength >= Likely }) {
+			found = slices.DeleteFunc(found, func(o finding) bool { return o.rule.generic })
+		}
+	}
+	slices.SortStableFunc(found, func(a, b finding) int { return cmp.Compare(b.match.Strength, a.match.Strength) })
+	return found
+}
+
+// otherErrnos are the facts with each other errno that the text's words stand for.
+func (f *Facts) otherErrnos(read *reading.Failure) (others []*Facts) {
+	w, own := meaningOf(read.Lines)
+	if !read.Errno.Either || f.call != "" || own && w.attempted == "" && w.tells == reading.Reason {
+		return nil // the last: the words are the loader's, and no errno of the kernel
+	}
+	for _, n := range []int{abi.ENOTSUPP, abi.EOPNOTSUPP} {
+		if f.isLoad() && n == abi.EOPNOTSUPP || f.errno() == n {
+			continue // loads are not refused with it
+		}
+		g, a := *f, *f.Attempt
+		a.Errno, g.after = n, nil
+		g.Attempt = &a
+		others = append(others, &g)
+	}
+	return others
+}
+
+// signed adds what the words of loaders and of the kernel's log say.
+func (f *Facts) signed(found []finding, lines []string) []finding {
+	for _, w := range loaderWords {
+		if w.strength == 0 || w.errno != 0 && w.errno != f.errno() || w.fits != nil && !w.fits(f.Node) {
+			continue
+		}
+		i := slices.IndexFunc(lines, w.in)
+		if i < 0 {
+			continue
+		}
+		r, _ := ByID(w.rule)
+		found = slices.DeleteFunc(found, func(o finding) bool { return o.rule.ID == w.rule && o.match.Strength <= w.strength })
+		if slices.ContainsFunc(found, func(o finding) bool { return o.rule.ID == w.rule }) {
+			continue
+		}
+		found = append(found, finding{r, &Match{Strength: w.strength, How: load.Inferred, Cause: w.means, Evidence: []string{f.text.quoteLine(lines[i])}}})
+	}
+	return found
+}
+
 var watchLoader = load.Remedy{
 	ID:      "watch-loader",
-	Title:   "Run the loader under observation, to know instead of guess",
-	Price:   "One more failing start; needs root.",
+	Title:   "Run the loader under bpfwhy, to see the cause instead of guessing it",
+	Price:   "One more failing start. Needs root.",
 	Command: "bpfwhy run -- COMMAND",
 }
 
-// pasted marks facts that come from text alone.
+// pasted marks facts that come from text.
 type pasted struct {
-	lines []string // quoted
+	lines  []string // quoted
+	kernel string   // the kernel's own words
+	// own: the text is the error of this process, which knows more than the text says.
+	own bool
 }
 
-func quoteLine(l string) string {
-	return "the text says: " + printable(strings.TrimSpace(l), 300)
-}
-
-// perfEventOpen is what text can be about beside the kinds of attempts.
-const perfEventOpen load.Kind = "perf_event_open"
-
-// textKind guesses what was attempted; explicit says that the text names it.
-func textKind(text string) (kind load.Kind, explicit bool) {
-	lower := strings.ToLower(text)
-	has := func(parts ...string) bool {
-		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(lower, p) })
+// whose is how the text is called.
+func (p *pasted) whose() string {
+	if p.own {
+		return "error"
 	}
+	return "text"
+}
+
+func (p *pasted) quoteLine(l string) string {
+	return "the " + p.whose() + " says: " + printable(strings.TrimSpace(l), 300)
+}
+
+// sayUnknown names what failed, where no cause is singled out, and what the loader's words mean.
+func (f *Facts) sayUnknown(d *load.Diagnosis, read *reading.Failure, found int) {
+	what := describeAttempt(read)
+	w, worded := meaningOf(read.Lines)
+	worded = worded && (found == 0 || f.errno() == 0)
+	switch n := f.errno(); {
+	case n != 0 && worded && len(f.otherMeanings(nil)) == 0:
+		d.Cause = fmt.Sprintf("The %s says that %s failed with %s (%d).", f.text.whose(), what, errnoName(n), n)
+	case n != 0:
+		d.Cause = fmt.Sprintf("The %s says that %s failed with %s (%d), and not why. %s", f.text.whose(), what, errnoName(n), n, d.Cause)
+	case found > 0:
+		d.Cause = fmt.Sprintf("The %s says that %s failed, and names no errno. %s would fit.", f.text.whose(), what, upperFirst(countOf(found, "cause")))
+	case worded:
+		d.Cause = fmt.Sprintf("The %s says that %s failed. It names no errno.", f.text.whose(), what)
+	default:
+		d.Cause = fmt.Sprintf("The %s says that %s failed. It names no errno, and no rule knows its words.", f.text.whose(), what)
+	}
+	if lack := f.lacking(read); lack.ID != "" {
+		d.Remedies = append([]load.Remedy{lack}, d.Remedies...)
+	}
+	if !worded {
+		return
+	}
+	if w.attempted == own && f.errno() == 0 {
+		d.Title = "The loader stopped by itself, before it asked the kernel"
+	}
+	d.Cause += " " + w.means
+	if w.do != "" {
+		d.Remedies = append([]load.Remedy{{ID: "words", Title: strings.TrimSuffix(w.do, "."), Price: "Depends on what has to change."}}, d.Remedies...)
+	}
+}
+
+var logCut = lazyregexp.New(`\b\d+ line\(s\) omitted\)|\((?:log )?truncated`)
+
+// lacking is what the text would have to hold for a better answer, an empty remedy if nothing.
+func (f *Facts) lacking(read *reading.Failure) load.Remedy {
 	switch {
-	case has("seccomp filter", "seccomp_set_mode_filter", "pr_set_seccomp", "unable to load seccomp", "ssh_sandbox"):
-		return load.Seccomp, true
-	case has("so_attach_filter", "attach_filter", "attach filter", "pcap_setfilter"):
-		return load.SocketFilter, true
-	case instruction.MatchString(text) || has("prog load", "load program", "loading program", "load bpf program", "loading bpf program", "program load",
-		"bpf_prog_load", "prog_load", "probe_loading"):
-		return load.ProgLoad, true
-	case has("map create", "create map", "creating map", "map_create", "failed to create map"):
-		return load.MapCreate, true
-	case has(".btf into kernel", "btf_load", "load btf"):
-		return load.BTFLoad, true
-	case perfEvent.MatchString(text):
-		return perfEventOpen, true
-	case has("attach", "bpf_link", "link_create"):
-		return load.LinkCreate, true
-	case failedProg.MatchString(text):
-		return load.ProgLoad, true
-	case failedMap.MatchString(text):
-		return load.MapCreate, true
+	case f.isLoad() && f.words.empty() && slices.ContainsFunc(read.Lines, logCut.MatchString):
+		return load.Remedy{
+			ID:    "whole-log",
+			Title: "Print the verifier's whole log, and paste that: the reason is in the lines that were left out (in Go: fmt.Printf(\"%+v\", err) of the *ebpf.VerifierError)",
+			Price: "One more failing start.",
+		}
+	case f.errno() == 0:
+		return load.Remedy{
+			ID:    "more-lines",
+			Title: "Paste the lines before this one as well, or let the loader print more (debug or verbose): one of them names an errno, or is the verifier's",
+			Price: "One more failing start, if they were not printed.",
+		}
 	}
-	return load.ProgLoad, false
+	return load.Remedy{}
 }
 
-// libbpf's last words on a program or a map.
-var (
-	failedProg = regexp.MustCompile(`(?i)\bprog(?:ram)? '?[^' ]*'?: failed to load`)
-	failedMap  = regexp.MustCompile(`(?i)\bmap '?[^' ]*'?: failed to create`)
-)
-
-// textErrno finds the errno that a text names, and the line that it stands on. A number beats words, and the last line about
-// BPF beats earlier ones. The errno is sure when that line, or one next to it, says what was attempted; one on a line that does not
-// speak of BPF never is, and counts only next to such a line.
-func textErrno(lines []string, explicit bool) (errno int, line string, sure bool) {
-	named := func(i int) bool {
-		_, ok := textKind(strings.Join(lines[max(0, i-2):min(len(lines), i+3)], "\n"))
-		return ok
-	}
-	for pass := range 2 {
-		if pass == 1 && !explicit {
-			break
-		}
-		for i := len(lines) - 1; i >= 0; i-- {
-			l := lines[i]
-			about := aboutBPF.MatchString(l)
-			if about != (pass == 0) || otherCall.MatchString(l) {
-				continue
-			}
-			n := namedErrno(l)
-			if n == 0 {
-				n = phraseErrno(l)
-			}
-			if n != 0 && (about || named(i)) {
-				return n, l, about && named(i)
-			}
+// meaningOf is what a loader's words give as the reason.
+func meaningOf(lines []string) (loaderWord, bool) {
+	for _, l := range lines {
+		if w, ok := loaderSays(l); ok && w.tells != reading.Echo && w.tells != reading.Harmless {
+			return w, true
 		}
 	}
-	return 0, "", false
+	return loaderWord{}, false
 }
 
-func phraseErrno(line string) int {
-	lower := strings.ToLower(line)
-	for _, p := range errnoPhrases {
-		if strings.Contains(lower, p.phrase) {
-			return p.errno
-		}
+// describeAttempt names what was attempted, as it goes on after "the text says that".
+func describeAttempt(read *reading.Failure) string {
+	a := read.Attempt
+	object := ""
+	switch {
+	case a.Program != nil && a.Program.Name != "":
+		object = " " + printable(a.Program.Name, 60)
+	case a.Map != nil && a.Map.Name != "":
+		object = " " + printable(a.Map.Name, 60)
 	}
-	return 0
+	switch a.Kind {
+	case load.ProgLoad:
+		return "loading the program" + object
+	case load.MapCreate:
+		return "creating the map" + object
+	case load.MapUpdate:
+		return "updating the map" + object
+	case load.BTFLoad:
+		return "loading BTF"
+	case load.ObjPin:
+		return "pinning"
+	case load.Seccomp, load.SocketFilter, load.TokenCreate:
+		return callName(a.Kind)
+	case load.OtherCommand:
+		return cmp.Or(read.Call, "bpf(2)")
+	}
+	if a.Kind == load.PerfEventOpen && !aimed(a.Attach) {
+		return "opening a perf event"
+	}
+	return describeAttachment(a.Attach)
 }
 
-// namedErrno reads an errno that is given as a number. Numbers that are no
-// errno of bpf(2) are passed over: they count something else.
-func namedErrno(line string) int {
-	if m := unknownError.FindStringSubmatch(line); m != nil {
-		n, _ := strconv.Atoi(m[1] + m[2])
-		return n
-	}
-	for _, m := range errnoNumber.FindAllStringSubmatch(line, 16) {
-		n, _ := strconv.Atoi(m[1])
-		if _, ok := ErrnoByNumber(n); ok && n != 0 {
-			// -1 is what failed calls return: it names EPERM only as an errno.
-			if n == 1 && !strings.Contains(strings.ToLower(line), "errno") {
-				continue
-			}
-			return n
-		}
-	}
-	return 0
+// aimed reports an attachment to something that has a name of its own: not just a perf event.
+func aimed(at *load.Attach) bool {
+	return at != nil && at.Target != nil && at.Target.Kind != "" && at.Target.Kind != "perf_event"
 }
 
-// textWords finds the verifier's complaint in a log, or in a line that quotes
-// it.
-func textWords(lines, log []string) words {
-	none := words{insn: -1}
-	if log != nil {
-		return parseWords(strings.Join(log, "\n"))
+func describeAttachment(at *load.Attach) string {
+	what := "attaching a program"
+	if at == nil {
+		return what
 	}
-	text := strings.Join(lines, "\n")
-	if w := parseWords(text); w.match.Kind != verifierlog.Unknown {
-		if !instruction.MatchString(text) {
-			w.complaint = []string{w.message}
-		}
-		return w
-	} else if instruction.MatchString(text) && w.finished {
-		return w
+	if p := at.Program; p != nil && p.Name != "" {
+		what = "attaching the program " + printable(p.Name, 60)
 	}
-	budget := 64 << 10 // bytes; each is compared with every wording
-	for i := len(lines) - 1; i >= 0 && budget > 0; i-- {
-		budget -= len(lines[i])
-		if m := verifierlog.Classify(lines[i]); m.Kind != verifierlog.Unknown {
-			msg := printable(strings.TrimSpace(lines[i]), 300)
-			return words{match: m, message: msg, complaint: []string{msg}, insn: -1}
-		}
+	t := at.Target
+	if t == nil || t.Kind == "" {
+		return what
 	}
-	return none
+	where := map[string]string{
+		"function": "a function", "uprobe": "a function of a file", "tracepoint": "a tracepoint", "netdev": "a network device", "cgroup": "a control group",
+		"netns": "a network namespace", "raw_tracepoint": "a tracepoint", "perf_event": "a perf event", "socket": "a socket", "map": "a map", "program": "a program",
+	}[t.Kind]
+	what += " to " + cmp.Or(where, printable(t.Kind, 40))
+	if n := cmp.Or(t.Path, t.Name); n != "" {
+		what += " (" + printable(n, 120) + ")"
+	}
+	return what
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-quicktest/qt"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -25,7 +26,7 @@ var pastedTexts = []struct {
 		text:   `Error: failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: error loading seccomp filter into kernel: error loading seccomp filter: errno 524: unknown`,
 		rule:   "JIT001",
 		others: []string{"JIT002"},
-		says:   "Who installs the filter only meets the problem",
+		says:   "The process that installs the filter is not the cause",
 	},
 	{
 		name:   "kubelet event with docker",
@@ -105,20 +106,20 @@ libbpf: failed to load object 'x.bpf.o'`,
 		name:   "the hint about MEMLOCK",
 		text:   `failed to create map: operation not permitted (MEMLOCK may be too low, consider rlimit.RemoveMemlock)`,
 		rule:   "PERM001",
-		others: []string{"PERM002", "PERM005", "PERM007"},
+		others: []string{"PERM002", "PERM005", "PERM006", "PERM007"},
 		says:   "right before 5.11 only",
 	},
 	{
 		name:   "EPERM without a hint",
 		text:   `libbpf: Error in bpf_object__probe_loading(): Operation not permitted(1). Couldn't load trivial BPF program.`,
 		rule:   Unknown,
-		others: []string{"PERM001", "PERM002", "PERM005", "PERM007"},
+		others: []string{"PERM001", "PERM002", "PERM005", "PERM006", "PERM007"},
 	},
 	{
 		name:   "bpftrace",
 		text:   "stdin:1:1-20: ERROR: helper bpf_probe_read_kernel not supported\nERROR: Error loading BPF program for kprobe_vfs_read_1.\nKernel error log:\n0: R1=ctx() R10=fp0\n3: (85) call bpf_probe_read_kernel#113\nunknown func bpf_probe_read_kernel#113\nprocessed 4 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n\nERROR: Loading BPF object(s) failed.",
-		rule:   "FEAT002",
-		others: []string{"PERM003"},
+		rule:   "PERM003",
+		others: []string{"FEAT002"},
 	},
 	{
 		name: "the kernel's log under lockdown",
@@ -139,7 +140,7 @@ libbpf: failed to load object 'x.bpf.o'`,
 		name:   "too complex, perhaps",
 		text:   "load program: argument list too long",
 		rule:   Unknown,
-		others: []string{"VER099", "VER101"},
+		others: []string{"VER099", "VER101", "REQ001", "VER102", "VER016", "REQ003"},
 	},
 	{
 		name: "no BTF",
@@ -173,38 +174,40 @@ libbpf: failed to load object 'x.bpf.o'`,
 		says: "noise",
 	},
 	{
-		name: "attach: no rule",
-		text: `attach fentry/tcp_connect: create tracing link: not supported (errno 524)`,
-		rule: Unknown,
+		name:   "a trampoline",
+		text:   `attach fentry/tcp_connect: create tracing link: not supported (errno 524)`,
+		rule:   "ATT115",
+		others: []string{"ATT114"},
 	},
 	{
-		name: "a perf event, refused: no command of bpf(2)",
-		text: `attach kprobe: perf_event_open: permission denied`,
-		rule: "PERM011",
-		says: "was refused to the loader",
+		name:   "a perf event, refused: no command of bpf(2)",
+		text:   `attach kprobe: perf_event_open: permission denied`,
+		rule:   "PERM011",
+		others: []string{"PERM005"},
+		says:   "The loader lacks the capability that the event needs",
 	},
 	{
 		name:   "a uprobe by cilium/ebpf, without CAP_SYS_ADMIN",
 		text:   `attach uprobe: creating perf_uprobe PMU: token SSL_read: opening perf event: permission denied`,
 		rule:   "PERM012",
-		says:   "want CAP_SYS_ADMIN",
-		others: []string{"PERM011"},
+		says:   "needs CAP_SYS_ADMIN on kernels from 6.16 on",
+		others: []string{"PERM005", "PERM011"},
 	},
 	{
 		name:   "a uprobe by libbpf",
 		text:   "libbpf: prog 'ssl_read': failed to create uprobe '/usr/lib/libssl.so.3:0x36b30' perf event: Permission denied\nlibbpf: prog 'ssl_read': failed to auto-attach: -13",
 		rule:   "PERM012",
-		others: []string{"PERM011"},
+		others: []string{"PERM005", "PERM011"},
 	},
 	{
 		name: "near miss: a kprobe, which needs no CAP_SYS_ADMIN",
 		text: "libbpf: prog 'x': failed to create kprobe 'do_unlinkat+0x0' perf event: Permission denied",
-		rule: "PERM011",
+		rule: "PERM011", others: []string{"PERM005"},
 	},
 	{
 		name: "near miss: a uprobe, and another errno",
 		text: "libbpf: prog 'x': failed to create uprobe '/bin/y:0x1234' perf event: Operation not permitted",
-		rule: "PERM011",
+		rule: Unknown, others: []string{"PERM005", "PERM006", "PERM011"},
 	},
 	{
 		name: "package loader does not load what would be compiled wrongly",
@@ -215,20 +218,21 @@ libbpf: failed to load object 'x.bpf.o'`,
 	{
 		name: "a kprobe's function is not there",
 		text: `opening kprobe perf event: no such file or directory`,
-		rule: "BTF005",
+		rule: "ATT105", others: []string{"ATT103", "ATT109"},
 		says: "can be probed",
 	},
 	{
 		name: "a perf event, and nothing more is known",
 		text: `libbpf: prog 'x': failed to create kprobe 'y' perf event: Invalid argument`,
-		rule: Unknown,
+		rule: "ATT107",
+		says: "may not be probed",
 	},
 	{
 		name:   "words of a helper, on their own",
 		text:   "ERROR: Error loading BPF program for kprobe_vfs_read_1.\nKernel error log:\n0: (85) call bpf_probe_read#4\nunknown func bpf_probe_read#4\n",
-		rule:   "FEAT002",
-		others: []string{"PERM003"},
-		says:   "A program of this type may not call bpf_probe_read",
+		rule:   "PERM003",
+		others: []string{"FEAT002"},
+		says:   "since it knows the name",
 	},
 	{
 		name: "an errno next to a line about a load, on one that is not about BPF",
@@ -298,6 +302,41 @@ func TestTextSeveralPrograms(t *testing.T) {
 	qt.Check(t, qt.Equals(ds[1].Rule, "VER001"))
 }
 
+// A process that explains its own error knows more than the error says.
+func TestOwnError(t *testing.T) {
+	const perfmon = 1<<abi.CapBPF | 1<<abi.CapPerfmon
+	refused := "creating perf_uprobe PMU: token SSL_read: opening perf event: permission denied"
+	own := func(kind load.Kind, errno int, caps uint64) *load.Attempt {
+		return &load.Attempt{Kind: kind, Errno: errno, Evidence: load.Evidence{
+			FailedInsn: -1, UserNSLevel: 0, SeccompMode: -1, Harden: -1, EnterSeen: true, Caps: caps, CapsKnown: true}}
+	}
+	for _, tt := range []struct {
+		name, text string
+		known      *load.Attempt
+		rule, says string
+	}{
+		{"it lacks CAP_SYS_ADMIN", refused, own("", 13, perfmon), "PERM012", "the loader's effective capabilities were"},
+		{"it has CAP_SYS_ADMIN", refused, own("", 13, perfmon|1<<abi.CapSysAdmin), Unknown, "the error says: " + refused},
+		// The words stand for 95 as well; the process knows which it was.
+		{"the errno is known", "create tracing link: not supported", own("", 524, perfmon), "ATT114", "the kernel is 6.18.1"},
+		{"a load without words", "what nobody knows", own(load.ProgLoad, 13, perfmon), "VER099", "the error says: what nobody knows"},
+		{"nothing about BPF", "what nobody knows", own("", 13, perfmon), "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := OwnError(tt.text, tt.known, lab("6.18.1"))
+			if tt.rule == "" {
+				qt.Assert(t, qt.IsNil(d))
+				return
+			}
+			dump := strings.Join(append([]string{d.Cause}, d.Evidence...), "\n")
+			qt.Check(t, qt.Equals(d.Rule, tt.rule), qt.Commentf("%s", dump))
+			qt.Check(t, qt.StringContains(dump, tt.says))
+			qt.Check(t, qt.Equals(d.HowKnown, load.Inferred))
+			qt.Check(t, qt.IsFalse(strings.Contains(dump, "the text")), qt.Commentf("%s", dump))
+		})
+	}
+}
+
 func FuzzText(f *testing.F) {
 	for _, test := range pastedTexts {
 		f.Add(test.text)
@@ -324,8 +363,10 @@ func FuzzText(f *testing.F) {
 func FuzzExplain(f *testing.F) {
 	f.Add(uint16(524), uint8(0), "R0 !read_ok", []byte{1, 2, 3, 4, 5, 6, 7, 8}, int64(-1), "6.1.0")
 	f.Fuzz(func(t *testing.T, errno uint16, kind uint8, text string, raw []byte, arg int64, release string) {
-		kinds := []load.Kind{load.ProgLoad, load.MapCreate, load.BTFLoad, load.Seccomp, load.SocketFilter, load.TokenCreate, load.OtherCommand}
+		kinds := []load.Kind{load.ProgLoad, load.MapCreate, load.BTFLoad, load.Seccomp, load.SocketFilter, load.TokenCreate, load.OtherCommand,
+			load.LinkCreate, load.ProgAttach, load.PerfEventOpen, load.PerfEventSetBPF, load.XDPAttach, load.MapUpdate, load.ObjPin, ""}
 		a := attempt(kinds[int(kind)%len(kinds)], int(errno), log(text))
+		a.Attach = &load.Attach{Message: text, Flags: uint64(arg), Target: &load.AttachTarget{Name: text}}
 		a.Evidence.Attr = raw
 		a.Evidence.Filter = raw
 		a.Evidence.FailedInsn = int(arg)

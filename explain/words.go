@@ -23,6 +23,7 @@ type words struct {
 	source    *verifierlog.Source
 	report    *verifierlog.Report
 	kernel    bool // read from the verifier itself: the loader passed no buffer
+	log       verifierlog.Log
 	unproven  bool // from a buffer that the kernel may not have written to in this call
 }
 
@@ -84,7 +85,7 @@ func parseWords(log string) words {
 		}
 	}
 	l := verifierlog.Parse(log, verifierlog.Options{Truncated: truncated})
-	w := words{match: l.Match, message: printable(l.Message, 300), insn: l.Insn, insnText: printable(l.Instruction, 160), source: l.Source, report: l.Report}
+	w := words{match: l.Match, message: printable(l.Message, 300), insn: l.Insn, insnText: printable(l.Instruction, 160), source: l.Source, report: l.Report, log: l}
 	for _, c := range l.Messages {
 		if strings.HasPrefix(c, "[… ") {
 			continue // a hole in the copy of the log
@@ -118,4 +119,17 @@ func (w words) named(arg string) string {
 		}
 	}
 	return ""
+}
+
+// advice is what the note on the complaint says to do, nil where it has none.
+func (w words) advice() []load.Remedy {
+	n := w.match.Note
+	if n.Do == "" {
+		return nil
+	}
+	price := n.Price
+	if price == "" {
+		price = "A change of the program."
+	}
+	return []load.Remedy{{ID: "sentence", Title: strings.TrimSuffix(printable(n.Do, 400), "."), Price: price}}
 }

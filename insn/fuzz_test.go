@@ -39,7 +39,7 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("%+v has no text", in)
 			}
 			Imm64(prog, i)
-			in.Target(i)
+			_, _ = in.Target(i)
 		}
 		MatchesTag(prog, [8]byte{})
 	})

@@ -3,33 +3,36 @@
 package load
 
 import (
+	"maps"
+	"strconv"
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/insn"
 )
 
-// Evidence is what the rules reason from. It is not part of the JSON schema: recorded traces carry it in the
-// form in which it was captured.
+// Evidence is what the rules reason from. It is not part of the JSON schema: recorded traces carry
+// it in the form in which it was captured.
 type Evidence struct {
 	Attr []byte // union bpf_attr as submitted
 
 	// Insns are the submitted instructions; State says how far they can be trusted.
 	Insns      []insn.Instruction
 	InsnsState InsnsState
-	// Translated is the post-verifier code of the unit whose blinding failed (one function up to 6.18, the whole
-	// program from 7.1), nil when it was not seen.
+	// Translated is the post-verifier code of the unit whose blinding failed (one function up to
+	// 6.18, the whole program from 7.1), nil when it was not seen.
 	Translated []insn.Instruction
-	// What the loader passed by pointer beside the instructions, each nil when it was not copied whole. License is
-	// without its NUL.
+	// What the loader passed by pointer beside the instructions, each nil when it was not copied
+	// whole. License is without its NUL.
 	License, BTF, FuncInfo, LineInfo []byte
 	// Filter is a classic BPF filter (struct sock_filter), 8 bytes an instruction.
 	Filter []byte
 
 	Log string // the loader's log buffer, with a hole marked in its middle when it was huge
-	// LogUnproven: the buffer held text before the call, and nothing shows that the kernel wrote to it. Log may be of an earlier
-	// call, or the process's own.
+	// LogUnproven: the buffer held text before the call, and nothing shows that the kernel wrote to
+	// it. Log may be of an earlier call, or the process's own.
 	LogUnproven bool
-	// LogStale says why a text in the buffer is known not to be of this call, and was left out of Log.
+	// LogStale says why a text in the buffer is known not to be of this call, and was left out of
+	// Log.
 	LogStale   string
 	LogLevel   uint32   // as the loader asked
 	LogSize    uint32   // the loader's buffer, bytes
@@ -55,8 +58,8 @@ type Evidence struct {
 	Observed      map[Stage]bool    // stages that the hooks in place could see
 }
 
-// JITUsed is the name, among Evidence.Sysctls and the records of a trace, of what is no sysctl but changes like one: the bytes that
-// compiled programs hold, of the budget net.core.bpf_jit_limit.
+// JITUsed is the name, among Evidence.Sysctls and the records of a trace, of what is no sysctl but
+// changes like one: the bytes that compiled programs hold, of the budget net.core.bpf_jit_limit.
 const JITUsed = "jit_used_bytes"
 
 // InsnsState says how far Evidence.Insns can be trusted.
@@ -83,6 +86,7 @@ const (
 	FnSelect      Function = "bpf_prog_select_runtime"   //
 	FnJIT         Function = "bpf_int_jit_compile"       // Ret is 0; Unjited says the program came back un-jited
 	FnBlind       Function = "bpf_jit_blind_constants"   //
+	FnAttach      Function = "bpf_check_attach_target"   // what a program names to attach to
 	FnPatch       Function = "bpf_patch_insn_single"     // Arg is off, the failing instruction of the blinded unit
 	FnModmem      Function = "bpf_jit_charge_modmem"     // JIT memory limit
 	FnCapable     Function = "security_capable"          // Arg is the capability
@@ -92,12 +96,23 @@ const (
 	FnNewFD       Function = "bpf_prog_new_fd"           //
 	FnSeccomp     Function = "bpf_prog_create_from_user" // seccomp(2), prctl(PR_SET_SECCOMP)
 	FnSockFilter  Function = "sk_attach_filter"          // SO_ATTACH_FILTER
-	FnVerbose     Function = "verbose"                   // the verifier's messages
-	FnDenied      Function = "__secure_computing"        // a seccomp policy in front of bpf(2)
+	// What attaches without bpf(2), or inside it.
+	FnXDPAttach  Function = "dev_xdp_attach"          // XDP, however it is attached
+	FnXDPChange  Function = "dev_change_xdp_fd"       // XDP by netlink
+	FnSockAttach Function = "sk_attach_bpf"           // SO_ATTACH_BPF
+	FnReuseport  Function = "sk_reuseport_attach_bpf" // SO_ATTACH_REUSEPORT_EBPF
+	FnTCFilter   Function = "tc_new_tfilter"          // a filter of tc by netlink
+	FnSetLink    Function = "rtnl_setlink"            // what of XDP by netlink is refused before
+	FnTCQdisc    Function = "tc_modify_qdisc"         // clsact, which it hangs on
+	FnPerfEvent  Function = "perf_event_open"         // and PERF_EVENT_IOC_SET_BPF
+	FnProbeDef   Function = "kprobe_events"           // and uprobe_events: writes to tracefs
+
+	FnVerbose Function = "verbose"            // the verifier's messages
+	FnDenied  Function = "__secure_computing" // a seccomp policy in front of bpf(2)
 )
 
-// Span is one execution of a watched function inside a call. Parent is an index into the same slice, -1 for none.
-// Benign says that the failure did not make its parent fail.
+// Span is one execution of a watched function inside a call. Parent is an index into the same
+// slice, -1 for none. Benign says that the failure did not make its parent fail.
 type Span struct {
 	Function Function
 	Start    time.Duration // since the call's start
@@ -128,7 +143,8 @@ type MapRef struct {
 	Flags      uint32
 }
 
-// SourceLine is one entry of the program's line_info. Insn is an 8-byte slot of the submitted program.
+// SourceLine is one entry of the program's line_info. Insn is an 8-byte slot of the submitted
+// program.
 type SourceLine struct {
 	Insn int
 	File string
@@ -137,7 +153,8 @@ type SourceLine struct {
 	Text string
 }
 
-// Source returns the line that the instruction at slot i belongs to; ok is false when the program carries none.
+// Source returns the line that the instruction at slot i belongs to; ok is false when the program
+// carries none.
 func (e *Evidence) Source(i int) (SourceLine, bool) {
 	best, ok := SourceLine{}, false
 	for _, l := range e.Lines {
@@ -147,4 +164,16 @@ func (e *Evidence) Source(i int) (SourceLine, bool) {
 		best, ok = l, true
 	}
 	return best, ok
+}
+
+// Settings are the sysctls as they were seen near the attempt, with what was seen of
+// net.core.bpf_jit_harden. They count for more than a profile, which was read at another time.
+func (e *Evidence) Settings() map[string]string {
+	seen := map[string]string{}
+	maps.Copy(seen, e.Sysctls)
+	delete(seen, JITUsed)
+	if e.Harden >= 0 {
+		seen["net.core.bpf_jit_harden"] = strconv.Itoa(e.Harden)
+	}
+	return seen
 }

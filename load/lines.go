@@ -11,9 +11,10 @@ const (
 	KindHang    Kind = "hang"
 )
 
-// Summary counts attempts that were like one that was told before: the same failure of the same program, in the same process group, which
-// is what runs under one name, executable, user and control group. The counts are of what came since the last summary of the group, so
-// that the sum over all lines is what happened.
+// Summary counts attempts that were like one that was told before: the same failure of the same
+// program, in the same process group, which is what runs under one name, executable, user and
+// control group. The counts are of what came since the last summary of the group, so that the sum
+// over all lines is what happened.
 type Summary struct {
 	Schema string    `json:"schema"`
 	Kind   Kind      `json:"kind"` // KindSummary
@@ -43,7 +44,8 @@ type Loss struct {
 	Schema string    `json:"schema"`
 	Kind   Kind      `json:"kind"` // KindLoss
 	Time   time.Time `json:"time"` // when it was written
-	// Loads are failing program loads that are in no attempt and in no summary; at least so many where Unknown has "failing loads".
+	// Loads are failing program loads that are in no attempt and in no summary; at least so many
+	// where Unknown has "failing loads".
 	Loads uint64 `json:"loads"`
 	// Events by what lost them, pieces of attempts that are told all the same among them.
 	Events map[string]uint64 `json:"events"`
@@ -57,7 +59,8 @@ type Attach struct {
 	Program *AttachProgram `json:"program,omitempty"`
 	Target  *AttachTarget  `json:"target,omitempty"`
 	Flags   uint64         `json:"flags,omitempty"`
-	// Message is what the kernel said beside the errno: a netlink extack, tracefs's error_log, its log.
+	// Message is what the kernel said beside the errno: a netlink extack, tracefs's error_log, its
+	// log.
 	Message string `json:"message,omitempty"`
 }
 
@@ -68,16 +71,31 @@ type AttachProgram struct {
 	Type       string `json:"type,omitempty"`
 	AttachType string `json:"attach_type,omitempty"` // that it was loaded for
 	Tag        string `json:"tag,omitempty"`
+	// MaxCtxOffset is the end of the last bytes of its context that the program reads
+	// (bpf_prog_aux.max_ctx_offset), 0 when it is not known.
+	MaxCtxOffset int `json:"max_ctx_offset,omitempty"`
+	// Insns are its instructions after the verifier, 0 when that is not known, and then Overrides
+	// is not either: that it calls bpf_override_return.
+	Insns     int  `json:"insns,omitempty"`
+	Overrides bool `json:"overrides,omitempty"`
 }
 
-// AttachTarget is where a program was to be attached: a control group, a network device, a function, a tracepoint.
+// AttachTarget is where a program was to be attached: a control group, a network device, a
+// function, a tracepoint.
 type AttachTarget struct {
 	Kind   string `json:"kind"` // cgroup, netdev, netns, function, tracepoint, uprobe, perf_event, socket, map, program, and what comes
 	Name   string `json:"name,omitempty"`
 	Path   string `json:"path,omitempty"` // of a control group or a file
 	ID     uint64 `json:"id,omitempty"`   // of a control group, ifindex, BTF id
 	Offset uint64 `json:"offset,omitempty"`
+	// Parent is the handle that a filter or qdisc of tc hangs on, as tc writes it: "ffff:fff2".
+	Parent string `json:"parent,omitempty"`
+	// Size is that of a tracepoint's record in bytes, as its format in tracefs says.
+	Size int `json:"size,omitempty"`
 }
+
+// NotOpen is the name of a target whose descriptor is not open.
+const NotOpen = "no open file"
 
 // Growth is what blinding does to the submitted program, as predicted, in slots.
 type Growth struct {

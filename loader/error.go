@@ -13,8 +13,9 @@ import (
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/explain"
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/assemble"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/text"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -43,7 +44,7 @@ func (e *Error) Error() string {
 	if e.Diagnosis.Rule != explain.Unknown {
 		s += fmt.Sprintf(" [%s: %s]", e.Diagnosis.Rule, e.Diagnosis.Cause)
 	}
-	return render.Clean(s)
+	return text.Clean(s)
 }
 
 // Format prints Error for %s and %v. For %+v it prints all: the error of
@@ -75,10 +76,10 @@ func (e *Error) Format(f fmt.State, verb rune) {
 	}
 	for line := range strings.Lines(all) {
 		line = strings.TrimSuffix(line, "\n")
-		text := strings.TrimLeft(line, "\t")
-		_, _ = io.WriteString(f, line[:len(line)-len(text)]+render.Clean(text)+"\n")
+		words := strings.TrimLeft(line, "\t")
+		_, _ = io.WriteString(f, line[:len(line)-len(words)]+text.Clean(words)+"\n")
 	}
-	_ = render.NewText(f, 0, false).Diagnosis(e.Diagnosis)
+	_ = render.NewText(f, 0, false).OwnDiagnosis(e.Diagnosis)
 	for _, r := range e.Tried {
 		fmt.Fprintf(f, "tried: %s with %d islands, no jump longer than %d\n", r.Program, r.Islands, r.Limit)
 	}
@@ -108,14 +109,20 @@ func diagnose(err error, spec *ebpf.ProgramSpec, c *code) error {
 	var v *ebpf.VerifierError
 	var errno syscall.Errno
 	isLoad := errors.As(err, &v) || strings.Contains(err.Error(), "load program")
-	if isLoad && errors.As(err, &errno) {
-		at := failedAttempt(spec, c, errno, v)
+	at := failedAttempt(spec, c, 0, v)
+	if errors.As(err, &errno) {
+		at.Errno = int(errno)
+	}
+	if isLoad && errno != 0 {
 		at.Retries = 1 // cilium/ebpf asks again with a log
-		e.Diagnosis = explain.Explain(at, profile())
+		e.Diagnosis = inferred(explain.Explain(at, profile()))
 	}
 	if e.Diagnosis == nil || e.Diagnosis.Rule == explain.Unknown {
-		if text := explain.Text(err.Error()); len(text) > 0 && (e.Diagnosis == nil || text[0].Rule != explain.Unknown) {
-			e.Diagnosis = &text[0]
+		if !isLoad {
+			at.Kind = "" // the error says what it was
+		}
+		if d := explain.OwnError(err.Error(), at, profile()); d != nil && (e.Diagnosis == nil || d.Rule != explain.Unknown) {
+			e.Diagnosis = d
 		}
 	}
 	if e.Diagnosis == nil {
@@ -128,6 +135,14 @@ func diagnose(err error, spec *ebpf.ProgramSpec, c *code) error {
 		e.Program = spec.Name
 	}
 	return e
+}
+
+// inferred: this process was not watched, whatever its error and its log say.
+func inferred(d *load.Diagnosis) *load.Diagnosis {
+	if d != nil && d.HowKnown == load.Observed {
+		d.HowKnown = load.Inferred
+	}
+	return d
 }
 
 // attemptOf describes the load of a program by this process. Both arguments may
@@ -148,7 +163,7 @@ func attemptOf(spec *ebpf.ProgramSpec, c *code) *load.Attempt {
 		return at
 	}
 	at.Program.Name, at.Program.License = spec.Name, spec.License
-	at.Program.Type = assemble.ProgramType(uint32(spec.Type))
+	at.Program.Type = abi.ProgTypeName(uint32(spec.Type))
 	if c == nil {
 		c, _ = codeOf(spec.Instructions)
 	}
@@ -211,12 +226,11 @@ func (a *attempt) explain(err error) error {
 }
 
 func (a *attempt) diagnose(err error) error {
-	blamed := a.blamed(err)
-	if len(blamed) == 0 {
+	c := a.blamed(err)
+	if c == nil {
 		name, _ := a.named(err)
 		return diagnose(err, a.specs[name], nil)
 	}
-	c := blamed[0]
 	var errno syscall.Errno
 	if !isBlinding(err) || !errors.As(err, &errno) {
 		return c.with(diagnose(err, c.spec, c.code), a)
@@ -224,17 +238,17 @@ func (a *attempt) diagnose(err error) error {
 	var v *ebpf.VerifierError
 	errors.As(err, &v)
 	at := failedAttempt(c.spec, c.code, errno, v)
-	at.Jump = jumpOf(at, c.prediction.Verdict)
-	return c.with(&Error{Err: err, Diagnosis: explain.Explain(at, profile())}, a)
+	at.Jump = jumpOf(at, c.Prediction.Verdict)
+	return c.with(&Error{Err: err, Diagnosis: inferred(explain.Explain(at, profile()))}, a)
 }
 
 func (c *candidate) with(err error, a *attempt) error {
 	var e *Error
 	if errors.As(err, &e) {
-		e.Program = c.repair.Program
-		if c.result != nil {
-			c.repair.Loads = a.loads
-			e.Tried = append(e.Tried, c.repair)
+		r := c.repair(a)
+		e.Program = r.Program
+		if c.Form() != nil {
+			e.Tried = append(e.Tried, r)
 		}
 	}
 	return err
@@ -244,15 +258,12 @@ func (c *candidate) with(err error, a *attempt) error {
 func (c *candidate) unjited(a *attempt) error {
 	at := attemptOf(c.spec, c.code)
 	at.Outcome = load.LoadedNotJITed
-	at.Jump = jumpOf(at, c.prediction.Verdict)
+	at.Jump = jumpOf(at, c.Prediction.Verdict)
 	why := ErrNotJITed
 	if c.danger != "" {
 		why = ErrJITOnly
 	}
-	err := fmt.Errorf("load program: program %s: %w", c.repair.Program, why)
-	if a.closed != nil {
-		err = fmt.Errorf("%w; and no window in the hardening: %w", err, a.closed)
-	}
+	err := a.noWindow(fmt.Errorf("load program: program %s: %w", c.repair(a).Program, why))
 	d := explain.Explain(at, profile())
 	d.Danger = c.danger
 	return c.with(&Error{Err: err, Diagnosis: d}, a)
@@ -261,23 +272,23 @@ func (c *candidate) unjited(a *attempt) error {
 // miscompiled is the error for a program that must not be loaded.
 func (c *candidate) miscompiled(a *attempt) error {
 	at := attemptOf(c.spec, c.code)
-	v := c.prediction.Verdict
-	if !v.Wraps && c.prediction.Worst.Wraps {
-		v = c.prediction.Worst
+	v := c.Prediction.Verdict
+	if !v.Wraps && c.Prediction.Worst.Wraps {
+		v = c.Prediction.Worst
 	}
 	d := &load.Diagnosis{
 		Rule:     "BLIND004",
-		Cause:    "With net.core.bpf_jit_harden in force, a backward jump of the program needs an offset just below -32768. Kernels before 7.1 let it wrap, load the program, and it computes something else.",
+		Cause:    "When net.core.bpf_jit_harden blinds constants, a backward jump of the program needs an offset just below -32768. Kernels without ad139384ecdd (7.3, and 7.2.10) let it wrap. They load the program, and it does something else.",
 		HowKnown: load.Predicted,
 	}
 	if r, ok := explain.ByID(d.Rule); ok {
 		d.Title, d.Remedies = r.Title, r.Remedies
 	}
 	if j := jumpOf(at, v); j != nil {
-		d.Evidence = append(d.Evidence, fmt.Sprintf("the jump from instruction %d to %d (%s) needs about %d; a jump holds at least %d", j.From, j.To, j.Insn, j.Need, j.Limit))
+		d.Evidence = append(d.Evidence, fmt.Sprintf("the jump from instruction %d to %d (%s) needs an offset of about %d, and the limit is %d", j.From, j.To, j.Insn, j.Need, j.Limit))
 		if j.FromSource != "" {
 			d.Evidence = append(d.Evidence, "it is at "+j.FromSource)
 		}
 	}
-	return c.with(&Error{Err: fmt.Errorf("load program: program %s: %w", c.repair.Program, ErrMiscompiled), Diagnosis: d}, a)
+	return c.with(&Error{Err: fmt.Errorf("load program: program %s: %w", c.repair(a).Program, ErrMiscompiled), Diagnosis: d}, a)
 }

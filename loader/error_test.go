@@ -11,6 +11,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/internal/abi"
+	"github.com/bpfwhy/bpfwhy/load"
 )
 
 func TestExplain(t *testing.T) {
@@ -28,6 +31,7 @@ func TestExplain(t *testing.T) {
 	qt.Assert(t, qt.ErrorAs(err, &e))
 	qt.Assert(t, qt.Equals(e.Err, theirs))
 	qt.Check(t, qt.Equals(e.Diagnosis.Rule, "VER002"))
+	qt.Check(t, qt.Equals(e.Diagnosis.HowKnown, load.Inferred))
 	qt.Check(t, qt.Equals(Explain(err), err))
 	qt.Check(t, qt.Equals(errors.Unwrap(err), theirs))
 
@@ -58,13 +62,20 @@ func TestErrorIsClean(t *testing.T) {
 	}
 }
 
-// A uprobe that a loader may no longer attach, as link.Executable.Uprobe returns it.
+// A uprobe that a loader may no longer attach, as link.Executable.Uprobe returns it. A process that
+// has CAP_SYS_ADMIN knows that it was not for want of it.
 func TestExplainUprobe(t *testing.T) {
+	mask, known := capabilities()
+	privileged := known && mask>>abi.CapSysAdmin&1 == 1
 	err := Explain(fmt.Errorf("creating perf_uprobe PMU: %w", fmt.Errorf("token %s: opening perf event: %w", "SSL_read", syscall.EACCES)))
 	var e *Error
 	qt.Assert(t, qt.ErrorAs(err, &e))
-	qt.Check(t, qt.Equals(e.Diagnosis.Rule, "PERM012"))
-	qt.Check(t, qt.Equals(e.Diagnosis.Remedies[0].ID, "uprobe-multi"))
+	qt.Check(t, qt.Equals(e.Diagnosis.Rule == "PERM012", !privileged))
+	if !privileged {
+		qt.Check(t, qt.Equals(e.Diagnosis.Remedies[0].ID, "uprobe-multi"))
+	}
+	qt.Check(t, qt.Equals(e.Diagnosis.HowKnown, load.Inferred))
+	qt.Check(t, qt.StringContains(fmt.Sprintf("%+v", err), "inferred: nothing was watched"))
 	qt.Check(t, qt.ErrorIs(err, syscall.EACCES))
 }
 

@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 	"github.com/go-quicktest/qt"
 )
 

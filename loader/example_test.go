@@ -95,5 +95,5 @@ func ExampleExplain() {
 	}
 	// Output:
 	// VER002
-	// A register is read that was never written
+	// An uninitialised register is read
 }

@@ -14,17 +14,19 @@ import (
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/randprog"
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
-	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/test/randprog"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 )
+
+const errNotSupp = unix.Errno(524)
 
 func TestMain(m *testing.M) {
 	guardian.Main()
@@ -38,9 +40,13 @@ func TestKernels(t *testing.T) {
 	if long() {
 		m.Env, m.Timeout = append(m.Env, "BPFWHY_LONG=1"), 30*time.Minute
 	}
-	vmtest.Run(t, "^TestGuest", m, func(t *testing.T, kernel string, r *vm.Result) {
+	vmtest.RunIn(t, vmtest.Distinct(), "^TestGuest", m, func(t *testing.T, kernel string, r *vm.Result) {
 		record(t, kernel, r.Files[tallyFile])
 	})
+	if !vmtest.Long() {
+		// It alone has instructions that the interpreter does not know, and uses it all the same.
+		vmtest.RunIn(t, []string{"6.12"}, "^TestGuestJITOnly$", m)
+	}
 }
 
 // record keeps the result of a long run for docs/blinding-proof.md.
@@ -66,7 +72,7 @@ func harden(t testing.TB, value string) {
 func TestGuestCorpus(t *testing.T) {
 	kernel := vmtest.Guest(t)
 	harden(t, "0")
-	c := corpus(t, 1000, programs(25, 100), func() { harden(t, "2") })
+	c := corpus(t, 1000, programs(12, 100), func() { harden(t, "2") })
 	harden(t, "0")
 	c.Kernel = kernel
 	text, err := json.Marshal(c)
@@ -74,8 +80,9 @@ func TestGuestCorpus(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(wire.OutDir, tallyFile), text, 0o644)))
 }
 
-// guest is where the loader's ways are tried: on the oldest and the newest kernel and the one without an interpreter. Those between
-// have their say in TestGuestCorpus and TestGuestWrap, and in the long tests.
+// guest is where the loader's ways are tried: on the oldest and the newest kernel and the one
+// without an interpreter. Those between have their say in TestGuestCorpus and TestGuestWrap, and in
+// the long tests.
 func guest(t *testing.T) {
 	kernel := vmtest.Guest(t)
 	if kernel != "hardened" && !slices.Contains(vmtest.Sample(), kernel) {
@@ -382,7 +389,7 @@ func TestGuestErrors(t *testing.T) {
 func TestHostObject(t *testing.T) {
 	onHost(t)
 	raiseHarden(t)
-	spec, err := ebpf.LoadCollectionSpec("../internal/object/testdata/http_270_v2_g.o")
+	spec, err := ebpf.LoadCollectionSpec("../internal/objects/object/testdata/http_270_v2_g.o")
 	qt.Assert(t, qt.IsNil(err))
 	var reports []Repair
 	l := Loader{RequireJIT: true, Report: func(r Repair) { reports = append(reports, r) }}
@@ -428,7 +435,7 @@ func TestHostCorpus(t *testing.T) {
 	if setting("bpf_jit_harden") != 0 {
 		t.Skip("this machine is hardened already")
 	}
-	c := corpus(t, 5000, programs(150, 1000), func() {
+	c := corpus(t, 5000, programs(80, 1000), func() {
 		lock.Close()
 		raiseHarden(t)
 	})

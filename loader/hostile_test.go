@@ -11,7 +11,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/internal/cputime"
+	"github.com/bpfwhy/bpfwhy/internal/test/cputime"
 )
 
 // The log of a large program has hundreds of thousands of lines. What is wrong stands at its end.

@@ -10,19 +10,20 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/jitonly"
-	"github.com/bpfwhy/bpfwhy/internal/probe"
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
-	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/probe"
+	"github.com/bpfwhy/bpfwhy/internal/objects/jitonly"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/go-quicktest/qt"
 )
 
-// beyond is a program that blinding breaks: it does what it is given, and then has a jump over so many instructions of which every
-// nth is an addition of an immediate, which blinding makes three instructions of. Emulated machines are slow at that.
+// beyond is a program that blinding breaks: it does what it is given, and then has a jump over so
+// many instructions of which every nth is an addition of an immediate, which blinding makes three
+// instructions of. Emulated machines are slow at that.
 func beyond(first asm.Instructions, body, nth int) *ebpf.ProgramSpec {
 	list := append(asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}, first...)
 	list = append(list,
@@ -65,8 +66,8 @@ func newMap(t *testing.T, typ ebpf.MapType) *ebpf.Map {
 	return m
 }
 
-// TestGuestJITOnly loads programs that blinding breaks and that have what only compiled code can run, on each kernel, and runs none
-// that is not compiled.
+// TestGuestJITOnly loads programs that blinding breaks and that have what only compiled code can
+// run, on each kernel, and runs none that is not compiled.
 func TestGuestJITOnly(t *testing.T) {
 	kernel := vmtest.Guest(t)
 	m, plainMap := newMap(t, ebpf.PerCPUArray), newMap(t, ebpf.Array)
@@ -208,9 +209,9 @@ func TestPanicLookup(t *testing.T) {
 
 func TestPanicMayGoto(t *testing.T) { runs(t, sparse(endless)) }
 
-// TestKernelPanic shows that the warnings are true: the machine dies of one run. A loop of may_goto, which ends after a quarter of a
-// second when it is compiled, does not end at all, and no kernel up to 7.3 refuses it; the machine is told to take that for a reason to
-// panic.
+// TestKernelPanic shows that the warnings are true: the machine dies of one run. A loop of
+// may_goto, which ends after a quarter of a second when it is compiled, does not end at all, and no
+// kernel up to 7.3 refuses it; the machine is told to take that for a reason to panic.
 func TestKernelPanic(t *testing.T) {
 	for _, c := range []struct {
 		name, kernel, pattern string

@@ -10,7 +10,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/jitonly"
+	"github.com/bpfwhy/bpfwhy/internal/objects/jitonly"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/cilium/ebpf"
 )
@@ -21,7 +21,6 @@ const (
 )
 
 // There is nothing to be blinded.
-func isBlinding(error) bool           { return false }
 func mayBeBlinded() bool              { return false }
 func capabilities() (uint64, bool)    { return 0, false }
 func setting(string) int              { return -1 }

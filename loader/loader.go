@@ -18,8 +18,8 @@
 // read memory of processes, such as those on uprobes, are loaded as they are
 // written there.
 //
-// What a program that fails costs is bounded: see [Loader.WholeLog]. A program that the kernel would interpret though it cannot, which may crash
-// the machine, is not returned: see [ErrJITOnly].
+// What a program that fails costs is bounded: see [Loader.WholeLog]. A program that the kernel
+// would interpret though it cannot, which may crash the machine, is not returned: see [ErrJITOnly].
 //
 // Errors wrap those of cilium/ebpf and carry a diagnosis: see [Error].
 // [Explain] gives the same to those who keep their own loading.
@@ -40,9 +40,9 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Loader loads programs and remembers which of them blinding breaks on this
-// node, and that it is locked down, so that it need not fail to load them again. The zero value is ready. It
-// can be used by several goroutines and must not be copied.
+// Loader loads programs and remembers which of them blinding breaks on this node, and that it is
+// locked down, so that it need not fail to load them again. The zero value is ready. It can be used
+// by several goroutines and must not be copied.
 type Loader struct {
 	// Off never repairs a program. Errors are explained all the same, and a
 	// program that a hardened kernel would compile wrongly is still refused:
@@ -61,13 +61,16 @@ type Loader struct {
 	// hardening is to keep out. By default such a program is returned, as
 	// cilium/ebpf does.
 	RequireJIT bool
-	// AllowJITOnly returns programs that the kernel would interpret though they have what only compiled code can run, instead of
-	// [ErrJITOnly]. To run one may crash the machine: it is for those who load to look, and never attach.
+	// AllowJITOnly returns programs that the kernel would interpret though they have what only
+	// compiled code can run, instead of [ErrJITOnly]. To run one may crash the machine: it is for
+	// those who load to look, and never attach.
 	AllowJITOnly bool
-	// WholeLog gets the log of a program that fails as cilium/ebpf does: by loading it again and again with a buffer that
-	// doubles up to 1 GiB. By default a program that fails is loaded three times at most as a rule: without a log, for the
-	// verifier's complaint and statistics, and for the walk that led there if it is 32,768 instructions at most. The buffer for
-	// that has 8 MiB, and grows only where lines are longer than usual. Options with a LogLevel are left to cilium/ebpf.
+	// WholeLog gets the log of a program that fails as cilium/ebpf does: by loading it again and
+	// again with a buffer that doubles up to 1 GiB. By default a program that fails is loaded three
+	// times at most as a rule: without a log, for the verifier's complaint and statistics, and for
+	// the walk that led there if it is 32,768 instructions at most. The buffer for that has 8 MiB,
+	// and grows only where lines are longer than usual. Options with a LogLevel are left to
+	// cilium/ebpf.
 	WholeLog bool
 	// HardenWindow lets a program that blinding breaks and rewriting does not
 	// help load while net.core.bpf_jit_harden is 1 instead of 2, and never 0:

@@ -15,9 +15,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Bounds of what a program that fails may cost. cilium/ebpf loads it again and again with a buffer for the log that doubles up to 1 GiB. A log
-// of level 1 has a line or two for each instruction that the verifier examined, of which it examines up to 1,000,000; each takes some
-// 100 bytes. So the verifier is first asked for its complaint and its statistics alone, and for its walk if that is not too long.
+// Bounds of what a program that fails may cost. cilium/ebpf loads it again and again with a buffer
+// for the log that doubles up to 1 GiB. A log of level 1 has a line or two for each instruction
+// that the verifier examined, of which it examines up to 1,000,000; each takes some 100 bytes. So
+// the verifier is first asked for its complaint and its statistics alone, and for its walk if that
+// is not too long.
 const (
 	walkLimit  = 1 << 15 // instructions examined
 	walkBuffer = 8 << 20 // more than their log takes as a rule
@@ -31,13 +33,15 @@ func (l *Loader) quiet(o ebpf.ProgramOptions) ebpf.ProgramOptions {
 	return o
 }
 
-// ownLog reports whether the log is ours to ask for. Who sets a level wants the log of what loads, too.
+// ownLog reports whether the log is ours to ask for. Who sets a level wants the log of what loads,
+// too.
 func (l *Loader) ownLog(o ebpf.ProgramOptions) bool {
 	return !l.WholeLog && !o.LogDisabled && o.LogLevel == 0
 }
 
-// log loads a program that failed once more for the verifier's words, and again for its walk where that is short. again makes the load. The
-// error is the given one with what the last load said in the place of what the first did, and nil if a load worked after all.
+// log loads a program that failed once more for the verifier's words, and again for its walk where
+// that is short. again makes the load. The error is the given one with what the last load said in
+// the place of what the first did, and nil if a load worked after all.
 func (l *Loader) log(err error, o ebpf.ProgramOptions, again func(ebpf.ProgramOptions) error) error {
 	var v *ebpf.VerifierError
 	if !l.ownLog(o) || !errors.As(err, &v) {

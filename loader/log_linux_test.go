@@ -12,14 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
-	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/go-quicktest/qt"
 )
 
-// lapped goes round a body of so many instructions, and then reads a register that was never written.
+// lapped goes round a body of so many instructions, and then reads a register that was never
+// written.
 func lapped(body, rounds int32) *ebpf.ProgramSpec {
 	list := asm.Instructions{asm.Mov.Imm(asm.R1, 0)}
 	for i := range body {
@@ -37,7 +38,8 @@ func lapped(body, rounds int32) *ebpf.ProgramSpec {
 	}
 }
 
-// cost is what a load takes: calls of bpf(BPF_PROG_LOAD), and how far the memory of this process rises.
+// cost is what a load takes: calls of bpf(BPF_PROG_LOAD), and how far the memory of this process
+// rises.
 type cost struct {
 	calls int
 	peak  int // KiB
@@ -48,8 +50,8 @@ func (c cost) String() string {
 	return fmt.Sprintf("%d loads, %d KiB, %v", c.calls, c.peak, c.took.Round(time.Millisecond))
 }
 
-// measure counts loads with the kernel's own trace of system calls, for which it changes the machine: in the lab alone. Elsewhere they are
-// not counted, and are -1.
+// measure counts loads with the kernel's own trace of system calls, for which it changes the
+// machine: in the lab alone. Elsewhere they are not counted, and are -1.
 func measure(t *testing.T, f func()) cost {
 	t.Helper()
 	_, err := os.Stat(wire.SpecPath)
@@ -109,8 +111,9 @@ func TestHostLogCost(t *testing.T) {
 	logCost(t, rounds, true)
 }
 
-// logCost shows what a program of 30,000 instructions costs that fails after the verifier has gone round it so many times, beside what it
-// costs with cilium/ebpf, and that nothing is missing from the log of one that fails early.
+// logCost shows what a program of 30,000 instructions costs that fails after the verifier has gone
+// round it so many times, beside what it costs with cilium/ebpf, and that nothing is missing from
+// the log of one that fails early.
 func logCost(t *testing.T, rounds int32, compare bool) {
 	_, _ = plain(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}}) // cilium/ebpf tries what it needs to know
 	big := lapped(30_000, rounds)
@@ -124,7 +127,8 @@ func logCost(t *testing.T, rounds int32, compare bool) {
 		c := measure(t, func() { err = load(&Loader{Off: true}) })
 		t.Logf("%s: %s", name, c)
 		qt.Check(t, qt.IsTrue(c.calls == 2 || c.calls < 0), qt.Commentf("%s", name))
-		qt.Check(t, qt.IsTrue(c.peak < walkBuffer>>10), qt.Commentf("%s: %d KiB", name, c.peak))
+		// One buffer of the first walk, and as much again that is garbage.
+		qt.Check(t, qt.IsTrue(c.peak < 2*walkBuffer>>10), qt.Commentf("%s: %d KiB", name, c.peak))
 		qt.Assert(t, qt.ErrorAs(err, &e))
 		qt.Check(t, qt.Equals(e.Diagnosis.Rule, "VER002"))
 		qt.Check(t, qt.Equals(e.Program, "lapped"))

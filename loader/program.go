@@ -8,9 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/assemble"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -129,9 +127,4 @@ func (c *code) content(t ebpf.ProgramType) content {
 	}
 	h.Write(insn.Encode(masked))
 	return content(h.Sum(nil))
-}
-
-// predict foretells what blinding does to the program.
-func (c *code) predict(t ebpf.ProgramType, k blinding.Kernel) (blinding.Prediction, error) {
-	return blinding.Predict(c.insns, c.functions, k, blinding.Source{Type: assemble.ProgramType(uint32(t))})
 }

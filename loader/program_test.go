@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/randprog"
-	"github.com/bpfwhy/bpfwhy/internal/verbatim"
+	"github.com/bpfwhy/bpfwhy/internal/sys/verbatim"
+	"github.com/bpfwhy/bpfwhy/internal/test/randprog"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf/asm"
 	"github.com/go-quicktest/qt"

@@ -62,15 +62,17 @@ func TestProofDocument(t *testing.T) {
 
 func proofDocument() (string, error) {
 	var b strings.Builder
-	b.WriteString(`# What is proven of blinding, and how
+	b.WriteString(`# What is proven about blinding, and how
 
-Written by ` + "`go test ./loader -run ProofDocument -update`" + ` from what the long runs left behind (` + "`make test-long`" + `). A shorter run with
-lighter programs of the same kind is part of ` + "`make test`" + `.
+` + "`go test ./loader -run ProofDocument -update`" + ` writes this page from the results of the long runs
+(` + "`make test-long`" + `). ` + "`make test`" + ` has a shorter run with smaller programs of the same kind.
 
 ## The model
 
-A literal replay of the kernel's algorithm, one replacement after the other, on random programs with small offsets, for each way
-in which kernels blind. Verdict, failing patch, failing jump, wrap, length and work have to be equal.
+The test compares the model with a literal replay of the kernel's algorithm, which makes one
+replacement after the other. It uses random programs with small offsets, and each way in which
+kernels blind. The verdict, the failing patch, the failing jump, the wrap, the length and the work
+must be equal.
 
 `)
 	var replay struct {
@@ -86,9 +88,10 @@ in which kernels blind. Verdict, failing patch, failing jump, wrap, length and w
 	b.WriteString(`
 ## The rewriter
 
-Random programs with functions, calls, 64-bit loads and jumps of all kinds, rewritten for small limits, with islands and with gotol.
-Every instruction of the result has to go on to where the original did, over islands alone; what was inserted has to be reached;
-every jump has to fit.
+The test rewrites random programs with functions, calls, 64-bit loads and jumps of all kinds, for
+small limits, with islands and with gotol. Each instruction of the result must lead to the same next
+instruction as in the original, with only islands in between. Each inserted instruction must be
+reachable. Each jump must be within its range.
 
 `)
 	var paths struct {
@@ -99,28 +102,33 @@ every jump has to fit.
 	if err := read("../rewrite/testdata/paths.json", &paths); err != nil {
 		return "", err
 	}
-	fmt.Fprintf(&b, "| programs | rewritten | nothing to do, byte for byte the same | refused: too many jumps cross one place | jumps with 1, 2, 3, 4, 5, more islands | differences |\n|---|---|---|---|---|---|\n| %d | %d | %d | %d | %d, %d, %d, %d, %d, %d | 0 |\n",
+	fmt.Fprintf(&b, "| programs | rewritten | needed no change, byte for byte the same | refused: too many jumps cross one place | jumps with 1, 2, 3, 4, 5, more islands | differences |\n|---|---|---|---|---|---|\n| %d | %d | %d | %d | %d, %d, %d, %d, %d, %d | 0 |\n",
 		paths.Programs, paths.Rewritten, paths.Untouched, paths.Crowded, paths.Hops["1"], paths.Hops["2"], paths.Hops["3"], paths.Hops["4"], paths.Hops["5"], paths.Hops["6"])
 
 	b.WriteString(`
 ## On real kernels
 
-Programs that the verifier accepts and that end by themselves, most with a jump within three slots of the limit: forward and backward,
-conditional and not, in loops and in functions of their own, with maps. In every fourth the verifier rewrites what it can: reads of
-the context, helpers, divisions, packet access, dead code. Each is loaded and run on 100 packets where nothing is blinded, then with
-net.core.bpf_jit_harden=2.
+The verifier accepts all of these programs, and they end by themselves. Most of them have a jump
+within three slots of the limit. The jumps go forward and backward, are conditional or not, and are
+in loops and in separate functions. The programs use maps. In every fourth program, the verifier
+rewrites what it can: reads of the context, helpers, divisions, packet access, dead code. Each
+program is loaded and run on 100 packets without blinding, and then with net.core.bpf_jit_harden=2.
 
-* *verdicts*: predicted from the post-verifier code (the dump of the load that was not blinded), and what the kernel did with it. A
-  program that wraps is never loaded as it is. *indexes*: the off argument of the bpf_patch_insn_single that failed, or that none
-  did; a host under lockdown=confidentiality lets nobody watch that.
-* *submitted code*: what blinding.Predict says before the verifier has seen the program. It must never say *loads* of what does not.
-  Nearly all programs here are closer to the limit than what the verifier may add, so that most of those that do load are said
-  to be uncertain.
-* *repaired*: the loader's result was compiled, and computed the same on 100 packets; *first*: with the first limit that it chose;
-  *early*: it wraps, or might when the verifier has added to it, and the kernel never saw it as it was.
+* *verdicts*: the prediction from the post-verifier code (the dump of the load without blinding),
+  compared with what the kernel did. A program that wraps is never loaded unchanged.
+* *indexes*: the off argument of the bpf_patch_insn_single that failed, or that none failed. A host
+  under lockdown=confidentiality does not allow anybody to watch this function.
+* *submitted code*: what blinding.Predict says before the verifier has seen the program. If a
+  program does not load, it must never say *loads*. Nearly all programs here are very close to the
+  limit: the verifier may add more than what is left. So most of the programs that load get the
+  answer *may fail*.
+* *repaired*: the loader's result was compiled, and computed the same on 100 packets.
+* *first*: repaired with the first limit that the loader chose.
+* *early*: the program wraps, or might wrap when the verifier has added to it. The kernel never saw
+  the unchanged program.
 
 `)
-	b.WriteString("| kernel | programs | verdicts right | indexes right | fit / fail / wrap | refused / interpreted | submitted code: \"loads\", of these false | \"may fail\", of these load | \"fails\", of these load | verifier adds at most (bound never passed by) | repaired | first | gotol | early | islands | runs equal | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| kernel | programs | verdicts right | indexes right | fit / fail / wrap | refused / interpreted | submitted code: \"loads\", of these false | \"may fail\", of these load | \"fails\", of these load | verifier adds at most (smallest headroom below the bound) | repaired | first | gotol | early | islands | runs equal | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, name := range []string{"host", "5.10", "6.1", "6.12", "7", "hardened"} {
 		var c tally
 		if err := read("testdata/proof/"+name+".json", &c); errors.Is(err, fs.ErrNotExist) {
@@ -134,11 +142,12 @@ net.core.bpf_jit_harden=2.
 			c.Repaired, c.First, c.Gotol, c.Early, c.Islands, c.Runs, c.Seconds)
 	}
 	b.WriteString(`
-The programs are those of seeds 1000 and up (the guests) and 5000 and up (the host); two of the host's were too long for the
-verifier's own patches.
+The programs come from seeds 1000 and up (the guests) and 5000 and up (the host). Two programs of
+the host were too long for the verifier's own patches.
 
-The retry with a tighter limit, the wrap (loaded, compiled, wrong results, in the lab alone), objects with CO-RE, functions and lines
-of source: TestGuestTighter, TestGuestWrap, TestGuestObject and TestGuestLines in ` + "`loader`" + `, on every kernel of the lab.
+Four more tests in ` + "`loader`" + ` run on every kernel of the lab. TestGuestTighter tests the retry with a
+tighter limit. TestGuestWrap tests the wrap: loaded, compiled, wrong results (only in the lab).
+TestGuestObject tests objects with CO-RE. TestGuestLines tests functions and source lines.
 `)
 	return b.String(), nil
 }

@@ -16,8 +16,8 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/blinding"
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/freeing"
-	"github.com/bpfwhy/bpfwhy/internal/randprog"
+	"github.com/bpfwhy/bpfwhy/internal/sys/freeing"
+	"github.com/bpfwhy/bpfwhy/internal/test/randprog"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"

@@ -10,10 +10,10 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/verbatim"
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
-	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/sys/verbatim"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
@@ -42,8 +42,9 @@ func locked(t *testing.T) {
 
 const regsAX = 80 // of struct pt_regs: Go's first argument
 
-// reader is a collection as of an agent with uprobes: one program reads what the first argument of a Go function points to, in a
-// function of its own; another reads nothing; and a map has the first as its content.
+// reader is a collection as of an agent with uprobes: one program reads what the first argument of
+// a Go function points to, in a function of its own; another reads nothing; and a map has the first
+// as its content.
 func reader(kernelToo asm.Instructions) *ebpf.CollectionSpec {
 	return &ebpf.CollectionSpec{
 		Maps: map[string]*ebpf.MapSpec{

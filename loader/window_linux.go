@@ -6,8 +6,8 @@ import (
 	"context"
 	"errors"
 
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/hardenwindow"
+	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/repair/hardenwindow"
 	"github.com/cilium/ebpf"
 )
 

@@ -13,7 +13,8 @@ import (
 // Effect says what a difference does to loads.
 type Effect string
 
-// MayDecide: it would, but one of the values is not known, or it concerns the process that read the profile and not the node.
+// MayDecide: it would, but one of the values is not known, or it concerns the process that read the
+// profile and not the node.
 const (
 	Decides   Effect = "decides"
 	MayDecide Effect = "may_decide"
@@ -22,18 +23,27 @@ const (
 
 // Difference is one thing in which two nodes differ.
 type Difference struct {
+	Key    Key      `json:"-"`
 	Name   string   `json:"name"` // "net.core.bpf_jit_harden", "lockdown", "helper bpf_loop"
 	A      string   `json:"a"`    // "unknown" when it could not be read
 	B      string   `json:"b"`
 	Effect Effect   `json:"effect"`
-	Rules  []string `json:"rules,omitempty"` // of the failures that it leads to, as 'bpfwhy explain' knows them
+	Rules  []string `json:"rules,omitempty"` // of the failures that it leads to: explain.Differences knows them
 	Why    string   `json:"why,omitempty"`
+	// Behaviours in which two releases differ.
+	Behaviours []Behaviour `json:"-"`
+}
+
+// LeadsTo reports whether failures by a rule come of the difference: Rules holds it, or the three
+// letters of its family.
+func (d *Difference) LeadsTo(rule string) bool {
+	return slices.ContainsFunc(d.Rules, func(r string) bool { return r == rule || len(r) == 3 && strings.HasPrefix(rule, r) })
 }
 
 const unknownValue = "unknown"
 
-// Diff returns what two profiles differ in, what changes the fate of loads first. What is unknown on both is no
-// difference.
+// Diff returns what two profiles differ in, what changes the fate of loads first. What is unknown
+// on both is no difference.
 func Diff(a, b *Profile) []Difference {
 	d := &differ{a: a, b: b}
 	d.hardening()
@@ -53,7 +63,8 @@ type differ struct {
 	list []Difference
 }
 
-// add notes a difference if there is one. A value that is unknown on one side makes what would decide a maybe.
+// add notes a difference if there is one. A value that is unknown on one side makes what would
+// decide a maybe.
 func (d *differ) add(x Difference) {
 	x.A, x.B = cmp.Or(x.A, unknownValue), cmp.Or(x.B, unknownValue)
 	if x.A == x.B {
@@ -65,8 +76,8 @@ func (d *differ) add(x Difference) {
 	d.list = append(d.list, x)
 }
 
-func (d *differ) sysctl(name string, e Effect, why string, rules ...string) {
-	d.add(Difference{Name: name, A: d.a.Sysctls[name], B: d.b.Sysctls[name], Effect: e, Rules: rules, Why: why})
+func (d *differ) sysctl(name string, e Effect, why string) {
+	d.add(Difference{Key: Key{KindSetting, name}, Name: name, A: d.a.Sysctls[name], B: d.b.Sysctls[name], Effect: e, Why: why})
 }
 
 // hardening are the settings of the JIT.
@@ -76,7 +87,7 @@ func (d *differ) hardening() {
 	if value(d.b, harden) > value(d.a, harden) {
 		hard = d.b
 	}
-	why := "2 blinds the constants of every program, 1 those of loaders without CAP_BPF (before 5.11: without CAP_SYS_ADMIN). A blinded program grows, and one with a long jump then "
+	why := "2 blinds the constants of every program, 1 those of loaders without CAP_BPF (before 6.1: without CAP_SYS_ADMIN). A blinded program grows, and one with a long jump then "
 	switch on, known := hard.JITAlwaysOn(); {
 	case !known:
 		why += "fails with 524, or is left to the interpreter where there is one"
@@ -85,19 +96,19 @@ func (d *differ) hardening() {
 	default:
 		why += "is loaded, but left to the interpreter (or fails with 524, on some kernels from 5.15 to 6.17)"
 	}
-	d.sysctl(harden, Decides, why, "BLIND001", "BLIND002", "BLIND003")
+	d.sysctl(harden, Decides, why)
 
-	d.add(Difference{Name: "CONFIG_BPF_JIT_ALWAYS_ON", A: d.a.Config["CONFIG_BPF_JIT_ALWAYS_ON"], B: d.b.Config["CONFIG_BPF_JIT_ALWAYS_ON"], Effect: Decides,
-		Rules: []string{"BLIND001", "BLIND002", "BLIND003", "JIT001", "JIT002", "JIT003"},
-		Why:   "with y there is no interpreter: a program that cannot be compiled (blinding, JIT memory, an instruction that the JIT lacks) fails with 524; with n it is loaded and interpreted"})
-	d.sysctl("net.core.bpf_jit_enable", Decides, "0 compiles nothing, and so blinds nothing: programs are interpreted, and those that need the JIT fail",
-		"JIT003", "BLIND001", "BLIND002", "BLIND003", "FEAT007")
+	d.add(Difference{Key: Key{KindOption, "CONFIG_BPF_JIT_ALWAYS_ON"}, Name: "CONFIG_BPF_JIT_ALWAYS_ON", A: d.a.Config["CONFIG_BPF_JIT_ALWAYS_ON"], B: d.b.Config["CONFIG_BPF_JIT_ALWAYS_ON"], Effect: Decides,
+		Why: "with y there is no interpreter: a program that cannot be compiled (blinding, JIT memory, an instruction that the JIT lacks) fails with 524; with n it is loaded and interpreted"})
+	d.sysctl("net.core.bpf_jit_enable", Decides, "0 compiles nothing, and so blinds nothing: programs are interpreted, and those that need the JIT fail")
 
-	if full(d.a) != full(d.b) {
-		d.add(Difference{Name: "JIT memory", A: memory(d.a), B: memory(d.b), Effect: Decides, Rules: []string{"JIT001"},
+	fullA, _ := d.a.JITMemoryFull()
+	fullB, _ := d.b.JITMemoryFull()
+	if fullA != fullB {
+		d.add(Difference{Key: Key{Kind: KindJITMemory}, Name: "JIT memory", A: memory(d.a), B: memory(d.b), Effect: Decides,
 			Why: "where net.core.bpf_jit_limit is used up, loaders without CAP_BPF and seccomp filters fail with 524"})
 	} else {
-		d.sysctl("net.core.bpf_jit_limit", MayDecide, "loaders without CAP_BPF and seccomp filters fail with 524 when it is used up", "JIT001")
+		d.sysctl("net.core.bpf_jit_limit", MayDecide, "loaders without CAP_BPF and seccomp filters fail with 524 when it is used up")
 	}
 }
 
@@ -107,10 +118,13 @@ func value(p *Profile, name string) int64 {
 	return v
 }
 
-// full reports that the JIT's memory is nearly used up.
-func full(p *Profile) bool {
+// JITMemoryFull reports whether compiled programs use nine tenths of net.core.bpf_jit_limit.
+func (p *Profile) JITMemoryFull() (full, known bool) {
 	limit, ok := p.Sysctl("net.core.bpf_jit_limit")
-	return ok && limit > 0 && p.JITUsed != nil && *p.JITUsed >= uint64(limit)/10*9
+	if !ok || limit <= 0 || p.JITUsed == nil {
+		return false, false
+	}
+	return *p.JITUsed >= uint64(limit)/10*9, true
 }
 
 func memory(p *Profile) string {
@@ -123,20 +137,19 @@ func memory(p *Profile) string {
 
 // rights are who may load what.
 func (d *differ) rights() {
-	d.sysctl("kernel.unprivileged_bpf_disabled", Decides, "only at 0 may loaders without CAP_BPF load anything; else bpf(2) answers EPERM", "PERM002")
+	d.sysctl("kernel.unprivileged_bpf_disabled", Decides, "only at 0 may loaders without CAP_BPF load anything; else bpf(2) answers EPERM")
 	rank := map[string]int{"none": 0, "integrity": 1, "confidentiality": 2}
 	if d.a.Lockdown != d.b.Lockdown {
 		why := "confidentiality takes bpf_probe_read_kernel and its like away, which looks like an old kernel (EINVAL, unknown func); integrity and above take bpf_probe_write_user away"
-		rules := []string{"PERM003", "PERM004", "FEAT002", "REQ009"}
 		ra, okA := rank[d.a.Lockdown]
 		rb, okB := rank[d.b.Lockdown]
 		if okA && okB && max(ra, rb) == 1 {
-			why, rules = "integrity takes bpf_probe_write_user away (EINVAL, unknown func)", []string{"PERM004", "FEAT002"}
+			why = "integrity takes bpf_probe_write_user away (EINVAL, unknown func)"
 		}
 		if okA && okB && min(ra, rb) == 1 {
-			why, rules = "confidentiality takes bpf_probe_read_kernel and its like away, which looks like an old kernel (EINVAL, unknown func)", []string{"PERM003", "FEAT002"}
+			why = "confidentiality takes bpf_probe_read_kernel and its like away, which looks like an old kernel (EINVAL, unknown func)"
 		}
-		d.add(Difference{Name: "lockdown", A: d.a.Lockdown, B: d.b.Lockdown, Effect: Decides, Rules: rules, Why: why})
+		d.add(Difference{Key: Key{Kind: KindLockdown}, Name: "lockdown", A: d.a.Lockdown, B: d.b.Lockdown, Effect: Decides, Why: why})
 	}
 	if only(d.a.LSMs, d.b.LSMs)+only(d.b.LSMs, d.a.LSMs) != "" || (len(d.a.LSMs) == 0) != (len(d.b.LSMs) == 0) {
 		why := "a security module may refuse bpf(2) (EPERM, or EACCES from SELinux)"
@@ -149,10 +162,10 @@ func (d *differ) rights() {
 				effect = MayDecide
 			}
 		}
-		d.add(Difference{Name: "LSMs", A: strings.Join(d.a.LSMs, ","), B: strings.Join(d.b.LSMs, ","), Effect: effect, Rules: []string{"PERM005"}, Why: why})
+		d.add(Difference{Key: Key{Kind: KindSecurityModules}, Name: "LSMs", A: strings.Join(d.a.LSMs, ","), B: strings.Join(d.b.LSMs, ","), Effect: effect, Why: why})
 	}
 	d.sysctl("kernel.perf_event_paranoid", MayDecide, "3 and 4 (Debian, Ubuntu) refuse perf_event_open even with CAP_PERFMON: kprobes and tracepoints then do not attach (EPERM), though programs load")
-	d.sysctl("net.core.optmem_max", MayDecide, "a filter that does not fit is refused with ENOMEM (SO_ATTACH_FILTER)", "RES002")
+	d.sysctl("net.core.optmem_max", MayDecide, "a filter that does not fit is refused with ENOMEM (SO_ATTACH_FILTER)")
 	d.sysctl("kernel.ftrace_enabled", MayDecide, "0 keeps fentry and ftrace-based kprobes from attaching")
 }
 
@@ -167,53 +180,47 @@ func only(a, b []string) string {
 	return strings.Join(out, ",")
 }
 
-// turn is a release from which on loads end otherwise.
+// turn is a behaviour of the kernel that makes loads end otherwise.
 type turn struct {
-	major, minor int
-	rules        []string
-	why          string
+	behaviour Behaviour
+	why       string
 }
 
 var turns = []turn{
-	{5, 8, []string{"PERM001"}, "before 5.8 loaders need CAP_SYS_ADMIN, since then CAP_BPF with CAP_PERFMON or CAP_NET_ADMIN"},
-	{5, 11, []string{"PERM007"}, "before 5.11 the memory of programs and maps counts against RLIMIT_MEMLOCK (EPERM)"},
-	{5, 2, []string{"VER101", "VER102", "VER103"}, "before 5.2 a program has at most 4096 instructions, and the verifier walks 130,000 steps, not a million"},
-	{5, 3, []string{"VER101", "VER102"}, "before 5.3 loops are refused"},
-	{5, 15, []string{"BLIND001"}, "some kernels from 5.15 to 6.17 do not fall back to the interpreter when a program of one function cannot be compiled (524)"},
-	{6, 18, []string{"BLIND001"}, "since 6.18 (and backports) kernels with an interpreter fall back to it when a program cannot be compiled"},
-	{7, 1, []string{"BLIND002"}, "from 7.1 on a program with functions is blinded as a whole, and jumps that would wrap are noticed"},
+	{SplitsCapabilities, "before 5.8 loaders need CAP_SYS_ADMIN, since then CAP_BPF with CAP_PERFMON or CAP_NET_ADMIN"},
+	{ChargesNoMemlock, "before 5.11 the memory of programs and maps counts against RLIMIT_MEMLOCK (EPERM)"},
+	{MillionInstructions, "before 5.2 a program has at most 4096 instructions, and the verifier walks 130,000 steps, not a million"},
+	{BoundedLoops, "before 5.3 loops are refused"},
+	{FallbackInDoubt, "some kernels from 5.15 to 6.17 do not fall back to the interpreter when a program of one function cannot be compiled (524)"},
+	{AlwaysFallsBack, "since 6.18 (and backports) kernels with an interpreter fall back to it when a program cannot be compiled"},
+	{BlindsWholeProgram, "from 7.1 on a program with functions is blinded as a whole"},
+	{ChecksWrap, "from 7.3 on, and 7.2.10, jumps that would wrap are noticed"},
 }
 
 // kernel compares releases and machines.
 func (d *differ) kernel() {
 	if d.a.Release != d.b.Release {
-		x := Difference{Name: "release", A: d.a.Release, B: d.b.Release, Effect: MayDecide,
+		x := Difference{Key: Key{Kind: KindRelease}, Name: "release", A: d.a.Release, B: d.b.Release, Effect: MayDecide,
 			Why: "another verifier, other helpers and types; the younger one as a rule takes more"}
-		va, okA := d.a.Kernel()
-		vb, okB := d.b.Kernel()
 		var whys []string
 		for _, t := range turns {
-			if okA && okB && va.Before(t.major, t.minor) != vb.Before(t.major, t.minor) {
-				x.Rules = append(x.Rules, t.rules...)
+			if a, b := d.a.Does(t.behaviour), d.b.Does(t.behaviour); a != Unknown && b != Unknown && a != b {
+				x.Behaviours = append(x.Behaviours, t.behaviour)
 				whys = append(whys, t.why)
 			}
 		}
 		switch {
 		case len(whys) > 0:
 			x.Effect, x.Why = Decides, strings.Join(whys, "; ")
-		case okA && okB && va.Major == vb.Major && va.Minor == vb.Minor:
+		case SameRelease(d.a, d.b):
 			x.Why = "another build of the same release, perhaps with other backports"
 		}
-		// Features and the verifier's limits follow the release.
-		x.Rules = append(x.Rules, "FEAT001", "FEAT002", "FEAT004", "FEAT005", "FEAT006", "FEAT007", "FEAT008", "VER", "BTF001", "BTF004", "BTF005", "TAIL001")
-		slices.Sort(x.Rules)
-		x.Rules = slices.Compact(x.Rules)
 		d.add(x)
 	} else {
-		d.add(Difference{Name: "version", A: d.a.Version, B: d.b.Version, Effect: MayDecide, Rules: []string{"VER"},
+		d.add(Difference{Key: Key{Kind: KindVersion}, Name: "version", A: d.a.Version, B: d.b.Version, Effect: MayDecide,
 			Why: "another build of the same release, perhaps with other backports"})
 	}
-	d.add(Difference{Name: "machine", A: d.a.Machine, B: d.b.Machine, Effect: Decides, Rules: []string{"JIT002", "FEAT007", "BTF005"},
+	d.add(Difference{Key: Key{Kind: KindMachine}, Name: "machine", A: d.a.Machine, B: d.b.Machine, Effect: Decides,
 		Why: "each architecture has a JIT of its own, with its own gaps (524), and other names for functions"})
 	btf := func(p *Profile) string {
 		switch {
@@ -224,7 +231,7 @@ func (d *differ) kernel() {
 		}
 		return "no"
 	}
-	d.add(Difference{Name: "kernel BTF", A: btf(d.a), B: btf(d.b), Effect: Decides, Rules: []string{"BTF003", "BTF004", "BTF005", "FEAT006"},
+	d.add(Difference{Key: Key{Kind: KindTypesOfKernel}, Name: "kernel BTF", A: btf(d.a), B: btf(d.b), Effect: Decides,
 		Why: "without it there is no CO-RE, fentry or kernel function"})
 	blind := func(p *Profile) string {
 		switch {
@@ -236,48 +243,48 @@ func (d *differ) kernel() {
 		return "function by function"
 	}
 	if d.a.Blinding != nil && d.b.Blinding != nil {
-		d.add(Difference{Name: "blinding", A: blind(d.a), B: blind(d.b), Effect: Informs,
+		d.add(Difference{Key: Key{Kind: KindWayOfBlinding}, Name: "blinding", A: blind(d.a), B: blind(d.b), Effect: Informs,
 			Why: "where functions are blinded one by one, a backward jump that is just too long may be compiled wrongly instead of refused"})
 	}
 }
 
 // Options whose absence takes something away, and what.
-var optionRules = []struct {
-	name  string
-	why   string
-	rules []string
+var decidingOptions = []struct {
+	name string
+	why  string
 }{
-	{"CONFIG_BPF_SYSCALL", "without it there is no bpf(2) (ENOSYS)", nil},
-	{"CONFIG_BPF_JIT", "without it programs are interpreted", []string{"JIT003", "FEAT007"}},
-	{"CONFIG_BPF_EVENTS", "without it there are no kprobe, tracepoint, perf_event and raw tracepoint programs", []string{"FEAT004", "FEAT002"}},
-	{"CONFIG_BPF_LSM", "without it there are no LSM programs", []string{"FEAT004", "BTF005"}},
-	{"CONFIG_CGROUP_BPF", "without it there are no programs of control groups", []string{"FEAT004", "FEAT005"}},
-	{"CONFIG_BPF_STREAM_PARSER", "without it there are no sockmaps and sk_skb programs", []string{"FEAT004", "FEAT005"}},
-	{"CONFIG_NET_CLS_BPF", "without it classifiers do not attach", nil},
-	{"CONFIG_LWTUNNEL_BPF", "without it there are no lwt programs", []string{"FEAT004"}},
-	{"CONFIG_XDP_SOCKETS", "without it there is no xskmap", []string{"FEAT005"}},
-	{"CONFIG_DEBUG_INFO_BTF", "without it the kernel has no BTF: no CO-RE, fentry or kernel function", []string{"BTF003", "BTF004", "BTF005", "FEAT006"}},
-	{"CONFIG_DEBUG_INFO_BTF_MODULES", "without it the types of modules are not known", []string{"BTF005", "FEAT006"}},
-	{"CONFIG_BPF_KPROBE_OVERRIDE", "without it there is no bpf_override_return", []string{"FEAT002"}},
-	{"CONFIG_KPROBES", "without it kprobes do not attach", nil},
-	{"CONFIG_KPROBE_EVENTS", "without it kprobe programs have nothing to attach to", []string{"FEAT004"}},
-	{"CONFIG_UPROBE_EVENTS", "without it uprobes do not attach", nil},
-	{"CONFIG_FPROBE", "without it there is no kprobe.multi", nil},
-	{"CONFIG_FUNCTION_TRACER", "without it fentry does not attach", []string{"BTF005"}},
-	{"CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS", "without it fentry does not attach", []string{"BTF005"}},
+	{"CONFIG_BPF_SYSCALL", "without it there is no bpf(2) (ENOSYS)"},
+	{"CONFIG_BPF_JIT", "without it programs are interpreted"},
+	{"CONFIG_BPF_EVENTS", "without it there are no kprobe, tracepoint, perf_event and raw tracepoint programs"},
+	{"CONFIG_BPF_LSM", "without it there are no LSM programs"},
+	{"CONFIG_CGROUP_BPF", "without it there are no programs of control groups"},
+	{"CONFIG_BPF_STREAM_PARSER", "without it there are no sockmaps and sk_skb programs"},
+	{"CONFIG_NET_CLS_BPF", "without it classifiers do not attach"},
+	{"CONFIG_LWTUNNEL_BPF", "without it there are no lwt programs"},
+	{"CONFIG_XDP_SOCKETS", "without it there is no xskmap"},
+	{"CONFIG_DEBUG_INFO_BTF", "without it the kernel has no BTF: no CO-RE, fentry or kernel function"},
+	{"CONFIG_DEBUG_INFO_BTF_MODULES", "without it the types of modules are not known"},
+	{"CONFIG_BPF_KPROBE_OVERRIDE", "without it there is no bpf_override_return"},
+	{"CONFIG_KPROBES", "without it kprobes do not attach"},
+	{"CONFIG_KPROBE_EVENTS", "without it kprobe programs have nothing to attach to"},
+	{"CONFIG_UPROBE_EVENTS", "without it uprobes do not attach"},
+	{"CONFIG_FPROBE", "without it there is no kprobe.multi"},
+	{"CONFIG_FUNCTION_TRACER", "without it fentry does not attach"},
+	{"CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS", "without it fentry does not attach"},
 }
 
-// options compares what is known on both: most kernels do not show their configuration, which is said once.
+// options compares what is known on both: most kernels do not show their configuration, which is
+// said once.
 func (d *differ) options() {
 	for _, name := range keys(d.a.Config, d.b.Config) {
 		a, b := d.a.Config[name], d.b.Config[name]
 		if name == "CONFIG_BPF_JIT_ALWAYS_ON" || a == "" || b == "" {
 			continue
 		}
-		x := Difference{Name: name, A: a, B: b, Effect: Informs}
-		for _, o := range optionRules {
+		x := Difference{Key: Key{KindOption, name}, Name: name, A: a, B: b, Effect: Informs}
+		for _, o := range decidingOptions {
 			if o.name == name && (a == "n" || b == "n") { // m does what y does
-				x.Effect, x.Rules, x.Why = Decides, o.rules, o.why
+				x.Effect, x.Why = Decides, o.why
 			}
 		}
 		d.add(x)
@@ -289,7 +296,7 @@ func (d *differ) options() {
 		return "" // or derived from symbols, which tells one option
 	}
 	if whole(d.a) != whole(d.b) {
-		d.add(Difference{Name: "configuration", A: whole(d.a), B: whole(d.b), Effect: Informs, Why: d.whyUnknown("config")})
+		d.add(Difference{Key: Key{Kind: KindConfiguration}, Name: "configuration", A: whole(d.a), B: whole(d.b), Effect: Informs, Why: d.whyUnknown("config")})
 	}
 }
 
@@ -316,7 +323,7 @@ func (d *differ) features() {
 	a, b := d.a.Features, d.b.Features
 	if a == nil || b == nil {
 		if a != b {
-			x := Difference{Name: "features", A: unknownValue, B: unknownValue, Effect: Informs, Why: "program types, map types and helpers can be compared only when both profiles come from 'bpfwhy node'"}
+			x := Difference{Key: Key{Kind: KindTried}, Name: "features", A: unknownValue, B: unknownValue, Effect: Informs, Why: "program types, map types and helpers can be compared only when both profiles come from 'bpfwhy node'"}
 			if a != nil {
 				x.A = "tried"
 			} else {
@@ -326,9 +333,9 @@ func (d *differ) features() {
 		}
 		return
 	}
-	d.supported("program type ", a.Programs, b.Programs, "loading one gives EINVAL where it is not there", "FEAT004", "BTF005")
-	d.supported("map type ", a.Maps, b.Maps, "creating one gives EINVAL where it is not there", "FEAT005")
-	d.supported("instructions ", a.Instructions, b.Instructions, "the verifier refuses what it does not know (EINVAL, unknown opcode)", "FEAT008", "VER101", "VER102", "VER103")
+	d.supported(KindProgramType, "program type ", a.Programs, b.Programs, "loading one gives EINVAL where it is not there")
+	d.supported(KindMapType, "map type ", a.Maps, b.Maps, "creating one gives EINVAL where it is not there")
+	d.supported(KindInstructions, "instructions ", a.Instructions, b.Instructions, "the verifier refuses what it does not know (EINVAL, unknown opcode)")
 
 	// By helper: most differ for every type at once.
 	type types struct{ a, b []string }
@@ -347,11 +354,8 @@ func (d *differ) features() {
 		}
 	}
 	for _, h := range keys(helpers, nil) {
-		x := Difference{Name: "helper " + h, Effect: Decides, A: "no", B: "no", Rules: []string{"FEAT001", "FEAT002"},
+		x := Difference{Key: Key{KindHelper, h}, Name: "helper " + h, Effect: Decides, A: "no", B: "no",
 			Why: "a program that calls it is refused where it is not there (EINVAL, unknown func)"}
-		if strings.HasPrefix(h, "bpf_probe_read") {
-			x.Rules = append(x.Rules, "PERM003")
-		}
 		if t := helpers[h]; len(t.a) > 0 {
 			x.A = "for " + strings.Join(t.a, ", ")
 		}
@@ -380,7 +384,7 @@ func minus(a, b []string) map[string]bool {
 	return out
 }
 
-func (d *differ) supported(kind string, a, b map[string]bool, why string, rules ...string) {
+func (d *differ) supported(kind Kind, prefix string, a, b map[string]bool, why string) {
 	value := func(m map[string]bool, k string) string {
 		v, ok := m[k]
 		switch {
@@ -392,7 +396,7 @@ func (d *differ) supported(kind string, a, b map[string]bool, why string, rules 
 		return "no"
 	}
 	for _, k := range keys(a, b) {
-		d.add(Difference{Name: kind + k, A: value(a, k), B: value(b, k), Effect: Decides, Rules: rules, Why: why})
+		d.add(Difference{Key: Key{kind, k}, Name: prefix + k, A: value(a, k), B: value(b, k), Effect: Decides, Why: why})
 	}
 }
 
@@ -419,13 +423,13 @@ func (d *differ) process() {
 			}
 			return strings.Join(l, ", ")
 		}
-		d.add(Difference{Name: "capabilities", A: list(x), B: list(y), Effect: MayDecide, Rules: []string{"PERM001", "PERM002", "PERM007", "PERM009"},
+		d.add(Difference{Key: Key{Kind: KindCapabilities}, Name: "capabilities", A: list(x), B: list(y), Effect: MayDecide,
 			Why: whose + "a load without them gives EPERM"})
 	}
 	initial := map[bool]string{true: "the initial one", false: "another"}
-	d.add(Difference{Name: "user namespace", A: initial[a.InitialUser], B: initial[b.InitialUser], Effect: MayDecide, Rules: []string{"PERM001", "PERM010"},
+	d.add(Difference{Key: Key{Kind: KindUserNamespace}, Name: "user namespace", A: initial[a.InitialUser], B: initial[b.InitialUser], Effect: MayDecide,
 		Why: whose + "in another than the initial one, capabilities do not count for bpf(2) (EPERM)"})
-	d.add(Difference{Name: "seccomp", A: a.Seccomp, B: b.Seccomp, Effect: MayDecide, Rules: []string{"PERM006", "PERM001"},
+	d.add(Difference{Key: Key{Kind: KindSeccompMode}, Name: "seccomp", A: a.Seccomp, B: b.Seccomp, Effect: MayDecide,
 		Why: whose + "a filter may forbid bpf(2) (EPERM, before the kernel looks at the program)"})
 	memlock := func(p *Process) string {
 		if p.Memlock == nil {
@@ -434,13 +438,10 @@ func (d *differ) process() {
 		return fmt.Sprintf("%d bytes", *p.Memlock)
 	}
 	e := Informs
-	if va, ok := d.a.Kernel(); ok && va.Before(5, 11) {
+	if d.a.Does(ChargesNoMemlock) == No || d.b.Does(ChargesNoMemlock) == No {
 		e = MayDecide
 	}
-	if vb, ok := d.b.Kernel(); ok && vb.Before(5, 11) {
-		e = MayDecide
-	}
-	d.add(Difference{Name: "RLIMIT_MEMLOCK", A: memlock(a), B: memlock(b), Effect: e, Rules: []string{"PERM007"}, Why: whose + "it counts before 5.11 only"})
+	d.add(Difference{Key: Key{Kind: KindLockedMemory}, Name: "RLIMIT_MEMLOCK", A: memlock(a), B: memlock(b), Effect: e, Why: whose + "it counts before 5.11 only"})
 }
 
 // rest is what decides no load.
@@ -462,8 +463,8 @@ func (d *differ) rest() {
 		}
 		return "none mounted"
 	}
-	d.add(Difference{Name: "cgroups", A: groups(d.a), B: groups(d.b), Effect: Informs, Why: "programs of control groups attach to v2 only"})
-	d.add(Difference{Name: "distribution", A: d.a.Distro, B: d.b.Distro, Effect: Informs})
+	d.add(Difference{Key: Key{Kind: KindControlGroups}, Name: "cgroups", A: groups(d.a), B: groups(d.b), Effect: Informs, Why: "programs of control groups attach to v2 only"})
+	d.add(Difference{Key: Key{Kind: KindDistribution}, Name: "distribution", A: d.a.Distro, B: d.b.Distro, Effect: Informs})
 	container := func(p *Profile) string { return cmp.Or(p.Container, "no sign of one") }
-	d.add(Difference{Name: "container", A: container(d.a), B: container(d.b), Effect: Informs, Why: "of the processes that read the profiles"})
+	d.add(Difference{Key: Key{Kind: KindContainer}, Name: "container", A: container(d.a), B: container(d.b), Effect: Informs, Why: "of the processes that read the profiles"})
 }

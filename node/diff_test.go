@@ -43,54 +43,54 @@ func TestDiff(t *testing.T) {
 		want   []Difference // Why is what it must contain
 	}{
 		{"harden", func(p *Profile) { p.Sysctls["net.core.bpf_jit_harden"] = "2" },
-			[]Difference{{"net.core.bpf_jit_harden", "0", "2", Decides, []string{"BLIND001", "BLIND002", "BLIND003"}, "left to the interpreter"}}},
+			[]Difference{{Key: Key{KindSetting, "net.core.bpf_jit_harden"}, Name: "net.core.bpf_jit_harden", A: "0", B: "2", Effect: Decides, Why: "left to the interpreter"}}},
 		{"harden without an interpreter", func(p *Profile) {
 			p.Sysctls["net.core.bpf_jit_harden"], p.Config["CONFIG_BPF_JIT_ALWAYS_ON"] = "2", "y"
 		}, []Difference{
-			{"net.core.bpf_jit_harden", "0", "2", Decides, []string{"BLIND001", "BLIND002", "BLIND003"}, "fails with 524: 6.1.0-49-cloud-amd64 has no interpreter"},
-			{"CONFIG_BPF_JIT_ALWAYS_ON", "n", "y", Decides, []string{"BLIND001", "BLIND002", "BLIND003", "JIT001", "JIT002", "JIT003"}, "524"},
+			{Key: Key{KindSetting, "net.core.bpf_jit_harden"}, Name: "net.core.bpf_jit_harden", A: "0", B: "2", Effect: Decides, Why: "fails with 524: 6.1.0-49-cloud-amd64 has no interpreter"},
+			{Key: Key{KindOption, "CONFIG_BPF_JIT_ALWAYS_ON"}, Name: "CONFIG_BPF_JIT_ALWAYS_ON", A: "n", B: "y", Effect: Decides, Why: "524"},
 		}},
 		{"harden not readable", func(p *Profile) { delete(p.Sysctls, "net.core.bpf_jit_harden") },
-			[]Difference{{"net.core.bpf_jit_harden", "0", "unknown", MayDecide, []string{"BLIND001", "BLIND002", "BLIND003"}, ""}}},
+			[]Difference{{Key: Key{KindSetting, "net.core.bpf_jit_harden"}, Name: "net.core.bpf_jit_harden", A: "0", B: "unknown", Effect: MayDecide, Why: ""}}},
 		{"JIT memory", func(p *Profile) { p.JITUsed = amount(950_000) },
-			[]Difference{{"JIT memory", "100000 of 1000000 bytes", "950000 of 1000000 bytes", Decides, []string{"JIT001"}, "seccomp"}}},
+			[]Difference{{Key: Key{Kind: KindJITMemory}, Name: "JIT memory", A: "100000 of 1000000 bytes", B: "950000 of 1000000 bytes", Effect: Decides, Why: "seccomp"}}},
 		{"a little more JIT memory is no difference", func(p *Profile) { p.JITUsed = amount(200_000) }, nil},
 		{"integrity", func(p *Profile) { p.Lockdown = "integrity" },
-			[]Difference{{"lockdown", "none", "integrity", Decides, []string{"PERM004", "FEAT002"}, "bpf_probe_write_user"}}},
+			[]Difference{{Key: Key{Kind: KindLockdown}, Name: "lockdown", A: "none", B: "integrity", Effect: Decides, Why: "bpf_probe_write_user"}}},
 		{"confidentiality", func(p *Profile) { p.Lockdown = "confidentiality" },
-			[]Difference{{"lockdown", "none", "confidentiality", Decides, []string{"PERM003", "PERM004", "FEAT002", "REQ009"}, "looks like an old kernel"}}},
+			[]Difference{{Key: Key{Kind: KindLockdown}, Name: "lockdown", A: "none", B: "confidentiality", Effect: Decides, Why: "looks like an old kernel"}}},
 		{"selinux", func(p *Profile) { p.LSMs = append(p.LSMs, "selinux") },
-			[]Difference{{"LSMs", "lockdown,capability,yama", "lockdown,capability,yama,selinux", MayDecide, []string{"PERM005"}, "EACCES from SELinux"}}},
+			[]Difference{{Key: Key{Kind: KindSecurityModules}, Name: "LSMs", A: "lockdown,capability,yama", B: "lockdown,capability,yama,selinux", Effect: MayDecide, Why: "EACCES from SELinux"}}},
 		{"a module that does not refuse", func(p *Profile) { p.LSMs = append(p.LSMs, "landlock") },
-			[]Difference{{"LSMs", "lockdown,capability,yama", "lockdown,capability,yama,landlock", Informs, []string{"PERM005"}, ""}}},
+			[]Difference{{Key: Key{Kind: KindSecurityModules}, Name: "LSMs", A: "lockdown,capability,yama", B: "lockdown,capability,yama,landlock", Effect: Informs, Why: ""}}},
 		{"bpf in the list", func(p *Profile) { p.LSMs = append(p.LSMs, "bpf") },
-			[]Difference{{"LSMs", "lockdown,capability,yama", "lockdown,capability,yama,bpf", MayDecide, []string{"PERM005"}, "never called"}}},
+			[]Difference{{Key: Key{Kind: KindSecurityModules}, Name: "LSMs", A: "lockdown,capability,yama", B: "lockdown,capability,yama,bpf", Effect: MayDecide, Why: "never called"}}},
 		{"what decides comes first", func(p *Profile) { p.Sysctls["kernel.kptr_restrict"], p.BTF = "2", false },
 			[]Difference{
-				{"kernel BTF", "yes", "no", Decides, []string{"BTF003", "BTF004", "BTF005", "FEAT006"}, "CO-RE"},
-				{"kernel.kptr_restrict", "0", "2", Informs, nil, ""},
+				{Key: Key{Kind: KindTypesOfKernel}, Name: "kernel BTF", A: "yes", B: "no", Effect: Decides, Why: "CO-RE"},
+				{Key: Key{KindSetting, "kernel.kptr_restrict"}, Name: "kernel.kptr_restrict", A: "0", B: "2", Effect: Informs, Why: ""},
 			}},
 		{"option missing", func(p *Profile) { p.Config["CONFIG_BPF_LSM"] = "n" },
-			[]Difference{{"CONFIG_BPF_LSM", "y", "n", Decides, []string{"FEAT004", "BTF005"}, "LSM"}}},
+			[]Difference{{Key: Key{KindOption, "CONFIG_BPF_LSM"}, Name: "CONFIG_BPF_LSM", A: "y", B: "n", Effect: Decides, Why: "LSM"}}},
 		{"module or built in", func(p *Profile) { p.Config["CONFIG_NET_CLS_BPF"] = "y" },
-			[]Difference{{"CONFIG_NET_CLS_BPF", "m", "y", Informs, nil, ""}}},
+			[]Difference{{Key: Key{KindOption, "CONFIG_NET_CLS_BPF"}, Name: "CONFIG_NET_CLS_BPF", A: "m", B: "y", Effect: Informs, Why: ""}}},
 		{"a helper for one type", func(p *Profile) { p.Features.Helpers["kprobe"] = []string{"bpf_loop"} },
-			[]Difference{{"helper bpf_probe_read_kernel", "for kprobe", "no", Decides, []string{"FEAT001", "FEAT002", "PERM003"}, "EINVAL"}}},
+			[]Difference{{Key: Key{KindHelper, "bpf_probe_read_kernel"}, Name: "helper bpf_probe_read_kernel", A: "for kprobe", B: "no", Effect: Decides, Why: "EINVAL"}}},
 		{"a helper for all types", func(p *Profile) {
 			p.Features.Helpers = map[string][]string{"xdp": {"bpf_tail_call"}, "kprobe": {"bpf_probe_read_kernel"}}
-		}, []Difference{{"helper bpf_loop", "for kprobe, xdp", "no", Decides, []string{"FEAT001", "FEAT002"}, ""}}},
+		}, []Difference{{Key: Key{KindHelper, "bpf_loop"}, Name: "helper bpf_loop", A: "for kprobe, xdp", B: "no", Effect: Decides, Why: ""}}},
 		{"a type", func(p *Profile) { p.Features.Programs["netfilter"] = true },
-			[]Difference{{"program type netfilter", "no", "yes", Decides, []string{"FEAT004", "BTF005"}, "EINVAL"}}},
+			[]Difference{{Key: Key{KindProgramType, "netfilter"}, Name: "program type netfilter", A: "no", B: "yes", Effect: Decides, Why: "EINVAL"}}},
 		{"a type that could not be tried", func(p *Profile) { delete(p.Features.Programs, "xdp") },
-			[]Difference{{"program type xdp", "yes", "unknown", MayDecide, []string{"FEAT004", "BTF005"}, ""}}},
+			[]Difference{{Key: Key{KindProgramType, "xdp"}, Name: "program type xdp", A: "yes", B: "unknown", Effect: MayDecide, Why: ""}}},
 		{"nobody tried", func(p *Profile) { p.Features = nil },
-			[]Difference{{"features", "tried", "unknown", Informs, nil, "bpfwhy node"}}},
+			[]Difference{{Key: Key{Kind: KindTried}, Name: "features", A: "tried", B: "unknown", Effect: Informs, Why: "bpfwhy node"}}},
 		{"rights", func(p *Profile) { p.Process.Capabilities = []string{"CAP_BPF"} },
-			[]Difference{{"capabilities", "CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN", "neither", MayDecide, []string{"PERM001", "PERM002", "PERM007", "PERM009"}, "EPERM"}}},
+			[]Difference{{Key: Key{Kind: KindCapabilities}, Name: "capabilities", A: "CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN", B: "neither", Effect: MayDecide, Why: "EPERM"}}},
 		{"the limit of locked memory plays no part on 6.1", func(p *Profile) { p.Process.Memlock = amount(65536) },
-			[]Difference{{"RLIMIT_MEMLOCK", "unlimited", "65536 bytes", Informs, []string{"PERM007"}, "before 5.11 only"}}},
+			[]Difference{{Key: Key{Kind: KindLockedMemory}, Name: "RLIMIT_MEMLOCK", A: "unlimited", B: "65536 bytes", Effect: Informs, Why: "before 5.11 only"}}},
 		{"a user namespace", func(p *Profile) { p.Process.InitialUser = false },
-			[]Difference{{"user namespace", "the initial one", "another", MayDecide, []string{"PERM001", "PERM010"}, "do not count"}}},
+			[]Difference{{Key: Key{Kind: KindUserNamespace}, Name: "user namespace", A: "the initial one", B: "another", Effect: MayDecide, Why: "do not count"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := good()
@@ -124,10 +124,8 @@ func TestDiffReleases(t *testing.T) {
 	qt.Check(t, qt.Equals(d[0].Effect, Decides))
 	qt.Check(t, qt.StringContains(d[0].Why, "before 5.11"))
 	qt.Check(t, qt.Not(qt.StringContains(d[0].Why, "before 5.8")))
-	for _, rule := range []string{"PERM007", "FEAT001", "VER"} {
-		qt.Check(t, qt.IsTrue(slices.Contains(d[0].Rules, rule)), qt.Commentf("%s", rule))
-	}
-	qt.Check(t, qt.IsFalse(slices.Contains(d[0].Rules, "PERM001")))
+	qt.Check(t, qt.IsTrue(slices.Contains(d[0].Behaviours, ChargesNoMemlock)))
+	qt.Check(t, qt.IsFalse(slices.Contains(d[0].Behaviours, SplitsCapabilities)))
 
 	next := good()
 	next.Release = "6.1.0-50-cloud-amd64"
@@ -174,7 +172,7 @@ func FuzzDiff(f *testing.F) {
 			return
 		}
 		for _, d := range Diff(a, b) {
-			if d.A == d.B || d.Name == "" {
+			if d.A == d.B || d.Name == "" || d.Key.Kind == 0 {
 				t.Fatalf("%+v", d)
 			}
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/go-quicktest/qt"
 )
 
-// In a container, or below a mount of somebody else, any file can be anything. What cannot be read is named, and the profile is one that
-// Decode takes.
+// In a container, or below a mount of somebody else, any file can be anything. What cannot be read
+// is named, and the profile is one that Decode takes.
 func FuzzHost(f *testing.F) {
 	m := machine()
 	f.Add([]byte("6.1.0"), m["proc/self/mounts"].Data, m["proc/vmallocinfo"].Data, zipped("CONFIG_BPF=y\n").Data, []byte("none [integrity]"), []byte("CapEff:\t1ff\nSeccomp:\t2\n"))

@@ -5,8 +5,8 @@ package node
 import (
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 	"github.com/go-quicktest/qt"
 )
 
@@ -14,8 +14,8 @@ func TestKernels(t *testing.T) {
 	vmtest.Run(t, "^TestGuest", vm.Machine{Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}})
 }
 
-// TestGuestHost: all kernels of the lab but the hardened one have an interpreter. That one carries its configuration, the others
-// give theirs away by their symbols.
+// TestGuestHost: all kernels of the lab but the hardened one have an interpreter. That one carries
+// its configuration, the others give theirs away by their symbols.
 func TestGuestHost(t *testing.T) {
 	kernel := vmtest.Guest(t)
 	p := Host()
@@ -33,9 +33,7 @@ func TestGuestHost(t *testing.T) {
 	qt.Check(t, qt.IsTrue(p.CgroupV2))
 	qt.Check(t, qt.IsFalse(p.CgroupV1))
 	qt.Check(t, qt.Equals(p.Container, ""))
-	if v, ok := p.Kernel(); qt.Check(t, qt.IsTrue(ok)) {
-		qt.Check(t, qt.Equals(v.Before(5, 11), kernel == "5.10"))
-	}
+	qt.Check(t, qt.Equals(p.Does(ChargesNoMemlock), Known(kernel != "5.10")))
 	// The kernel itself compiles a filter at boot.
 	if qt.Check(t, qt.IsNotNil(p.JITUsed), qt.Commentf("%s", p.Unknown["jit_used_bytes"])) {
 		qt.Check(t, qt.IsTrue(*p.JITUsed >= 4096 && *p.JITUsed < 64<<20))

@@ -15,9 +15,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
-	"github.com/bpfwhy/bpfwhy/internal/sysctl"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/sysctl"
+	"golang.org/x/sys/unix"
 )
 
 // Options of the kernel's configuration that decide loads, or what can be seen of them.
@@ -31,16 +31,18 @@ var options = []string{
 	"CONFIG_FTRACE_SYSCALLS", "CONFIG_SECCOMP_FILTER", "CONFIG_SECURITY_LOCKDOWN_LSM", "CONFIG_XDP_SOCKETS",
 }
 
-// Sysctls that decide loads, or what can be seen of them. Reading net.core.bpf_jit_{harden,kallsyms,limit} needs
-// CAP_SYS_ADMIN besides the file's mode, and the first network namespace.
+// Sysctls that decide loads, or what can be seen of them. Reading
+// net.core.bpf_jit_{harden,kallsyms,limit} needs CAP_SYS_ADMIN besides the file's mode, and the
+// first network namespace.
 var sysctls = []string{
 	"kernel.bpf_stats_enabled", "kernel.dmesg_restrict", "kernel.ftrace_enabled", "kernel.kptr_restrict",
-	"kernel.perf_event_paranoid", "kernel.unprivileged_bpf_disabled",
+	"kernel.perf_event_max_stack", "kernel.perf_event_paranoid", "kernel.unprivileged_bpf_disabled",
 	"net.core.bpf_jit_enable", "net.core.bpf_jit_harden", "net.core.bpf_jit_kallsyms", "net.core.bpf_jit_limit",
 	"net.core.optmem_max",
 }
 
-// No file here is larger on a sane machine; a longer one is cut, and what stands beyond the cut stays unknown.
+// No file here is larger on a sane machine; a longer one is cut, and what stands beyond the cut
+// stays unknown.
 const (
 	smallFile  = 64 << 10
 	configFile = 4 << 20  // unpacked
@@ -50,21 +52,23 @@ const (
 // The inode of the initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
 const initialPIDNS = "pid:[4026531836]"
 
-// Host reads the profile of the machine it runs on. What cannot be read is named in Unknown; it never fails.
+// Host reads the profile of the machine it runs on. What cannot be read is named in Unknown; it
+// never fails.
 func Host() *Profile {
-	var machine string
-	var u syscall.Utsname
-	if syscall.Uname(&u) == nil {
-		b := make([]byte, 0, len(u.Machine))
-		for _, c := range u.Machine {
-			if c == 0 {
-				break
-			}
-			b = append(b, byte(c))
-		}
-		machine = string(b)
+	return read(os.DirFS("/"), Uname().Machine, sysctl.Read)
+}
+
+// Uname is a profile of this machine with no more than uname(2) tells: release, version and
+// machine. It costs nothing.
+func Uname() *Profile {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return &Profile{}
 	}
-	return read(os.DirFS("/"), machine, sysctl.Read)
+	return &Profile{
+		Release: unix.ByteSliceToString(u.Release[:]), Version: unix.ByteSliceToString(u.Version[:]),
+		Machine: unix.ByteSliceToString(u.Machine[:]),
+	}
 }
 
 // JITMemory returns what Profile.JITUsed tells of this machine, as it is now. It needs root.
@@ -77,7 +81,8 @@ func JITMemory() (uint64, bool) {
 	return *r.p.JITUsed, true
 }
 
-// read builds a profile from a root directory. elsewhere, unless nil, reads a sysctl that is not there: one of the first network namespace.
+// read builds a profile from a root directory. elsewhere, unless nil, reads a sysctl that is not
+// there: one of the first network namespace.
 func read(root fs.FS, machine string, elsewhere func(name string) (string, error)) *Profile {
 	r := reader{root: root, p: &Profile{Machine: machine, Sysctls: map[string]string{}, Unknown: map[string]string{}}}
 	r.p.Release = r.line("release", "proc/sys/kernel/osrelease")
@@ -110,7 +115,8 @@ type reader struct {
 
 func (r *reader) unknown(what string, err error) { r.p.Unknown[what] = reason(err) }
 
-// reason is short: the path is known from the name of what was read, unless the error says otherwise.
+// reason is short: the path is known from the name of what was read, unless the error says
+// otherwise.
 func reason(err error) string {
 	var p *fs.PathError
 	if errors.As(err, &p) {
@@ -250,9 +256,9 @@ func (r *reader) parseConfig(file string) (map[string]string, error) {
 	return c, nil
 }
 
-// deriveConfig answers the one question that decides most from the symbols: a kernel with JIT_ALWAYS_ON compiles
-// __bpf_prog_ret0_warn in place of the interpreter, ___bpf_prog_run (kernel/bpf/core.c). Names stay readable when
-// kptr_restrict hides addresses.
+// deriveConfig answers the one question that decides most from the symbols: a kernel with
+// JIT_ALWAYS_ON compiles __bpf_prog_ret0_warn in place of the interpreter, ___bpf_prog_run
+// (kernel/bpf/core.c). Names stay readable when kptr_restrict hides addresses.
 func (r *reader) deriveConfig() {
 	var ret0, interpreter, any bool
 	err := r.lines("proc/kallsyms", func(l string) bool {
@@ -342,8 +348,9 @@ func (r *reader) cgroups() {
 	}
 }
 
-// jitMemory sums the areas of the JIT, less the guard page that each area's size includes. From 5.18 programs share
-// 2 MiB packs, so this is an upper bound of what is charged against net.core.bpf_jit_limit.
+// jitMemory sums the areas of the JIT, less the guard page that each area's size includes. From
+// 5.18 programs share 2 MiB packs, so this is an upper bound of what is charged against
+// net.core.bpf_jit_limit.
 func (r *reader) jitMemory() {
 	var sum uint64
 	found := false
@@ -387,6 +394,8 @@ func (r *reader) container() {
 }
 
 // process reads what the kernel says of ourselves.
+//
+//revive:disable-next-line:cyclomatic a case for each line of /proc/self/status
 func (r *reader) process() {
 	p := &Process{}
 	status, err := r.small("proc/self/status")

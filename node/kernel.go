@@ -7,11 +7,12 @@ import (
 	"strings"
 )
 
-// KernelVersion is the upstream version of a release, for advice only: vendors backport, so no behaviour is decided by it
-// where it can be probed.
+// KernelVersion is the upstream version of a release, for advice only: vendors backport, so no
+// behaviour is decided by it where it can be probed.
 type KernelVersion struct{ Major, Minor, Patch int }
 
-// Kernel parses Release ("6.1.0-49-cloud-amd64" is 6.1.0; Debian carries the upstream patch level in Version).
+// Kernel parses Release ("6.1.0-49-cloud-amd64" is 6.1.0; Debian carries the upstream patch level
+// in Version).
 func (p *Profile) Kernel() (KernelVersion, bool) { return ParseKernel(p.Release) }
 
 // ParseKernel parses the leading numbers of a release.
@@ -37,11 +38,6 @@ func ParseKernel(release string) (KernelVersion, bool) {
 		nums[i] = n
 	}
 	return KernelVersion{nums[0], nums[1], nums[2]}, true
-}
-
-// Before reports whether v is older than major.minor.
-func (v KernelVersion) Before(major, minor int) bool {
-	return v.Major < major || v.Major == major && v.Minor < minor
 }
 
 func parseInt(s string) (int64, bool) {

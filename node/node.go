@@ -10,15 +10,17 @@ import (
 	"slices"
 )
 
-// Profile is what is known of one node. A nil pointer, or an empty string, means that it could not be read; Unknown says why.
+// Profile is what is known of one node. A nil pointer, or an empty string, means that it could not
+// be read; Unknown says why.
 type Profile struct {
 	Release string `json:"release"`          // uname -r
 	Version string `json:"version"`          // uname -v
 	Machine string `json:"machine"`          // uname -m
 	Distro  string `json:"distro,omitempty"` // PRETTY_NAME of /etc/os-release
 
-	// Config holds the kernel's configuration options that matter here ("CONFIG_BPF_JIT_ALWAYS_ON": "y"). An option
-	// that is known to be off is "n". ConfigSource is where it was read: a path, or "kallsyms" when derived.
+	// Config holds the kernel's configuration options that matter here ("CONFIG_BPF_JIT_ALWAYS_ON":
+	// "y"). An option that is known to be off is "n". ConfigSource is where it was read: a path, or
+	// "kallsyms" when derived.
 	Config       map[string]string `json:"config,omitempty"`
 	ConfigSource string            `json:"config_source,omitempty"`
 
@@ -42,6 +44,10 @@ type Profile struct {
 	// Interpreter says what the kernel interprets, nil when that is not known.
 	Interpreter *Interpreter `json:"interpreter,omitempty"`
 
+	// Proven is what was tried on this kernel ('bpfwhy doctor --prove'). It beats the table of
+	// releases.
+	Proven map[Behaviour]Proof `json:"proven,omitempty"`
+
 	Unknown map[string]string `json:"unknown,omitempty"` // what could not be read, and why
 }
 
@@ -54,36 +60,44 @@ type Process struct {
 	Memlock *uint64 `json:"memlock_bytes,omitempty"`
 }
 
-// Has reports whether the process holds a capability where bpf(2) looks for it, by name ("CAP_BPF"); CAP_SYS_ADMIN stands
-// for the finer ones.
+// Has reports whether the process holds a capability where bpf(2) looks for it, by name
+// ("CAP_BPF"); CAP_SYS_ADMIN stands for the finer ones.
 func (p *Process) Has(name string) bool {
 	return p.InitialUser && (slices.Contains(p.Capabilities, name) || slices.Contains(p.Capabilities, "CAP_SYS_ADMIN"))
 }
 
-// Features are what programs can be made of. A type that could not be tried is in no map, and Unknown says why.
+// Features are what programs can be made of. A type that could not be tried is in no map, and
+// Unknown says why.
 type Features struct {
 	Programs map[string]bool `json:"program_types"` // "socket_filter"
 	Maps     map[string]bool `json:"map_types"`     // "hash"
 	// Helpers are those that a program of a type may call, by their full names, sorted.
 	Helpers map[string][]string `json:"helpers"`
-	// Instructions that not every kernel takes: v2, v3, v4 (of clang's -mcpu), gotol (of v4, backported alone by some),
-	// bounded_loops, large_programs (more than 4096 instructions).
+	// Instructions that not every kernel takes: v2, v3, v4 (of clang's -mcpu), gotol (of v4,
+	// backported alone by some), bounded_loops, large_programs (more than 4096 instructions).
 	Instructions map[string]bool `json:"instructions"`
 }
 
 // Blinding is how a kernel blinds constants.
 type Blinding struct {
-	// WholeProgram: all functions are blinded at once, and the kernel notices by itself that a jump would wrap (7.1).
+	// WholeProgram: all functions are blinded at once (7.1).
 	WholeProgram bool   `json:"whole_program"`
 	From         string `json:"from"` // what told it
 }
 
 // Interpreter is how a kernel guards its interpreter.
 type Interpreter struct {
-	// Refuses: a program with what only compiled code can run is refused when it cannot be compiled. Elsewhere it is loaded, and may
-	// crash the machine when it runs. (f1c27922576e: 7.3, and 7.2.13.)
+	// Refuses: a program with what only compiled code can run is refused when it cannot be
+	// compiled. Elsewhere it is loaded, and may crash the machine when it runs. (f1c27922576e: 7.3,
+	// and 7.2.13.)
 	Refuses bool   `json:"refuses_jit_only"`
 	From    string `json:"from"` // what told it
+}
+
+// Proof is what a try has shown of one behaviour.
+type Proof struct {
+	Does bool   `json:"does"`
+	Seen string `json:"seen"` // what was tried, and what the kernel did
 }
 
 // Schema names the JSON form of Document. A change that breaks a reader changes the number.
@@ -107,9 +121,15 @@ func Decode(r io.Reader) (*Profile, error) {
 	case len(b) > maxDocument:
 		return nil, fmt.Errorf("read profile: it is longer than %d MiB", maxDocument>>20)
 	}
-	var d Document
+	var d struct {
+		Document
+		Node *Document `json:"node"` // of a record of 'bpfwhy doctor --prove'
+	}
 	if err := json.Unmarshal(b, &d); err != nil {
 		return nil, fmt.Errorf("read profile: not a profile of 'bpfwhy node --json': %w", err)
+	}
+	if d.Schema == "bpfwhy.prove/v1" && d.Node != nil {
+		d.Document = *d.Node
 	}
 	if d.Schema != Schema {
 		return nil, fmt.Errorf("read profile: schema is %.40q, this version reads %q", d.Schema, Schema)
@@ -122,19 +142,16 @@ func (p *Profile) Sysctl(name string) (int64, bool) {
 	return parseInt(p.Sysctls[name])
 }
 
-// JITAlwaysOn reports whether the kernel has no interpreter; known is false when that could not be read.
+// JITAlwaysOn reports whether the kernel has no interpreter; known is false when that could not be
+// read.
 func (p *Profile) JITAlwaysOn() (on, known bool) {
 	v, ok := p.Config["CONFIG_BPF_JIT_ALWAYS_ON"]
 	return v == "y", ok
 }
 
-// RefusesJITOnly reports whether the kernel keeps what only compiled code can run from its interpreter; known is false where neither its
-// types nor its release tell.
+// RefusesJITOnly reports whether the kernel keeps what only compiled code can run from its
+// interpreter; known is false where neither its types nor its release tell.
 func (p *Profile) RefusesJITOnly() (refuses, known bool) {
-	if p.Interpreter != nil {
-		return p.Interpreter.Refuses, true
-	}
-	v, ok := p.Kernel()
-	fixed := ok && (!v.Before(7, 3) || v.Major == 7 && v.Minor == 2 && v.Patch >= 13)
-	return fixed, fixed
+	a := p.Does(RefusesJITOnly)
+	return a == Yes, a != Unknown
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/cputime"
+	"github.com/bpfwhy/bpfwhy/internal/test/cputime"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 )
 
-// crowd is one function in which of every few slots two jump farther than they reach after blinding, one forward and one back.
+// crowd is one function in which of every few slots two jump farther than they reach after
+// blinding, one forward and one back.
 func crowd(slots, every int) []insn.Instruction {
 	const far = 32000
 	prog := make([]insn.Instruction, slots)

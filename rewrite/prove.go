@@ -55,6 +55,8 @@ type prover struct {
 }
 
 // instruction checks slot i of the original.
+//
+//revive:disable-next-line:cyclomatic each thing that must be as before is checked
 func (p *prover) instruction(i int, relocated func(int) bool) error {
 	at := p.r.New[i]
 	old, now := p.prog[i], p.r.Program[at]

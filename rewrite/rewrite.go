@@ -37,7 +37,7 @@ func FewLimits() []int { return []int{DefaultLimit, 30000, 24000, 16000} }
 const MinLimit = 16
 
 // Options say what the program is meant to survive. The zero value is right for
-// kernels up to 6.18.
+// kernels before 7.3 and 7.2.10.
 type Options struct {
 	Kernel blinding.Kernel
 	// Limit is the largest distance, in slots after blinding, that a jump may

@@ -11,7 +11,7 @@ trap 'rm -rf "$copy"' EXIT
 cp -a . "$copy/tree"
 cd "$copy/tree"
 find . -name '*_bpfel.o' -o -name '*_bpfel.go' | xargs rm -f
-go generate ./internal/capture ./httpprobe/sources
+go generate ./internal/watch/capture ./httpprobe/sources
 cd - >/dev/null
 status=0
 for f in $(find internal httpprobe -name '*_bpfel.o' -o -name '*_bpfel.go'); do

@@ -4,7 +4,7 @@
 # Runs the fuzz targets of the module, one after the other, each for FUZZTIME, and prints what each of them did. Fails when one
 # finds something, or makes fewer than FUZZMIN executions: a parser that is too slow to be fuzzed is too slow for hostile input.
 #
-#     scripts/fuzz.sh [PATTERN]      only the targets whose package and name match: 'internal/trace', 'FuzzReader'
+#     scripts/fuzz.sh [PATTERN]      only the targets whose package and name match: 'internal/watch/trace', 'FuzzReader'
 set -u -o pipefail
 cd "$(dirname "$0")/.."
 : "${GO:=go}" "${FUZZTIME:=60s}" "${FUZZMIN:=10000}"

@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 needs() {
 	cat <<'END'
 qemu-system-x86_64 qemu-system-x86
+qemu-aarch64-static qemu-user-static
 clang clang
 llvm-strip llvm
 gcc gcc
@@ -19,6 +20,7 @@ git git
 python3 python3
 bpftool bpftool
 bpftrace bpftrace
+/usr/sbin/tcpconnect libbpf-tools
 curl curl
 xz xz-utils
 zstd zstd

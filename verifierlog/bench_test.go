@@ -22,3 +22,9 @@ func BenchmarkClassifyUnknown(b *testing.B) {
 		Classify("something that no kernel has ever said about R1")
 	}
 }
+
+func BenchmarkClassifyKnown(b *testing.B) {
+	for b.Loop() {
+		Classify("R0 invalid mem access 'map_value_or_null'")
+	}
+}

@@ -9,11 +9,12 @@
 package verifierlog
 
 import (
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
+	"github.com/bpfwhy/bpfwhy/internal/output/text"
 )
 
 const (
@@ -22,8 +23,8 @@ const (
 	maxMessages     = 16
 	maxPath         = 256
 	maxReport       = 512 // lines
-	// maxClassified bounds the bytes of one log that are compared with every wording, which takes 200 times as long as reading
-	// them. Of all that kernels print, the complaints take a few hundred.
+	// maxClassified bounds the bytes of one log that are compared with the wordings. Of all that
+	// kernels print, the complaints take a few hundred.
 	maxClassified = 16 << 10
 )
 
@@ -94,22 +95,25 @@ type Stats struct {
 }
 
 var (
-	insnLine   = regexp.MustCompile(`^(\d+): \([0-9a-f]{2}\) (.*)$`)
-	poisonLine = regexp.MustCompile(`^(\d+): (<invalid [^>]*>.*)$`)
+	insnLine   = lazyregexp.New(`^(\d+): \([0-9a-f]{2}\) (.*)$`)
+	poisonLine = lazyregexp.New(`^(\d+): (<invalid [^>]*>.*)$`)
 	// Nothing ends the line after a jump if the kernel has not printed its
 	// state yet, so that the next message or state stands behind it.
-	jumpText   = regexp.MustCompile(`^(.*goto(?:_or_nop)? pc[+-]\d+)(?: +(.*))?$`)
-	stateLine  = regexp.MustCompile(`^(?:from \d+ to \d+[^:]*: ?|\d+: )((?:frame\d+: ?)?(?:\s*(?:R\d+|fp-\d+|refs|cb|async_cb)\b.*)?)$`)
-	frameLine  = regexp.MustCompile(`^ (?:frame\d+: ?)?(?:R\d+|fp-\d+)`)
-	sourceAt   = regexp.MustCompile(`^(.*?) @ (\S[^@]*):(\d+)$`)
-	safeLine   = regexp.MustCompile(`^(?:\d+: |from \d+ to \d+[^:]*: )safe$`)
-	statsLine  = regexp.MustCompile(`^processed (\d+) insns(?: \(limit (\d+)\))?(?: max_states_per_insn (\d+) total_states (\d+) peak_states (\d+) mark_read (\d+))?`)
-	validating = regexp.MustCompile(`(?m)^\t?Validating (\w+)\(\) func#\d+`)
+	jumpText  = lazyregexp.New(`^(.*goto(?:_or_nop)? pc[+-]\d+)(?: +(.*))?$`)
+	stateLine = lazyregexp.New(`^(?:from \d+ to \d+[^:]*: ?|\d+: )((?:frame\d+: ?)?(?:\s*(?:R\d+|fp-\d+|refs|cb|async_cb)\b.*)?)$`)
+	frameLine = lazyregexp.New(`^ (?:frame\d+: ?)?(?:R\d+|fp-\d+)`)
+	sourceAt  = lazyregexp.New(`^(.*?) @ (\S[^@]*):(\d+)$`)
+	safeLine  = lazyregexp.New(`^(?:\d+: |from \d+ to \d+[^:]*: )safe$`)
+	statsLine = lazyregexp.New(`^processed (\d+) insns(?: \(limit (\d+)\))?(?: max_states_per_insn (\d+) total_states (\d+) peak_states (\d+) mark_read (\d+))?`)
+	// Two complaints begin like chatter.
+	unlikeChatter = lazyregexp.New(`^adding tail call poke|^stack depth \d+ exceeds`)
+	funcLine      = lazyregexp.New(`^func#\d+ @\d+$`)
+	validating    = lazyregexp.New(`(?m)^\t?Validating (\w+)\(\) func#\d+`)
 )
 
 // chatter starts lines that are neither state nor complaint.
 var chatter = []string{
-	"func#", "Func#", "Validating ", "Live regs before insn", "topo_order", "subprog#", "stack use/def", "SCC ",
+	"Func#", "Validating ", "Live regs before insn", "topo_order", "subprog#", "stack use/def", "SCC ",
 	"last_idx ", "regs=", "mark_precise:", "parent ", "parent didn't", "propagating ", "caller:", "callee:",
 	"returning from callee:", "to caller at ", "cur state:", "old state:", "verification time ", "stack depth ", "insns processed ",
 	"adding ", "frame 0", "frame 1", "frame 2", "libbpf: ", "-- BEGIN PROG LOAD LOG --", "-- END PROG LOAD LOG --", "insn history",
@@ -140,7 +144,7 @@ func Parse(text string, opts Options) Log {
 	}
 	l.Stats = parseStats(l.Lines)
 	l.findMessage(body)
-	if m := validating.FindAllStringSubmatchIndex(lastPart(text), -1); len(m) > 0 {
+	if m := validating.Compiled().FindAllStringSubmatchIndex(lastPart(text), -1); len(m) > 0 {
 		last := m[len(m)-1]
 		l.Subprog = lastPart(text)[last[2]:last[3]]
 	}
@@ -203,21 +207,12 @@ func clean(line string) string {
 	if len(line) > maxLine {
 		line = strings.ToValidUTF8(line[:maxLine], "") + "…"
 	}
-	bad := func(r rune) bool {
-		return r == utf8.RuneError || r != '\t' && unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
-	}
-	if !utf8.ValidString(line) || strings.ContainsFunc(line, bad) {
-		line = strings.Map(func(r rune) rune {
-			if bad(r) {
-				return utf8.RuneError
-			}
-			return r
-		}, line)
-	}
-	return line
+	return text.Replace(line)
 }
 
 // findMessage looks for the complaint and for what surrounds it.
+//
+//revive:disable-next-line:cyclomatic a case for each kind of line around a complaint
 func (l *Log) findMessage(body []string) {
 	last := -1 // the last examined instruction
 	for i := len(body) - 1; i >= 0; i-- {
@@ -248,38 +243,63 @@ func (l *Log) findMessage(body []string) {
 		return Classify(s)
 	}
 	ended := false
+	var remarks []string
 	for _, line := range body[last+1:] {
 		ended = ended || statsLine.MatchString(line)
+		if !isComplaint(line) {
+			continue
+		}
+		m := classify(line)
 		switch {
-		case !isComplaint(line):
-		// Behind the statistics the loader has its say, and 7.2 about the blinding of a program of one function.
-		case ended && classify(line).Kind != PatchRange:
+		// Behind the statistics the loader has its say, and 7.2 about the blinding of a program of
+		// one function.
+		case ended && m.Kind != PatchRange:
 		// Messages about an argument begin like the note on one.
-		case strings.HasPrefix(line, argument) && classify(line).Kind == Unknown:
+		case strings.HasPrefix(line, argument) && m.Kind == Unknown:
+		case m.Remark:
+			remarks = append(remarks, line)
 		default:
 			add(line)
 		}
 	}
-	// What is known counts before what is not; among equals the first says
-	// what is wrong and the others elaborate.
+	// A remark counts where the verifier stopped at it, and where it is all that somebody quotes.
+	if len(complaints) == 0 && len(remarks) > 0 && (last >= 0 || l.Stats == nil) {
+		add(remarks[0])
+	}
 	left = maxClassified
-	for _, c := range complaints {
-		if m := classify(c); m.Kind != Unknown {
-			l.Message, l.Match = c, m
-			break
-		}
-	}
-	if l.Message == "" && len(complaints) > 0 {
-		l.Message = complaints[0]
-	}
+	l.Message, l.Match = deciding(complaints, classify)
 	l.Messages = complaints[:min(len(complaints), maxMessages)]
 
 	if last >= 0 {
 		l.readPath(body[:last+1])
 	}
-	if l.Message == "" {
-		return
+	if l.Message != "" {
+		l.locate(body, last)
 	}
+}
+
+// deciding picks the complaint that says what is wrong. What is known counts before what is not;
+// among equals the first says what is wrong and the others elaborate, unless one decides.
+func deciding(complaints []string, classify func(string) Match) (string, Match) {
+	message, match := "", Match{Kind: Unknown}
+	for _, c := range complaints {
+		switch m := classify(c); {
+		case m.Kind == Unknown:
+		case m.decisive:
+			return c, m
+		case match.Kind == Unknown:
+			message, match = c, m
+		}
+	}
+	if message == "" && len(complaints) > 0 {
+		message = complaints[0]
+	}
+	return message, match
+}
+
+// locate finds the instruction that the message is about, its line of source and its registers.
+// last is the last examined one.
+func (l *Log) locate(body []string, last int) {
 	if n, err := strconv.Atoi(l.Match.Args["insn"]); err == nil {
 		l.Insn = n
 	} else if len(l.Path) > 0 && !l.Match.Late {
@@ -306,12 +326,11 @@ func isComplaint(line string) bool {
 	if line == "" || line[0] == ' ' || line[0] == ';' {
 		return false
 	}
-	for _, c := range chatter {
-		if strings.HasPrefix(line, c) {
-			return false
-		}
+	begins := func(c string) bool { return strings.HasPrefix(line, c) }
+	if slices.ContainsFunc(chatter, begins) && !unlikeChatter.MatchString(line) {
+		return false
 	}
-	return !stateLine.MatchString(line) && !safeLine.MatchString(line) && !statsLine.MatchString(line)
+	return !funcLine.MatchString(line) && !stateLine.MatchString(line) && !safeLine.MatchString(line) && !statsLine.MatchString(line)
 }
 
 func looksLikeState(s string) bool {

@@ -185,6 +185,27 @@ func TestParseNote(t *testing.T) {
 	l := Parse("arg#0 reference type('UNKNOWN ') size cannot be determined: -22\nfd 3 is not pointing to valid bpf_map\nprocessed 0 insns\n", Options{})
 	qt.Check(t, qt.DeepEquals(l.Messages, []string{"fd 3 is not pointing to valid bpf_map"}))
 	qt.Check(t, qt.Equals(l.Match.Kind, BadMapFD))
+
+	// Nor does it make a clean log a rejection. It counts where the verifier stopped at it, and
+	// where nothing else is quoted.
+	remark := "arg#0 reference type('UNKNOWN ') size cannot be determined: -22"
+	for text, want := range map[string]Kind{
+		remark + "\nprocessed 5 insns (limit 1000000)\n":                         Unknown,
+		"3: (85) call bpf_foo#99\n" + remark + "\nprocessed 5 insns (limit 1)\n": ArgumentType,
+		remark: ArgumentType,
+	} {
+		l := Parse(text, Options{})
+		qt.Check(t, qt.Equals(l.Match.Kind, want), qt.Commentf("%s", text))
+		qt.Check(t, qt.Equals(len(l.Messages) > 0, want != Unknown), qt.Commentf("%s", text))
+	}
+}
+
+// What prepares the deciding complaint stands before it.
+func TestParseDeciding(t *testing.T) {
+	l := Parse("7: (85) call pc+3\nR1 type=ctx expected=fp\nCaller passes invalid args into func#1 ('f')\n", Options{})
+	qt.Check(t, qt.Equals(l.Match.Kind, GlobalFunction))
+	qt.Check(t, qt.Equals(l.Message, "Caller passes invalid args into func#1 ('f')"))
+	qt.Check(t, qt.HasLen(l.Messages, 2))
 }
 
 // Source lines before 6.9 come without a file name.

@@ -3,11 +3,12 @@
 package verifierlog
 
 import (
-	"regexp"
 	"strings"
+
+	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 )
 
-var register = regexp.MustCompile(`^(R\d+|fp-\d+)(?:_[rwDP]+)?=(.*)$`)
+var register = lazyregexp.New(`^(R\d+|fp-\d+)(?:_[rwDP]+)?=(.*)$`)
 
 // registersBefore puts together what the log says of registers before its last
 // instruction: the last full state and the changes since.
@@ -80,10 +81,10 @@ func splitState(state string) []string {
 }
 
 var (
-	assignment = regexp.MustCompile(`^[rw](\d+) (\S*=) (.*)$`)
-	plainMove  = regexp.MustCompile(`^(?:\(s\d+\))?[rw](\d+)$`)
-	stackLoad  = regexp.MustCompile(`^\*\(u64 \*\)\(r10 (-\d+)\)$`)
-	stackStore = regexp.MustCompile(`^\*\(u64 \*\)\(r10 (-\d+)\) = r(\d+)$`)
+	assignment = lazyregexp.New(`^[rw](\d+) (\S*=) (.*)$`)
+	plainMove  = lazyregexp.New(`^(?:\(s\d+\))?[rw](\d+)$`)
+	stackLoad  = lazyregexp.New(`^\*\(u64 \*\)\(r10 (-\d+)\)$`)
+	stackStore = lazyregexp.New(`^\*\(u64 \*\)\(r10 (-\d+)\) = r(\d+)$`)
 )
 
 // History returns the steps that made the register what it was at the failing

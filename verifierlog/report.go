@@ -3,9 +3,10 @@
 package verifierlog
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 )
 
 // Report is what kernel 7.3 and newer print behind the message.
@@ -35,13 +36,13 @@ type Event struct {
 const reportPrefix = "Verification failed: "
 
 var (
-	section    = regexp.MustCompile(`^([A-Z][A-Za-z ]{1,30}):$`)
-	reportAt   = regexp.MustCompile(`^(?:(\S+) @ )?(\S.*?):(\d+):(\d+)$`)
-	reportInsn = regexp.MustCompile(`^insn (\d+)$`)
-	marked     = regexp.MustCompile(`>>> +(\d+) \| \([0-9a-f]{2}\) (.*)$`)
-	markedLine = regexp.MustCompile(`^>>> +\d+ \| (.*)$`)
-	annotation = regexp.MustCompile(`\| *\^-- ([\w ]+): (.*)$`)
-	annotated  = regexp.MustCompile(`^\| {5,}(\S.*)$`)
+	section    = lazyregexp.New(`^([A-Z][A-Za-z ]{1,30}):$`)
+	reportAt   = lazyregexp.New(`^(?:(\S+) @ )?(\S.*?):(\d+):(\d+)$`)
+	reportInsn = lazyregexp.New(`^insn (\d+)$`)
+	marked     = lazyregexp.New(`>>> +(\d+) \| \([0-9a-f]{2}\) (.*)$`)
+	markedLine = lazyregexp.New(`^>>> +\d+ \| (.*)$`)
+	annotation = lazyregexp.New(`\| *\^-- ([\w ]+): (.*)$`)
+	annotated  = lazyregexp.New(`^\| {5,}(\S.*)$`)
 )
 
 // reportStart returns the line at which a report begins, -1 without one.

@@ -8,8 +8,8 @@ import (
 	"os"
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/check"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/objects/check"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/go-quicktest/qt"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -22,7 +22,7 @@ func wholeCheck() check.Report {
 		{Path: "a.o", Programs: []check.Program{{
 			Name: "p", Section: "xdp", Verdict: check.Fails, Rule: "BLIND001", Unprivileged: check.Wraps, Insns: 9, Blinded: 20, Functions: 1,
 			Margin: -3, WorstMargin: -9, Added: 6, Confidence: check.Likely, BlindingNS: 7, TooFar: 1,
-			Danger: "d", Jump: &check.Jump{Function: "p", From: 1, To: 8, Insn: "goto", Need: 32770, Limit: 32767, Source: line, Target: line},
+			AlsoPossible: "a", Danger: "d", Jump: &check.Jump{Function: "p", From: 1, To: 8, Insn: "goto", Need: 32770, Limit: 32767, Source: line, Target: line},
 		}}},
 		{Path: "b.o", Error: "not an ELF object", Programs: []check.Program{}},
 	}}
@@ -65,7 +65,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckFields: each struct has exactly the properties of its definition, and what is always written is required.
+// TestCheckFields: each struct has exactly the properties of its definition, and what is always
+// written is required.
 func TestCheckFields(t *testing.T) {
 	b, err := os.ReadFile(checkFile)
 	qt.Assert(t, qt.IsNil(err))

@@ -10,14 +10,19 @@ import (
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/explain"
-	"github.com/bpfwhy/bpfwhy/internal/audit"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/audit"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/probe"
+	"github.com/bpfwhy/bpfwhy/internal/objects/preflight"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
+	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/go-quicktest/qt"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// nodeDiff is the shape of what 'node diff --json' writes; the command's own test holds its output against the schema.
+// nodeDiff is the shape of what 'node diff --json' writes; the command's own test holds its output
+// against the schema.
 type nodeDiff struct {
 	Schema      string            `json:"schema"`
 	A           side              `json:"a"`
@@ -50,8 +55,19 @@ func wholeNode() node.Document {
 		JITUsed: &n, Container: "docker", Process: &node.Process{Capabilities: []string{"CAP_BPF"}, InitialUser: true, Seccomp: "filter", Memlock: &n},
 		Features: &node.Features{Programs: map[string]bool{"xdp": true}, Maps: map[string]bool{"hash": false}, Helpers: map[string][]string{"xdp": {"bpf_loop"}},
 			Instructions: map[string]bool{"v4": true}},
-		Blinding: &node.Blinding{WholeProgram: true, From: "BTF"}, Interpreter: &node.Interpreter{Refuses: true, From: "BTF"}, Unknown: map[string]string{"lsms": "why"},
+		Blinding: &node.Blinding{WholeProgram: true, From: "BTF"}, Interpreter: &node.Interpreter{Refuses: true, From: "BTF"}, Proven: map[node.Behaviour]node.Proof{node.ChecksWrap: {Does: true, Seen: "s"}}, Unknown: map[string]string{"lsms": "why"},
 	}}
+}
+
+func wholeProof() probe.Proof {
+	return probe.Proof{Schema: probe.ProofSchema, Bpfwhy: "v1", Node: wholeNode(),
+		Hooks: []trace.Hook{{Function: load.FnCheck, Symbol: "bpf_check", Via: "fentry", Why: "w"}},
+		Rows:  []probe.Row{{Name: node.ChecksWrap, Table: "unknown", Seen: "no", How: "h"}}}
+}
+
+func wholePreflight() preflight.Report {
+	return preflight.Report{Schema: preflight.Schema, Release: "6.1", Verdict: preflight.Fail, Warned: 1, Lines: []preflight.Line{
+		{Need: "n", Verdict: preflight.Warn, Unknown: true, For: []string{"p"}, Why: "w", Rule: "BTF003", Do: "d", Command: "c"}}}
 }
 
 func wholeDiff() nodeDiff {
@@ -63,13 +79,14 @@ func wholeDiff() nodeDiff {
 
 func wholeAudit() audit.Report {
 	yes, n, u, l, h := true, -1, uint64(4096), int64(1<<30), 2
-	fate := audit.Fate{Outcome: audit.Fails, Blinded: &yes, Margin: &n, After: 9, Time: 5, Jump: &audit.Jump{From: 1, To: 9, Need: 32768, Limit: 32767}, Why: "w", Danger: "d"}
+	fate := audit.Fate{Outcome: audit.Fails, Rule: "BLIND001", Blinded: &yes, Margin: &n, After: 9, Time: 5, Jump: &audit.Jump{From: 1, To: 9, Need: 32768, Limit: 32767}, Why: "w", Danger: "d"}
 	return audit.Report{Schema: audit.Schema, Time: time.Date(2026, 11, 22, 13, 0, 0, 1, time.UTC), Release: "6.1", Harden: &h,
-		Summary: audit.Summary{CanHarden: audit.No, Sentence: "No.", Programs: 1, JITed: 1, Blinded: 1,
+		Summary: audit.Summary{CanHarden: audit.No, Sentence: "No.", Programs: 1, Judged: 1, JITed: 1, Blinded: 1,
 			At1: map[audit.Outcome]int{audit.JITed: 1}, At2: map[audit.Outcome]int{audit.Fails: 1}, Time: 5, Vanished: 1, Left: 1},
-		Memory: audit.Memory{Used: &u, Limit: &l, Programs: 9, Top: []audit.Share{{Owner: "a", Programs: 1, Bytes: 9}}},
+		Remedies: []load.Remedy{{ID: "r", Title: "t", Price: "p", Command: "c"}},
+		Memory:   audit.Memory{Used: &u, Limit: &l, Programs: 9, Top: []audit.Share{{Owner: "a", Programs: 1, Bytes: 9}}},
 		Programs: []audit.Program{{ID: 1, Name: "p\x1b", Type: "xdp", Tag: "00", UID: 0, Insns: 2, Functions: 1, JITed: true, JITedBytes: 9, Blinded: &yes,
-			Owners:     []audit.Owner{{PID: 1, Comm: "c", Exe: "/e", UID: 0, Container: "docker://1", Holds: "program"}},
+			Owners:     []audit.Owner{{PID: 1, Comm: "c", Exe: "/e", UID: 0, Container: "docker://1", Runtime: load.RuntimeGo, Holds: "program"}},
 			MoreOwners: 1, Pins: []string{"/sys/fs/bpf/p"}, Links: []audit.Link{{ID: 1, Type: "xdp"}}, At1: fate, At2: fate, Unread: "u", Danger: "d"}},
 		Unseen: []string{"x"}}
 }
@@ -91,12 +108,16 @@ func reports() map[string]struct {
 		defs  map[string]any
 	}{
 		"node-v1": report{wholeNode(), node.Document{Schema: node.Schema},
-			map[string]any{"process": node.Process{}, "features": node.Features{}, "blinding": node.Blinding{}, "interpreter": node.Interpreter{}}},
+			map[string]any{"process": node.Process{}, "features": node.Features{}, "blinding": node.Blinding{}, "interpreter": node.Interpreter{}, "proof": node.Proof{}}},
+		"prove-v1": report{wholeProof(), probe.Proof{Schema: probe.ProofSchema, Node: node.Document{Schema: node.Schema}, Hooks: []trace.Hook{}, Rows: []probe.Row{}},
+			map[string]any{"hook": trace.Hook{}, "row": probe.Row{}}},
+		"preflight-v1": report{wholePreflight(), preflight.Report{Schema: preflight.Schema, Verdict: preflight.Pass,
+			Lines: []preflight.Line{{Need: "n", Verdict: preflight.Pass, Why: "w"}}}, map[string]any{"line": preflight.Line{}}},
 		"node-diff-v1": report{wholeDiff(), nodeDiff{Schema: "bpfwhy.node-diff/v1", Differences: []node.Difference{}},
 			map[string]any{"side": side{}, "difference": node.Difference{}, "failure": failure{}, "cause": explain.NodeCause{}}},
-		"audit-v1": report{a, audit.Report{Schema: audit.Schema, Programs: []audit.Program{}, Memory: audit.Memory{Top: []audit.Share{}},
-			Summary: audit.Summary{CanHarden: audit.Yes, At1: map[audit.Outcome]int{}, At2: map[audit.Outcome]int{}}},
-			map[string]any{"summary": a.Summary, "memory": a.Memory, "share": audit.Share{}, "program": audit.Program{}, "owner": audit.Owner{},
+		"audit-v2": report{a, audit.Report{Schema: audit.Schema, Programs: []audit.Program{}, Memory: audit.Memory{Top: []audit.Share{}},
+			Summary: audit.Summary{CanHarden: audit.Nothing, At1: map[audit.Outcome]int{}, At2: map[audit.Outcome]int{}}},
+			map[string]any{"summary": a.Summary, "remedy": load.Remedy{}, "memory": a.Memory, "share": audit.Share{}, "program": audit.Program{}, "owner": audit.Owner{},
 				"link": audit.Link{}, "fate": audit.Fate{}, "jump": audit.Jump{}}},
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 	"github.com/google/go-cmp/cmp"
@@ -64,7 +64,7 @@ func everything() load.Attempt {
 	a.Outcome, a.Errno, a.ErrnoName = load.Failed, 524, "ENOTSUPP"
 	a.Process = load.Process{PID: 4242, TID: 4243, PIDInNS: 7, UID: 65534, GID: 65534, Comm: "agent\x1b", Exe: "/usr/bin/agent",
 		Cgroups:   []load.Cgroup{{Version: 2, ID: 1<<63 + 1, Name: "kubepods/pod1"}, {Version: 1, ID: 3}},
-		Container: "containerd://0123"}
+		Container: "containerd://0123", Runtime: load.RuntimeGo}
 	a.Program = &load.Program{Name: "http", Type: "socket_filter", AttachType: "cgroup_inet_ingress", Insns: 19316, License: "GPL",
 		ID: 4, Tag: "0123456789abcdef", JITed: &yes, Blinded: &yes, JITedBytes: 8, VerifiedInsns: 9}
 	a.Map = &load.Map{Name: "m", Type: "hash", KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: 1}
@@ -87,9 +87,11 @@ func everything() load.Attempt {
 	a.Backend, a.FeatureProbe = "fentry", "haveObjName"
 	a.Group = "0123456789ab"
 	a.Attach = &load.Attach{Type: "cgroup_inet_ingress", Flags: 2, Message: "Device or resource busy",
-		Program: &load.AttachProgram{ID: 4, Name: "http", Type: "cgroup_skb", AttachType: "cgroup_inet_ingress", Tag: "0123456789abcdef"},
-		Target:  &load.AttachTarget{Kind: "cgroup", Name: "pod1", Path: "/sys/fs/cgroup/kubepods/pod1", ID: 1<<63 + 1, Offset: 8}}
+		Program: &load.AttachProgram{ID: 4, Name: "http", Type: "cgroup_skb", AttachType: "cgroup_inet_ingress", Tag: "0123456789abcdef",
+			MaxCtxOffset: 24, Insns: 31, Overrides: true},
+		Target: &load.AttachTarget{Kind: "cgroup", Name: "pod1", Path: "/sys/fs/cgroup/kubepods/pod1", ID: 1<<63 + 1, Offset: 8, Parent: "ffff:fff2", Size: 24}}
 	a.Growth = &load.Growth{Before: 2, After: 5, Parts: []load.GrowthPart{{Insn: 0, Before: 1, After: 4}, {Insn: 1, Before: 1, After: 1}}}
+	a.KernelLog = []string{"trace_kprobe: Could not probe notrace function x"}
 	a.Lines = []load.Line{{Insn: 0, File: "a.c", Line: 1, Text: "if (x)", Before: 1, After: 4}}
 	return a
 }
@@ -112,6 +114,14 @@ func hangs() load.Hang {
 	return load.Hang{Schema: load.Schema, Kind: load.KindHang, Time: a.Time, Calls: 2, Unsure: 1, AfterNS: 30 * time.Second, Since: a.Time, OldestNS: 31 * time.Second,
 		Earlier: true, Diagnosis: a.Diagnosis, Places: []load.HangPlace{{Calls: 2, Functions: []string{"mutex_lock", "bpf_prog_pack_alloc.isra.0"}, From: "stack",
 			What: []load.Kind{load.ProgLoad, load.Seccomp}, Processes: []load.Process{a.Process}}}}
+}
+
+func stories() load.Story {
+	a := everything()
+	return load.Story{Schema: load.Schema, Kind: load.KindStory, Time: a.Time, Process: a.Process, First: a.Time, Last: a.Time.Add(time.Second),
+		Maps: load.Tally{OK: 2, Of: 2}, Programs: load.Tally{OK: 31, Of: 31}, Attached: load.Tally{OK: 30, Of: 31}, NotJITed: 1, MoreFailures: 1,
+		Trivial: 2, Unattached: []string{"http"}, MoreUnattached: 1, Unseen: []load.Kind{load.TCAttach},
+		Failures: []load.StoryFailure{{Of: load.LinkCreate, Name: "http", Target: "eth0", Errno: 16, ErrnoName: "EBUSY", Rule: "ATT304", Title: "Another program is on the device"}}}
 }
 
 // attempts are one of each kind.
@@ -138,14 +148,15 @@ func TestEncodedLines(t *testing.T) {
 	none.Loads, none.Events = 0, map[string]uint64{}
 	for name, line := range map[string]any{
 		"summary": repeats(), "loss": lost(), "loss without a number": none, "attempt of a kind to come": &perf,
-		"hang": hangs(), "hang that has ended": load.Hang{Schema: load.Schema, Kind: load.KindHang, Time: perf.Time, Since: perf.Time, Places: []load.HangPlace{}},
+		"story": stories(), "hang": hangs(), "hang that has ended": load.Hang{Schema: load.Schema, Kind: load.KindHang, Time: perf.Time, Since: perf.Time, Places: []load.HangPlace{}},
 		"line of a kind to come": map[string]any{"schema": load.Schema, "kind": "news", "time": perf.Time, "loads": "many"},
 	} {
 		qt.Check(t, qt.IsNil(s.Validate(encode(t, line))), qt.Commentf("%s", name))
 	}
 }
 
-// TestV1: the old form is what it was, byte for byte. The golden file was written by the last version that knew no other.
+// TestV1: the old form is what it was, byte for byte. The golden file was written by the last
+// version that knew no other.
 func TestV1(t *testing.T) {
 	s := compile(t, fileV1)
 	want, err := os.ReadFile("testdata/load-v1.jsonl")
@@ -214,6 +225,9 @@ func TestRefuses(t *testing.T) {
 		spoil(&r)
 		qt.Check(t, qt.IsNotNil(s.Validate(encode(t, r))), qt.Commentf("%s", name))
 	}
+	st := stories()
+	st.Failures[0].Errno = 0
+	qt.Check(t, qt.IsNotNil(s.Validate(encode(t, st))))
 	l := lost()
 	l.Events = nil
 	qt.Check(t, qt.IsNotNil(s.Validate(encode(t, l))))
@@ -225,7 +239,8 @@ type object struct {
 	Required   []string                   `json:"required"`
 }
 
-// TestEveryField: each struct has exactly the properties of its definition, and what is always written is required.
+// TestEveryField: each struct has exactly the properties of its definition, and what is always
+// written is required.
 func TestEveryField(t *testing.T) {
 	b, err := os.ReadFile(file)
 	qt.Assert(t, qt.IsNil(err))
@@ -238,7 +253,7 @@ func TestEveryField(t *testing.T) {
 		"stage_result": load.StageResult{}, "process": load.Process{}, "cgroup": load.Cgroup{}, "program": load.Program{},
 		"map": load.Map{}, "verifier_log": load.VerifierLog{}, "jump": load.Jump{}, "diagnosis": load.Diagnosis{},
 		"alternative": load.Alternative{}, "remedy": load.Remedy{}, "replay": load.Replay{}, "trial": load.Trial{}, "repair": load.Repair{},
-		"attempt": load.Attempt{}, "summary": load.Summary{}, "loss": load.Loss{}, "hang": load.Hang{}, "hang_place": load.HangPlace{}, "attach": load.Attach{}, "attach_program": load.AttachProgram{},
+		"attempt": load.Attempt{}, "summary": load.Summary{}, "loss": load.Loss{}, "hang": load.Hang{}, "hang_place": load.HangPlace{}, "story": load.Story{}, "tally": load.Tally{}, "story_failure": load.StoryFailure{}, "attach": load.Attach{}, "attach_program": load.AttachProgram{},
 		"attach_target": load.AttachTarget{}, "growth": load.Growth{}, "growth_part": load.GrowthPart{}, "line": load.Line{},
 	}
 	for name := range root.Defs {
@@ -252,7 +267,8 @@ func TestEveryField(t *testing.T) {
 	}
 }
 
-// sameFields: a struct has exactly the properties of its definition, and what is always written is required.
+// sameFields: a struct has exactly the properties of its definition, and what is always written is
+// required.
 func sameFields(t *testing.T, name string, o object, v any) {
 	t.Helper()
 	var fields, required []string

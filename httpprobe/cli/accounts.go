@@ -10,7 +10,8 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
 	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/text"
 )
 
 // accounts adds up what the sources say.
@@ -18,17 +19,18 @@ func (p *probe) accounts() (a metrics.Accounts) {
 	for _, s := range p.sources {
 		files := countFiles(s.Files())
 		up := s.up.Load() && (files == nil || files.Probed > 0)
-		a.Sources = append(a.Sources, metrics.Source{Name: s.Name(), Up: up, Stats: p.streams.Stats(s.id), Loss: s.Loss(), Files: files})
+		a.Sources = append(a.Sources, metrics.Source{Name: s.Name(), Up: up, Stats: p.connections.Stats(s.id), Loss: s.Loss(), Files: files})
 	}
-	a.Blind = map[string]int{}
+	a.Uncovered = map[string]int{}
 	for _, r := range sources.Reasons {
-		a.Blind[string(r)] = 0
+		a.Uncovered[string(r)] = 0
 	}
 	a.Dropped, _ = p.out.state()
+	a.Untold = p.told.dropped.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, b := range p.blind {
-		a.Blind[string(b.Reason)]++
+	for _, b := range p.uncovered {
+		a.Uncovered[string(b.Reason)]++
 	}
 	return a
 }
@@ -59,17 +61,17 @@ func (p *probe) end() {
 	p.show(to, "in "+took.Round(tick).String(), func() []render.Row { return p.table.Total(took) })
 	a := p.accounts()
 	for _, line := range account(a) {
-		fmt.Fprintln(to, render.Clean(line))
+		fmt.Fprintln(to, text.Clean(line))
 	}
 	for _, s := range p.sources {
 		for _, line := range unprobed(s.Name(), s.Files()) {
-			fmt.Fprintln(to, render.Clean(line))
+			fmt.Fprintln(to, text.Clean(line))
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, line := range named(p.blind) {
-		fmt.Fprintln(to, render.Clean(line))
+	for _, line := range named(p.uncovered) {
+		fmt.Fprintln(to, text.Clean(line))
 	}
 }
 
@@ -77,11 +79,11 @@ func (p *probe) end() {
 const mostNamed = 5
 
 // named lists the processes that cannot be seen, a line for each reason.
-func named(blind []sources.Blind) (lines []string) {
+func named(uncovered []sources.Uncovered) (lines []string) {
 	for _, r := range sources.Reasons {
 		var names []string
 		n := 0
-		for _, b := range blind {
+		for _, b := range uncovered {
 			if b.Reason != r {
 				continue
 			}
@@ -133,7 +135,7 @@ func unprobed(source string, f *sources.Files) (lines []string) {
 		rest = rest[n:]
 	}
 	if f.Unlisted > 0 {
-		lines = append(lines, fmt.Sprintf("%s: %d failures of others, which there was no room to remember", source, f.Unlisted))
+		lines = append(lines, fmt.Sprintf("%s: %d more failures, whose details were not kept", source, f.Unlisted))
 	}
 	return lines
 }
@@ -176,6 +178,9 @@ func account(a metrics.Accounts) (lines []string) {
 			}
 		})
 		lines = append(lines, line)
+	}
+	if a.Untold > 0 {
+		lines = append(lines, fmt.Sprintf("output: %d exchanges were dropped, because they came faster than they could be written", a.Untold))
 	}
 	if a.Dropped > 0 {
 		lines = append(lines, fmt.Sprintf("output: %d lines were dropped, because nobody read them in time", a.Dropped))

@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,14 +21,17 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
-	"github.com/bpfwhy/bpfwhy/internal/buildinfo"
-	"github.com/bpfwhy/bpfwhy/internal/privilege"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/flagerror"
+	"github.com/bpfwhy/bpfwhy/internal/output/text"
+	"github.com/bpfwhy/bpfwhy/internal/sys/buildinfo"
+	"github.com/bpfwhy/bpfwhy/internal/sys/cgroup"
+	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
 )
 
 const bad = 2
 
-// Main runs the command line and returns the exit status. The executable may be another one of its processes: see [sources.Main].
+// Main runs the command line and returns the exit status. The executable may be another one of its
+// processes: see [sources.Main].
 func Main(args []string, stdout, stderr *os.File) int {
 	sources.Main()
 	return run(args, stdout, stderr, openSource, privilege.Drop)
@@ -42,7 +44,7 @@ func run(args []string, stdout, stderr *os.File, open opener, drop func(keep ...
 	c.SetOut(stdout)
 	c.SetErr(stderr)
 	if err := c.Execute(); err != nil {
-		say(stderr, "%s", strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
+		say(stderr, "%s", text.Join(err.Error()))
 		return bad
 	}
 	return 0
@@ -50,7 +52,7 @@ func run(args []string, stdout, stderr *os.File, open opener, drop func(keep ...
 
 // say writes one line for people.
 func say(w io.Writer, format string, args ...any) {
-	fmt.Fprintln(w, "httpprobe: "+render.Clean(fmt.Sprintf(format, args...)))
+	fmt.Fprintln(w, "httpprobe: "+text.Clean(fmt.Sprintf(format, args...)))
 }
 
 // flags are what the command line says, unchecked.
@@ -72,11 +74,12 @@ func newCommand(stdout, stderr *os.File, open opener, drop func(keep ...int) err
 	c := &cobra.Command{
 		Use:   "httpprobe",
 		Short: "Status codes and latency of HTTP on this machine, inside OpenSSL too",
-		Long: `httpprobe watches HTTP/1.x go by, also inside OpenSSL, without touching the applications: a table of
-services every few seconds and at the end, exchanges as JSON, figures for Prometheus.
+		Long: `httpprobe watches HTTP/1.x requests on this machine, also inside OpenSSL. The
+applications are not changed. It prints a table of services every few seconds
+and at the end, or each exchange as JSON, and serves metrics for Prometheus.
 
-It never keeps query strings, cookies or authorization headers. What it could not see or could not
-make sense of is counted by reason and shown at the end.`,
+It never keeps query strings, cookies or authorization headers. What it could
+not see or parse is counted by reason and shown at the end.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -90,37 +93,20 @@ make sense of is counted by reason and shown at the end.`,
 	}
 	c.Version = version()
 	c.SetVersionTemplate("httpprobe {{.Version}}\n")
-	c.SetFlagErrorFunc(flagError)
+	c.SetFlagErrorFunc(flagerror.Plain)
 	c.CompletionOptions.HiddenDefaultCmd = true
 	fs := c.Flags()
-	fs.StringSliceVar(&f.sources, "sources", []string{"auto"}, "where to look: "+strings.Join(sourceNames, ", ")+"; auto is syscalls and openssl, and packets where syscalls cannot be")
-	fs.BoolVar(&f.json, "json", false, "JSON Lines, one exchange a line (docs/schema/exchange-v1.schema.json); words go to standard error")
-	fs.StringVar(&f.listen, "listen", "", "serve figures for Prometheus at this address, /metrics, at most 32 KiB for each of --series; a port alone is one of localhost")
-	fs.DurationVar(&f.interval, "interval", 5*time.Second, "time between tables; 0: only at the end")
+	fs.StringSliceVar(&f.sources, "sources", []string{"auto"}, "where to look: "+strings.Join(sourceNames, ", ")+"; auto: syscalls and openssl, and packets where syscalls cannot be used")
+	fs.BoolVar(&f.json, "json", false, "JSON Lines, one exchange per line (docs/schema/exchange-v1.schema.json); messages go to standard error")
+	fs.StringVar(&f.listen, "listen", "", "serve metrics for Prometheus at this address, path /metrics; a port alone means localhost")
+	fs.DurationVar(&f.interval, "interval", 5*time.Second, "time between tables; 0: only one at the end")
 	fs.IntSliceVar(&f.pids, "pid", nil, "only these processes, without their children")
-	fs.UintSliceVar(&f.ports, "port", nil, "only connections with these ports, at either end; openssl does not know ports, and auto leaves it out then")
+	fs.UintSliceVar(&f.ports, "port", nil, "only connections with these ports, at either end; the source openssl does not know ports, so auto leaves it out")
 	fs.StringSliceVar(&f.cgroups, "cgroup", nil, "only processes in these control groups (version 2) and below: a path, or as /proc/PID/cgroup shows it")
 	fs.StringSliceVar(&f.routes, "route", []string{"quantised"}, "routes of paths: off, quantised (identifiers become {}), or patterns such as /users/{id}")
-	fs.IntVar(&f.series, "series", 2000, "most series of histograms; what is more shares overflow series")
-	fs.IntVar(&f.ring, "ring", 8<<20, "bytes of the buffer between the kernel and each source")
+	fs.IntVar(&f.series, "series", 2000, "largest number of histogram series; all others share overflow series")
+	fs.IntVar(&f.ring, "ring", 8<<20, "size of the buffer between the kernel and each source, in bytes")
 	return c
-}
-
-// flagError says in our words what pflag says in Go's: invalid argument "x" for "--pid" flag: strconv.Atoi: parsing "x": invalid syntax.
-func flagError(c *cobra.Command, err error) error {
-	rest, ok := strings.CutPrefix(err.Error(), "invalid argument ")
-	value, rest, found := strings.Cut(rest, ` for "--`) // value is quoted
-	name, _, _ := strings.Cut(rest, `"`)
-	f := c.Flags().Lookup(name)
-	if !ok || !found || f == nil {
-		return err
-	}
-	want := map[string]string{"int": "a number", "intSlice": "a number, or several with commas", "uintSlice": "a number, or several with commas",
-		"duration": "a time such as 5s or 1m", "bool": "true or false"}[f.Value.Type()]
-	if want == "" {
-		return err
-	}
-	return fmt.Errorf("--%s %s: want %s", name, value, want)
 }
 
 // version is where this executable comes from, in a line.
@@ -148,8 +134,7 @@ type options struct {
 	source   sources.Options
 }
 
-const cgroupRoot = "/sys/fs/cgroup"
-
+//revive:disable-next-line:cyclomatic one check for each flag
 func (f *flags) check() (o options, err error) {
 	o = options{json: f.json, interval: f.interval, series: f.series, source: sources.Options{PIDs: f.pids, RingBytes: f.ring}}
 	if o.auto = len(f.sources) == 1 && f.sources[0] == "auto"; !o.auto {
@@ -197,12 +182,8 @@ func (f *flags) check() (o options, err error) {
 	if f.cgroups != nil && len(f.cgroups) == 0 { // --cgroup ""
 		return o, errors.New("--cgroup: want a control group")
 	}
-	for _, g := range f.cgroups {
-		path, err := cgroup(g)
-		if err != nil {
-			return o, fmt.Errorf("--cgroup: %w", err)
-		}
-		o.source.Cgroups = append(o.source.Cgroups, path)
+	if o.source.Cgroups, err = groups(f.cgroups); err != nil {
+		return o, fmt.Errorf("--cgroup: %w", err)
 	}
 	return o, nil
 }
@@ -228,23 +209,26 @@ func address(s string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-func cgroup(s string) (string, error) {
-	if s == "" {
-		return "", errors.New("want a control group")
+// groups are the folders of control groups.
+func groups(names []string) (paths []string, err error) {
+	if len(names) == 0 {
+		return nil, nil
 	}
-	for _, path := range []string{s, filepath.Join(cgroupRoot, s)} {
-		abs, err := filepath.Abs(path)
+	if slices.Contains(names, "") {
+		return nil, errors.New("want a control group")
+	}
+	root, err := cgroup.Root()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		g, err := cgroup.ByPath(name, root)
 		if err != nil {
-			continue
+			return nil, err
 		}
-		if rel, err := filepath.Rel(cgroupRoot, abs); err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
-			continue
-		}
-		if info, err := os.Stat(abs); err == nil && info.IsDir() {
-			return abs, nil
-		}
+		paths = append(paths, g.Path)
 	}
-	return "", fmt.Errorf("%s is no control group below %s", s, cgroupRoot)
+	return paths, nil
 }
 
 var errNothing = errors.New("nothing can be watched")

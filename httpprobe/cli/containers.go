@@ -5,9 +5,9 @@ package cli
 import (
 	"os"
 	"strconv"
-	"strings"
 
-	"github.com/bpfwhy/bpfwhy/internal/enrich"
+	"github.com/bpfwhy/bpfwhy/internal/sys/proc"
+	"github.com/bpfwhy/bpfwhy/internal/watch/enrich"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -25,8 +25,8 @@ type task struct {
 // maxContainers is how many answers are remembered.
 const maxContainers = 4096
 
-// of returns the container of a process, "" outside of containers and where nothing is known. A process that is gone is in the container of
-// others of its control group.
+// of returns the container of a process, "" outside of containers and where nothing is known. A
+// process that is gone is in the container of others of its control group.
 func (c *containers) of(tgid uint32, cgroup uint64) string {
 	if tgid == 0 {
 		return ""
@@ -53,19 +53,13 @@ func (c *containers) of(tgid uint32, cgroup uint64) string {
 	return s
 }
 
-// containerOf reads /proc/PID/cgroup. own says that the group of version 2 tells processes apart: it is not the root.
+// containerOf reads /proc/PID/cgroup. own says that the group of version 2 tells processes apart:
+// it is not the root.
 func containerOf(text string) (container string, own bool) {
 	var p load.Process
-	for line := range strings.Lines(text) {
-		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		switch {
-		case len(parts) != 3:
-		case parts[0] == "0":
-			own = parts[2] != "/"
-			p.Cgroups = append(p.Cgroups, load.Cgroup{Version: 2, Name: parts[2]})
-		case strings.Contains(","+parts[1]+",", ",memory,"):
-			p.Cgroups = append(p.Cgroups, load.Cgroup{Version: 1, Name: parts[2]})
-		}
+	p.Cgroups = proc.Cgroups(text)
+	for _, g := range p.Cgroups {
+		own = own || g.Version == 2 && g.Name != "/"
 	}
 	enrich.Process(&p)
 	return p.Container, own

@@ -24,22 +24,23 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/httpprobe/document"
+	"github.com/bpfwhy/bpfwhy/httpprobe/exchangejson"
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 )
 
 // TestKernels watches a server on each kernel, hardened.
 func TestKernels(t *testing.T) {
 	vmtest.Need(t)
-	vmtest.Run(t, "^TestGuest", vm.Machine{Sysctls: lateSysctls, Files: lateFiles(t), Env: []string{"PATH=/usr/bin"}})
+	vmtest.RunIn(t, vmtest.Sample(), "^TestGuest", vm.Machine{Sysctls: lateSysctls, Files: lateFiles(t), Env: []string{"PATH=/usr/bin"}})
 }
 
-// TestGuestServer: what the command counts is what the server says it served, by method, path and status, at both ends; and what it does not
-// count it says that it did not. Where bodies are made of heads, of which only the start is copied, more may be given up; nothing is wrong.
+// TestGuestServer: what the command counts is what the server says it served, by method, path and
+// status, at both ends; and what it does not count it says that it did not. Where bodies are made
+// of heads, of which only the start is copied, more may be given up; nothing is wrong.
 func TestGuestServer(t *testing.T) {
-	vmtest.Guest(t)
+	vmtest.Sampled(t)
 	for _, text := range []string{"x", "GET /500/0/lure HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"} {
 		for _, args := range [][]string{nil, {"--sources", "packets"}} {
 			if text != "x" && len(args) > 0 {
@@ -70,8 +71,9 @@ func TestGuestServer(t *testing.T) {
 				qt.Check(t, qt.Equals(counted, all))
 				qt.Check(t, qt.Equals(unparsed, 0))
 			case text == "x":
-				// Go's server can be seen to read the next request before it is seen to write the response, by two threads on a slow machine.
-				// Where the end of the request before that was not copied, the parser does not take sides.
+				// Go's server can be seen to read the next request before it is seen to write the
+				// response, by two threads on a slow machine. Where the end of the request before
+				// that was not copied, the parser does not take sides.
 				qt.Check(t, qt.Equals(counted+unparsed, all))
 				qt.Check(t, qt.IsTrue(unparsed < all/20))
 			default:
@@ -82,7 +84,8 @@ func TestGuestServer(t *testing.T) {
 	}
 }
 
-// watchServer returns what a server says of its requests, and what the command says of them at either end.
+// watchServer returns what a server says of its requests, and what the command says of them at
+// either end.
 func watchServer(t *testing.T, text string, args ...string) (log map[string]int, got map[string]map[string]int, o outcome) {
 	var mu sync.Mutex
 	log = map[string]int{}
@@ -115,7 +118,7 @@ func watchServer(t *testing.T, text string, args ...string) (log map[string]int,
 	qt.Assert(t, qt.Equals(o.status, 0), qt.Commentf("%s", o.stderr))
 	got = map[string]map[string]int{"server": {}, "client": {}}
 	for line := range strings.Lines(o.stdout) {
-		var d document.Exchange
+		var d exchangejson.Exchange
 		qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(line), &d)))
 		got[d.Role][fmt.Sprintf("%s %s %d", d.Method, d.Path, d.Status)]++
 		qt.Check(t, qt.Equals(fmt.Sprint(d.ServerPort), port))
@@ -213,7 +216,8 @@ func TestMain(m *testing.M) {
 		fmt.Println(container(os.Args[1:]))
 		os.Exit(1)
 	case "unprivileged":
-		// Not privilege.Drop, which binaries that use cgo cannot do. Without new privileges, an exec gives root none either.
+		// Not privilege.Drop, which binaries that use cgo cannot do. Without new privileges, an
+		// exec gives root none either.
 		runtime.LockOSThread()
 		var none [2]unix.CapUserData
 		if err := errors.Join(unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]),

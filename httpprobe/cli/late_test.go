@@ -23,10 +23,10 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/httpprobe/document"
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
-	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/httpprobe/exchangejson"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 )
 
 // lateFolder is where guests have the client and its library.
@@ -90,7 +90,7 @@ func startLate(t *testing.T, name string, under ...string) *lateProbe {
 	p.done.Go(func() {
 		d := json.NewDecoder(out)
 		for {
-			var e document.Exchange
+			var e exchangejson.Exchange
 			if d.Decode(&e) != nil {
 				return
 			}
@@ -154,9 +154,10 @@ func asNobody(caps string) []string {
 		"--inh-caps=-all," + caps, "--ambient-caps=-all," + caps}
 }
 
-// testLate: libraries that come when the probe is up already are counted exactly from their second second on, whatever brings them: a new file, a
-// container, a process that was there long before, one file in the place of another. So they are with the rights that root has left after the
-// probe gave up the others, and with exactly the documented ones.
+// testLate: libraries that come when the probe is up already are counted exactly from their second
+// second on, whatever brings them: a new file, a container, a process that was there long before,
+// one file in the place of another. So they are with the rights that root has left after the probe
+// gave up the others, and with exactly the documented ones.
 func testLate(t *testing.T, folder string, wait time.Duration) {
 	const requests = 50
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -217,7 +218,8 @@ func testLate(t *testing.T, folder string, wait time.Duration) {
 	if wait > time.Second { // a busy host's emulated seconds are short: the start, a third of one where it is idle, tells how short
 		wait = max(wait, 5*time.Since(began))
 	}
-	// Its process is looked at when it starts, and one, 5 and 20 seconds later: the kernel has to say when it loads something.
+	// Its process is looked at when it starts, and one, 5 and 20 seconds later: the kernel has to
+	// say when it loads something.
 	client("late", put(dir+"/libssl.so.2"), max(7*time.Second-wait, 1500*time.Millisecond), wait)
 	client("file", put(dir+"/libssl.so.3"), 0, wait)
 	client("container", "/libssl.so.4", 0, wait, os.Args[0], folder, dir)
@@ -240,7 +242,8 @@ func testLate(t *testing.T, folder string, wait time.Duration) {
 	}
 }
 
-// container runs a client in a root of its own, with files of its own: args are where the client is, a folder, and the client's arguments.
+// container runs a client in a root of its own, with files of its own: args are where the client
+// is, a folder, and the client's arguments.
 func container(args []string) error {
 	from, root := args[0], filepath.Join(args[1], "root")
 	if err := os.Mkdir(root, 0o755); err != nil {
@@ -285,13 +288,14 @@ func TestGuestLate(t *testing.T) {
 	testLate(t, lateFolder, 3*time.Second) // or more
 }
 
-// TestLateKernels is of machines whose clock is their processor's work: what else the host does takes no time there, and a second is a second.
+// TestLateKernels is of machines whose clock is their processor's work: what else the host does
+// takes no time there, and a second is a second.
 func TestLateKernels(t *testing.T) {
 	vmtest.Need(t)
 	if !vmtest.Long() {
 		t.Skip("long; a sample of it is TestGuestLate")
 	}
-	vmtest.Run(t, "^TestClockedLate$", vm.Machine{
+	vmtest.RunIn(t, vmtest.Distinct(), "^TestClockedLate$", vm.Machine{
 		Sysctls:           lateSysctls,
 		Files:             lateFiles(t),
 		Env:               []string{"PATH=/usr/bin"},
@@ -315,7 +319,8 @@ func TestHostLate(t *testing.T) {
 	testLate(t, buildLate(t), time.Second)
 }
 
-// TestGuestLessRights: where the documented rights are not enough on a kernel, the probe says what is missing.
+// TestGuestLessRights: where the documented rights are not enough on a kernel, the probe says what
+// is missing.
 func TestGuestLessRights(t *testing.T) {
 	vmtest.Guest(t)
 	const plain = "+bpf,+perfmon,+sys_ptrace,+dac_read_search"
@@ -344,7 +349,8 @@ func TestGuestLessRights(t *testing.T) {
 	}
 }
 
-// TestHostDescriptors: without descriptors for probes the probe goes on, says so, and is not up with what it does not see.
+// TestHostDescriptors: without descriptors for probes the probe goes on, says so, and is not up
+// with what it does not see.
 func TestHostDescriptors(t *testing.T) {
 	vmtest.Need(t)
 	if os.Geteuid() != 0 {

@@ -14,15 +14,16 @@ import (
 
 	"github.com/go-quicktest/qt"
 
+	"github.com/bpfwhy/bpfwhy/httpprobe/connection"
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
-	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
 )
 
-// atBounds are as many connections as are followed, each with room for several requests and the pieces of a head, of as many services as are told apart
-// with as many durations, and of as many series as there may be, with long names.
+// atBounds are as many connections as are followed, each with room for several requests and the
+// pieces of a head, of as many services as are told apart with as many durations, and of as many
+// series as there may be, with long names.
 func atBounds(take func(*event.Event)) {
 	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-	for i := range uint64(streams.DefaultConnections) {
+	for i := range uint64(connection.DefaultConnections) {
 		word := func(n uint64) string { return fmt.Sprintf("/%c%c%c", 'a'+n%26, 'a'+n/26%26, 'a'+n/676%26) }
 		path := word(i) + strings.Repeat("/"+strings.Repeat("a", 32), 7)
 		requests := strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: h\r\n\r\n", 3)
@@ -40,7 +41,8 @@ func atBounds(take func(*event.Event)) {
 	}
 }
 
-// TestMemoryAtBounds: with all that its parts promise to hold at most, the probe stays within what the collector is told, and the documents say.
+// TestMemoryAtBounds: with all that its parts promise to hold at most, the probe stays within what
+// the collector is told, and the documents say.
 func TestMemoryAtBounds(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
 	port := freePort(t)

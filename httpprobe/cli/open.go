@@ -16,7 +16,8 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/terminal"
 	"github.com/bpfwhy/bpfwhy/loader"
 )
 
@@ -81,7 +82,7 @@ func (p *probe) open(open opener) error {
 	if len(p.o.source.Ports) > 0 && slices.Contains(names, "openssl") {
 		if p.o.auto {
 			names = []string{"syscalls"}
-			say(p.stderr, "without openssl: it does not know ports, and --port is given")
+			say(p.stderr, "without openssl: --port is given, and openssl does not know ports")
 		} else {
 			say(p.stderr, "openssl does not know ports: --port does not filter what it sees")
 		}
@@ -90,15 +91,15 @@ func (p *probe) open(open opener) error {
 	if p.o.auto && !slices.ContainsFunc(p.sources, func(r *running) bool { return r.Name() == "syscalls" }) {
 		p.openAll(open, []string{"packets"})
 	}
-	var lack *lackError
-	lacking := 0
+	var missing *missingError
+	incapable := 0
 	for _, f := range p.failed {
-		if errors.As(f.err, &lack) {
-			lacking++
+		if errors.As(f.err, &missing) {
+			incapable++
 		}
 	}
-	if len(p.sources) == 0 && lacking == len(p.failed) && lack != nil {
-		return lack.all()
+	if len(p.sources) == 0 && incapable == len(p.failed) && missing != nil {
+		return missing.all()
 	}
 	p.explain()
 	if len(p.sources) == 0 {
@@ -129,14 +130,20 @@ func (p *probe) openAll(open opener, names []string) {
 			continue
 		}
 		s := &running{source: r.source, told: map[sources.FileReason]bool{}}
-		for id := event.Syscalls; id <= event.OpenSSL; id++ {
-			if metrics.SourceName(id) == s.Name() {
-				s.id = id
-			}
-		}
+		s.id = sourceID(s.Name())
 		s.up.Store(true)
 		p.sources = append(p.sources, s)
 	}
+}
+
+// sourceID is the number of a source, 0 if there is none of that name.
+func sourceID(name string) event.Source {
+	for id := event.Source(1); int(id) <= event.Sources; id++ {
+		if metrics.SourceName(id) == name {
+			return id
+		}
+	}
+	return 0
 }
 
 // explain says why sources cannot be: what several have in common, once.
@@ -157,8 +164,8 @@ func (p *probe) explain() {
 		}
 		told[rule] = true
 		say(p.stderr, "without %s: %s", f.name, first)
-		width, colour := terminal(p.stderr)
-		_ = render.NewText(p.stderr, width, colour).Diagnosis(e.Diagnosis)
+		width, colour := terminal.Of(p.stderr)
+		_ = render.NewText(p.stderr, width, colour).OwnDiagnosis(e.Diagnosis)
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// output writes text in the background, so that nobody waits for a reader that has stopped. What there is no room for is dropped.
+// output writes text in the background, so that nobody waits for a reader that has stopped. What
+// there is no room for is dropped.
 type output struct {
 	to   io.Writer
 	wake chan struct{}
@@ -97,7 +98,8 @@ func (o *output) state() (dropped uint64, err error) {
 	return o.dropped, o.err
 }
 
-// close writes what is left, for a while; what is not written then is dropped. The output is not used after it, but for its state.
+// close writes what is left, for a while; what is not written then is dropped. The output is not
+// used after it, but for its state.
 func (o *output) close() {
 	o.flush()
 	close(o.wake)

@@ -7,38 +7,39 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bpfwhy/bpfwhy/internal/rights"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
 )
 
 // rows of the table of rights, by source.
 var rows = map[string]rights.Command{"syscalls": rights.Syscalls, "openssl": rights.OpenSSL, "packets": rights.Packets}
 
-// lackError is a source that was not tried, because capabilities are missing without which it cannot be, or would see less without a word.
-type lackError struct {
-	have uint64
-	lack []string
+// missingError is a source that was not tried, because capabilities are missing without which it
+// cannot be, or would see less without a word.
+type missingError struct {
+	have    uint64
+	missing []string
 }
 
-func (e *lackError) Error() string { return "lacks " + strings.Join(e.lack, ", ") }
+func (e *missingError) Error() string { return "lacks " + strings.Join(e.missing, ", ") }
 
-// mayOpen is nil or a *lackError. Where a kernel wants more, its refusal tells.
+// mayOpen is nil or a *missingError. Where a kernel wants more, its refusal tells.
 func mayOpen(name string) error {
 	have, err := rights.Have()
 	if err != nil {
 		return nil
 	}
-	e := &lackError{have: have}
+	e := &missingError{have: have}
 	for _, r := range rows[name].Missing(have) {
-		e.lack = append(e.lack, r.Name())
+		e.missing = append(e.missing, r.Name())
 	}
-	if e.lack == nil {
+	if e.missing == nil {
 		return nil
 	}
 	return e
 }
 
 // all is for when nothing can be watched: what each source needs.
-func (e *lackError) all() error {
+func (e *missingError) all() error {
 	var needs, missing []string
 	for _, name := range sourceNames {
 		row := rows[name]

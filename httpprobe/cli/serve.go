@@ -19,7 +19,8 @@ const (
 	maxHeadBytes = 16 << 10
 )
 
-// serve answers Prometheus until the returned function is called, each within a time. failed is called if that ends sooner.
+// serve answers Prometheus until the returned function is called, each within a time. failed is
+// called if that ends sooner.
 func serve(l net.Listener, figures http.Handler, within time.Duration, failed func(error)) (stop func()) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", figures)
@@ -39,7 +40,8 @@ func serve(l net.Listener, figures http.Handler, within time.Duration, failed fu
 	}
 }
 
-// readers are the connections of a server, those that got on the longest ago first. Whoever comes is served: one that does not get on makes room.
+// readers are the connections of a server, those that got on the longest ago first. Whoever comes
+// is served: one that does not get on makes room.
 type readers struct {
 	max int
 

@@ -9,14 +9,15 @@ import (
 
 	"github.com/go-quicktest/qt"
 
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 )
 
 // threadsEnv is how many threads the user of a probe may have.
 const threadsEnv = "BPFWHY_TEST_THREADS"
 
-// TestGuestFewThreads: a probe with many files stops where it may have few threads, as in a container with a limit of processes. With a thread for each
-// probe that was taken off Go ended it instead.
+// TestGuestFewThreads: a probe with many files stops where it may have few threads, as in a
+// container with a limit of processes. With a thread for each probe that was taken off Go ended it
+// instead.
 func TestGuestFewThreads(t *testing.T) {
 	if vmtest.Guest(t); wantsSysAdmin() {
 		t.Skip("who has CAP_SYS_ADMIN has no such limit")

@@ -17,40 +17,40 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/muesli/termenv"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
-	"github.com/bpfwhy/bpfwhy/httpprobe/document"
+	"github.com/bpfwhy/bpfwhy/httpprobe/connection"
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/httpprobe/exchangejson"
 	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
-	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
 	"github.com/bpfwhy/bpfwhy/httpprobe/table"
-	"github.com/bpfwhy/bpfwhy/internal/render"
-	"github.com/bpfwhy/bpfwhy/internal/threads"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/terminal"
+	"github.com/bpfwhy/bpfwhy/internal/sys/threads"
 )
 
 // probe is everything between sources and outputs.
 type probe struct {
-	o       options
-	stdout  *os.File
-	stderr  *os.File
-	out     *output // to stdout
-	sources []*running
-	failed  []failure
-	streams *streams.Table
-	metrics *metrics.Metrics
-	boot    time.Time // at which the events' clock was zero
-	began   time.Time
+	o           options
+	stdout      *os.File
+	stderr      *os.File
+	out         *output // to stdout
+	told        *exchanges
+	sources     []*running
+	failed      []failure
+	connections *connection.Table
+	metrics     *metrics.Metrics
+	boot        time.Time // at which the events' clock was zero
+	began       time.Time
 
 	complained time.Time
 
-	// What takes exchanges, one at a time: the table of streams is locked meanwhile.
-	mu         sync.Mutex
-	table      *table.Table
-	containers containers
-	blind      []sources.Blind
+	containers containers // of exchanges that are told
+
+	mu        sync.Mutex
+	table     *table.Table
+	uncovered []sources.Uncovered
 }
 
 func watch(o options, stdout, stderr *os.File, open opener, drop func(keep ...int) error) error {
@@ -59,11 +59,13 @@ func watch(o options, stdout, stderr *os.File, open opener, drop func(keep ...in
 	defer threads.LimitProcessors()()
 	ctx, stop := signal.NotifyContext(context.Background(), signals()...)
 	defer stop()
-	// One more signal ends us at once, but not the same one, which timeout(1) and terminals send to a process and to its group.
+	// One more signal ends us at once, but not the same one, which timeout(1) and terminals send to
+	// a process and to its group.
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	p := &probe{o: o, stdout: stdout, stderr: stderr, table: table.New(), began: time.Now()}
+	p.told = newExchanges(p.tell)
 	p.boot = p.began.Add(-time.Duration(monotonic()))
-	p.streams = streams.New(streams.Options{Emit: p.emit, Mute: p.mute, Panicked: p.panicked})
+	p.connections = connection.New(connection.Options{Emit: p.told.add, Mute: p.mute, Panicked: p.panicked})
 	p.metrics = metrics.New(o.routes, o.series, p.accounts)
 
 	var listener net.Listener
@@ -83,21 +85,21 @@ func watch(o options, stdout, stderr *os.File, open opener, drop func(keep ...in
 	}
 	p.out = newOutput(stdout)
 	if err := drop(needed...); err != nil {
-		say(stderr, "keeps its capabilities: %v", err)
+		say(stderr, "could not give up capabilities: %v", err)
 	}
 	p.announce()
 	stopServing := func() {}
 	if listener != nil {
-		say(stderr, "figures at http://%s/metrics", listener.Addr())
-		stopServing = serve(listener, p.metrics.Handler(), writeTime, func(err error) { say(stderr, "no more figures for Prometheus: %v", err) })
+		say(stderr, "metrics at http://%s/metrics", listener.Addr())
+		stopServing = serve(listener, p.metrics.Handler(), writeTime, func(err error) { say(stderr, "no more metrics for Prometheus: %v", err) })
 	}
 	err := p.run(ctx)
 	stopServing() // without sources counters would fall
 	return errors.Join(err, p.close())
 }
 
-// needed is what the probe still needs when its programs are attached: to read and mute maps, to look at and attach to processes that start
-// later, and to read what belongs to others under /proc.
+// needed is what the probe still needs when its programs are attached: to read and mute maps, to
+// look at and attach to processes that start later, and to read what belongs to others under /proc.
 var needed = []int{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_CHECKPOINT_RESTORE}
 
 // signals that end the probe, but those that we were started to ignore.
@@ -110,7 +112,7 @@ func signals() (s []os.Signal) {
 	return s
 }
 
-// tick is how often streams look at their watch, and lines leave.
+// tick is how often connections look at their watch, and lines leave.
 const tick = 100 * time.Millisecond
 
 // run watches until the context ends, or nothing is left to watch.
@@ -121,7 +123,7 @@ func (p *probe) run(ctx context.Context) error {
 	census := make(chan struct{})
 	go func() {
 		defer close(census)
-		p.lookForBlind(ctx)
+		p.lookForUncovered(ctx)
 	}()
 	defer func() {
 		cancel()
@@ -133,7 +135,7 @@ func (p *probe) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, s := range p.sources {
 		wg.Go(func() {
-			err := s.Run(ctx, p.streams.Event)
+			err := s.Run(ctx, p.connections.Event)
 			s.up.Store(false)
 			if err != nil {
 				say(p.stderr, "%s has ended: %v", s.Name(), err)
@@ -150,7 +152,7 @@ func (p *probe) run(ctx context.Context) error {
 		case <-ended:
 			over = true
 		case <-ticks.C:
-			p.streams.Tick(monotonic())
+			p.connections.Tick(monotonic())
 			p.complain(time.Now())
 			p.out.flush()
 			if _, err := p.out.state(); err != nil {
@@ -163,8 +165,9 @@ func (p *probe) run(ctx context.Context) error {
 		}
 	}
 	early := ctx.Err() == nil
-	p.streams.Tick(monotonic())
-	p.streams.Flush()
+	p.connections.Tick(monotonic())
+	p.connections.Flush()
+	p.told.close()
 	p.end()
 	_, err := p.out.state()
 	if early {
@@ -173,7 +176,8 @@ func (p *probe) run(ctx context.Context) error {
 	return err
 }
 
-// complain says once of each reason that a source has a file that it cannot probe: when it was tried again in vain, so that what passes is not told.
+// complain says once of each reason that a source has a file that it cannot probe: when it was
+// tried again in vain, so that what passes is not told.
 func (p *probe) complain(now time.Time) {
 	if now.Sub(p.complained) < time.Second {
 		return
@@ -189,20 +193,20 @@ func (p *probe) complain(now time.Time) {
 				continue
 			}
 			s.told[u.Reason] = true
-			say(p.stderr, "%s cannot see into %s of process %d, %s: %v. It is tried again; others like it are counted, and named at the end", s.Name(), u.Path, u.PID, u.Reason, u.Err)
+			say(p.stderr, "%s cannot see into %s of process %d, %s: %v. It will be tried again. More failures like it are counted and listed at the end", s.Name(), u.Path, u.PID, u.Reason, u.Err)
 		}
 	}
 }
 
-// lookForBlind looks for processes that cannot be seen, now and then.
-func (p *probe) lookForBlind(ctx context.Context) {
+// lookForUncovered looks for processes that cannot be seen, now and then.
+func (p *probe) lookForUncovered(ctx context.Context) {
 	var c sources.Census
 	every := time.NewTicker(time.Minute)
 	defer every.Stop()
 	for {
-		list := slices.DeleteFunc(c.Take(), func(b sources.Blind) bool { return ours(b.PID) })
+		list := slices.DeleteFunc(c.Take(), func(b sources.Uncovered) bool { return ours(b.PID) })
 		p.mu.Lock()
-		p.blind = list
+		p.uncovered = list
 		p.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -233,20 +237,20 @@ func (p *probe) close() error {
 	return errors.Join(errs...)
 }
 
-// emit takes an exchange.
-func (p *probe) emit(e *streams.Exchange) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// tell takes an exchange to everything that shows it.
+func (p *probe) tell(e *connection.Exchange) {
 	container := p.containers.of(e.TGID, e.CgroupID)
 	p.metrics.Observe(e, container)
+	p.mu.Lock()
 	p.table.Add(e, container)
+	p.mu.Unlock()
 	if p.o.json {
-		_ = render.JSON(p.out, document.Of(e, p.boot, p.metrics.Route(e), container)) // out says later what went wrong
+		_ = render.JSON(p.out, exchangejson.Of(e, p.boot, p.metrics.Route(e), container)) // out says later what went wrong
 	}
 }
 
 func (p *probe) panicked(cause any, at string) {
-	say(p.stderr, "a connection is given up by a defect of httpprobe, please report it: %v (%s). Others like it are counted, not told", cause, at)
+	say(p.stderr, "a bug of httpprobe ended the tracking of a connection; please report it: %v (%s). More like it are only counted", cause, at)
 }
 
 func (p *probe) mute(c event.Conn) {
@@ -270,22 +274,8 @@ func (p *probe) show(to io.Writer, title string, rows func() []render.Row) {
 	if p.o.json {
 		f = p.stderr
 	}
-	width, colour := terminal(f)
+	width, colour := terminal.Of(f)
 	fmt.Fprintf(to, "%s:\n%s\n", title, table.Text(r, width, colour))
-}
-
-// terminal is the width of the terminal that a file is, 0 if it is none, and whether it may be colourful: not where NO_COLOR is set
-// (no-color.org) or the terminal is dumb.
-func terminal(f *os.File) (width int, colour bool) {
-	fd := int(f.Fd())
-	if !term.IsTerminal(fd) {
-		return 0, false
-	}
-	width, _, err := term.GetSize(fd)
-	if err != nil || width <= 0 {
-		width = 80
-	}
-	return width, !termenv.EnvNoColor() && os.Getenv("TERM") != "dumb"
 }
 
 // monotonic is the clock of events, in ns.

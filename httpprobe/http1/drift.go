@@ -15,8 +15,8 @@ type drift struct {
 	tail [2]bool
 }
 
-// startDrift: where the next messages begin is unknown. answered says that the last request was answered and waits for nothing, so that the
-// next one begins at the start of a segment.
+// startDrift: where the next messages begin is unknown. answered says that the last request was
+// answered and waits for nothing, so that the next one begins at the start of a segment.
 func (p *Parser) startDrift(why Reason, answered bool) {
 	p.drift = drift{on: true, why: why}
 	if answered {
@@ -28,7 +28,7 @@ func (p *Parser) startDrift(why Reason, answered bool) {
 			p.letGo(f)
 		}
 	}
-	for _, h := range p.takeHeld() {
+	for _, h := range p.removeHeld() {
 		// What waits for a request that will not be seen.
 		if h.gap > 0 {
 			p.drift.step = 0
@@ -40,7 +40,6 @@ func (p *Parser) startDrift(why Reason, answered bool) {
 
 // adrift looks at a segment for a way back. Each response counts as an unparsed request.
 func (p *Parser) adrift(d event.Direction, s Segment) {
-	dr := &p.drift
 	status, v := statusLine(s.Data)
 	isResponse := !s.Mid && v == yes
 	isRequest := false
@@ -51,47 +50,64 @@ func (p *Parser) adrift(d event.Direction, s Segment) {
 		}
 		isRequest = v == yes
 	}
-	if p.protocol == Undecided {
-		// Who sends requests is concluded from what comes first, and again if it turns out otherwise.
-		switch sends := d; {
-		case isResponse:
-			sends = 1 - d
-			fallthrough
-		case isRequest:
-			if role := roleOf(sends); p.role != role {
-				p.role, dr.step = role, 0
-				if dr.tail[1-sends] && dr.why == Joined {
-					p.c.Unparsed(Joined)
-				}
-				dr.tail = [2]bool{}
-			}
-		default:
-			if p.role == UnknownRole {
-				dr.tail[d] = true
-				return
-			}
-		}
+	if p.protocol == Undecided && !p.takeSides(d, isRequest, isResponse) {
+		return
 	}
 	if d == p.requests() {
-		if !isRequest {
-			if dr.step == 2 {
-				dr.step = 0 // of what is this a part?
-			}
-			return
+		p.requestAdrift(s, isRequest)
+	} else {
+		p.responseAdrift(status, isResponse)
+	}
+}
+
+// takeSides concludes who sends requests from what comes first, and again if it turns out
+// otherwise. It is false as long as nothing tells.
+func (p *Parser) takeSides(d event.Direction, isRequest, isResponse bool) bool {
+	dr := &p.drift
+	sends := d
+	switch {
+	case isResponse:
+		sends = 1 - d
+	case isRequest:
+	case p.role == UnknownRole:
+		dr.tail[d] = true
+		return false
+	default:
+		return true
+	}
+	if role := roleOf(sends); p.role != role {
+		p.role, dr.step = role, 0
+		if dr.tail[1-sends] && dr.why == Joined {
+			p.c.Unparsed(Joined)
 		}
-		switch dr.step {
-		case 0:
-			dr.step, dr.twice = 1, false
-			dr.connect = methodOf(s.Data) == "CONNECT"
-		case 1:
-			dr.twice = true
-		case 2:
-			if !p.pipelines {
-				p.resume(s)
-			}
+		dr.tail = [2]bool{}
+	}
+	return true
+}
+
+func (p *Parser) requestAdrift(s Segment, isRequest bool) {
+	dr := &p.drift
+	if !isRequest {
+		if dr.step == 2 {
+			dr.step = 0 // of what is this a part?
 		}
 		return
 	}
+	switch dr.step {
+	case 0:
+		dr.step, dr.twice = 1, false
+		dr.connect = methodOf(s.Data) == "CONNECT"
+	case 1:
+		dr.twice = true
+	case 2:
+		if !p.pipelines {
+			p.resume(s)
+		}
+	}
+}
+
+func (p *Parser) responseAdrift(status int, isResponse bool) {
+	dr := &p.drift
 	if !isResponse {
 		if dr.step == 1 {
 			dr.step = 0

@@ -17,7 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// oracle reads both directions with net/http, as a proxy would: whole messages, one after the other.
+// oracle reads both directions with net/http, as a proxy would: whole messages, one after the
+// other.
 func oracle(requests, responses []byte) (want []string) {
 	in := bufio.NewReaderSize(bytes.NewReader(requests), 1<<16)
 	out := bufio.NewReaderSize(bytes.NewReader(responses), 1<<16)
@@ -92,7 +93,8 @@ func longLine(n int) string {
 
 func whole(left int) int { return left }
 
-// FuzzParser: the same bytes give the same exchanges, however they are split, and those that net/http finds; or, with a reason, fewer.
+// FuzzParser: the same bytes give the same exchanges, however they are split, and those that
+// net/http finds; or, with a reason, fewer.
 func FuzzParser(f *testing.F) {
 	post := "POST /p?q HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\nT: u\r\n\r\n"
 	for _, s := range []struct{ requests, responses string }{
@@ -141,7 +143,8 @@ func FuzzParser(f *testing.F) {
 	})
 }
 
-// FuzzEvents: anything in any order, with gaps and hidden bytes and ends: no panic, and everything is given back.
+// FuzzEvents: anything in any order, with gaps and hidden bytes and ends: no panic, and everything
+// is given back.
 func FuzzEvents(f *testing.F) {
 	f.Add([]byte("\x00\x00\x1c"+get+"\x01\x00\x28"+ok), true)
 	f.Add([]byte("\x00\x05\x1c"+get+"\x01\x00\x28"+ok+"\x02\x09\x00"+"\x05\x00\x00"), false)
@@ -185,7 +188,8 @@ func FuzzEvents(f *testing.F) {
 	})
 }
 
-// conversation is what two honest ends say to each other, with bodies made to deceive, as calls would carry it.
+// conversation is what two honest ends say to each other, with bodies made to deceive, as calls
+// would carry it.
 type conversation struct {
 	rng   *rand.Rand
 	steps []said
@@ -209,7 +213,8 @@ func (c *conversation) body() string {
 	return b.String()
 }
 
-// message frames a body somehow and cuts the whole into calls; the body begins a call of its own often.
+// message frames a body somehow and cuts the whole into calls; the body begins a call of its own
+// often.
 func (c *conversation) message(d event.Direction, first string, canChunk bool) {
 	body := c.body()
 	var calls []string
@@ -301,7 +306,8 @@ func converse(rng *rand.Rand) *conversation {
 	return c
 }
 
-// play gives a conversation to a parser; some calls are lost, and of long ones only the start is copied.
+// play gives a conversation to a parser; some calls are lost, and of long ones only the start is
+// copied.
 func (c *conversation) play(copied int, loses func() bool, join int, client bool) (seen []string) {
 	cfg := newConfig(&seen)
 	p := New(cfg, join == 0)
@@ -330,7 +336,8 @@ func (c *conversation) play(copied int, loses func() bool, join int, client bool
 	return seen
 }
 
-// TestNeverWrong: honest ends whose bodies imitate heads at the start of calls. With every byte seen each request is an exchange, and whatever is lost or hidden, no status is another request's.
+// TestNeverWrong: honest ends whose bodies imitate heads at the start of calls. With every byte
+// seen each request is an exchange, and whatever is lost or hidden, no status is another request's.
 func TestNeverWrong(t *testing.T) {
 	rounds := uint64(3000)
 	if testing.Short() {

@@ -28,7 +28,8 @@ const (
 	yes
 )
 
-// requestLine looks at the start of a request: yes with the whole first line, undecided while all that is there may be one.
+// requestLine looks at the start of a request: yes with the whole first line, undecided while all
+// that is there may be one.
 func requestLine(b []byte) verdict {
 	i := 0
 	for i < len(b) && token(b[i]) {
@@ -146,8 +147,8 @@ func token(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
 
-// headEnd returns the length of the head with which b starts, the empty line included; 0 if it is not all there. The first from bytes
-// are known not to hold the end.
+// headEnd returns the length of the head with which b starts, the empty line included; 0 if it is
+// not all there. The first from bytes are known not to hold the end.
 func headEnd(b []byte, from int) int {
 	for i := max(0, from); ; {
 		j := bytes.IndexByte(b[i:], '\n')
@@ -165,8 +166,9 @@ func headEnd(b []byte, from int) int {
 	}
 }
 
-// heads parses heads with net/http, which sees nothing but their bytes. Most traffic repeats itself: what became of a head is remembered by a
-// hash with a secret seed, not by its bytes, which may hold cookies.
+// heads parses heads with net/http, which sees nothing but their bytes. Most traffic repeats
+// itself: what became of a head is remembered by a hash with a secret seed, not by its bytes, which
+// may hold cookies.
 type heads struct {
 	bytes     bytes.Reader
 	reader    *bufio.Reader
@@ -259,7 +261,8 @@ func (h *heads) clear(n int) {
 	h.reader.Peek(n)
 }
 
-// blank is as long as the longest head that net/http is given: a request line, and the empty line in place of what was cut.
+// blank is as long as the longest head that net/http is given: a request line, and the empty line
+// in place of what was cut.
 var blank [MaxHead + len("\r\n")]byte
 
 // leftover reports that net/http saw the head's end elsewhere than we did.
@@ -320,9 +323,10 @@ func protocol(minor int) string {
 	return "HTTP/1.1"
 }
 
-// cleanPath keeps what may be kept of a request's target (RFC 9112, section 3.2): the path, "*", and host and port of CONNECT. No query, fragment
-// or user information, no parameters of path segments (among them the session identifiers of servlets). Of other forms it keeps nothing:
-// where user information is in them is anybody's guess.
+// cleanPath keeps what may be kept of a request's target (RFC 9112, section 3.2): the path, "*",
+// and host and port of CONNECT. No query, fragment or user information, no parameters of path
+// segments (among them the session identifiers of servlets). Of other forms it keeps nothing: where
+// user information is in them is anybody's guess.
 func cleanPath(method, target string) string {
 	if i := strings.IndexAny(target, "?#"); i >= 0 {
 		target = target[:i]

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package http1 follows one HTTP/1.x connection from the outside: bytes, gaps and ends go in, exchanges come out, and a reason for each
-// request of which nothing sure can be said.
+// Package http1 follows one HTTP/1.x connection from the outside: bytes, gaps and ends go in,
+// exchanges come out, and a reason for each request of which nothing sure can be said.
 //
-// A status is never guessed. Responses belong to requests in their order, and where a message ends is known from its framing. Where that
-// is lost (bytes that nobody saw, a connection joined in its midst) the parser drifts: it looks for a request, a response and a
-// request again, each at the start of a call or packet and with no gap between, and goes on at the second request. Who sends requests
-// without waiting for responses is not taken up again after a loss.
+// A status is never guessed. Responses belong to requests in their order, and where a message ends
+// is known from its framing. Where that is lost (bytes that nobody saw, a connection joined in its
+// midst) the parser drifts: it looks for a request, a response and a request again, each at the
+// start of a call or packet and with no gap between, and goes on at the second request. Who sends
+// requests without waiting for responses is not taken up again after a loss.
 package http1
 
 import (
@@ -72,15 +73,16 @@ func (r Reason) String() string {
 type Exchange struct {
 	Role   Role
 	Method string // as sent, at most 32 bytes
-	// Path has no query string, fragment or user information and no parameters; at most 1024 bytes, "" where the target has none. It is as sent: still escaped, and
-	// possibly hostile.
+	// Path has no query string, fragment or user information and no parameters; at most 1024 bytes,
+	// "" where the target has none. It is as sent: still escaped, and possibly hostile.
 	Path      string
 	Protocol  string // HTTP/1.0 or HTTP/1.1, of the request
 	Status    int    // 100 to 999; of the final response, or 101
 	Start     uint64 // first byte of the request
 	FirstByte uint64 // first byte of the final response
 	End       uint64 // last byte of the response
-	// RequestBytes and ResponseBytes are the messages' with their heads, RequestBytes as far as it had come when the response ended.
+	// RequestBytes and ResponseBytes are the messages' with their heads, RequestBytes as far as it
+	// had come when the response ended.
 	RequestBytes, ResponseBytes uint64
 	Truncated                   bool // the connection ended before the response did
 }
@@ -98,8 +100,8 @@ type Segment struct {
 // Budget bounds what all parsers that share it keep of unfinished messages, in bytes.
 type Budget struct{ Used, Max int }
 
-// Take reports whether there is room for n more bytes, and takes it.
-func (b *Budget) Take(n int) bool {
+// Reserve reports whether there is room for n more bytes, and takes it.
+func (b *Budget) Reserve(n int) bool {
 	if b.Used+n > b.Max {
 		return false
 	}
@@ -107,10 +109,11 @@ func (b *Budget) Take(n int) bool {
 	return true
 }
 
-// Give gives n bytes back.
-func (b *Budget) Give(n int) { b.Used -= n }
+// Release gives n bytes back.
+func (b *Budget) Release(n int) { b.Used -= n }
 
-// Config is shared by parsers. They are not safe for concurrent use, and neither are those that share one.
+// Config is shared by parsers. They are not safe for concurrent use, and neither are those that
+// share one.
 type Config struct {
 	Exchange func(Exchange)
 	Unparsed func(Reason) // one request
@@ -139,7 +142,8 @@ const (
 type flow struct {
 	state flowState
 	body  body
-	// clean, of requests that are lost: it was within one request, nothing that came since looks like another, and nothing was missed.
+	// clean, of requests that are lost: it was within one request, nothing that came since looks
+	// like another, and nothing was missed.
 	clean bool
 	why   Reason // requests are lost
 	buf   []byte // of a head that is not whole
@@ -291,14 +295,16 @@ func (p *Parser) Abandon(why Reason) {
 	p.release()
 }
 
-// Discard ends a parser that panicked: what waits is unparsed, and one more, which it was busy with.
+// Discard ends a parser that panicked: what waits is unparsed, and one more, which it was busy
+// with.
 func (p *Parser) Discard() {
 	p.drop(Defect)
 	p.c.Unparsed(Defect)
 	p.release()
 }
 
-// head adds b to a head: it returns the whole head when it is there, and what is left of b. ok is false when there is no room.
+// head adds b to a head: it returns the whole head when it is there, and what is left of b. ok is
+// false when there is no room.
 func (p *Parser) head(f *flow, b []byte) (head, rest []byte, ok bool) {
 	if len(f.buf) == 0 {
 		if n := headEnd(b, 0); n > 0 && n <= MaxHead {
@@ -318,7 +324,7 @@ func (p *Parser) head(f *flow, b []byte) (head, rest []byte, ok bool) {
 
 // keep adds to a head that is not whole.
 func (p *Parser) keep(f *flow, b []byte) bool {
-	if !p.c.Budget.Take(len(b)) {
+	if !p.c.Budget.Reserve(len(b)) {
 		return false
 	}
 	f.buf = append(f.buf, b...)
@@ -327,7 +333,7 @@ func (p *Parser) keep(f *flow, b []byte) bool {
 
 // letGo forgets the bytes of a head.
 func (p *Parser) letGo(f *flow) {
-	p.c.Budget.Give(len(f.buf))
+	p.c.Budget.Release(len(f.buf))
 	clear(f.buf)
 	f.buf = nil
 }
@@ -343,7 +349,7 @@ func (p *Parser) release() {
 	for len(p.queue) > 0 {
 		p.pop()
 	}
-	p.takeHeld()
+	p.removeHeld()
 	p.letGo(&p.flows[0])
 	p.letGo(&p.flows[1])
 }

@@ -295,7 +295,8 @@ func TestLongLine(t *testing.T) {
 	}
 }
 
-// Many connections with pieces of heads share one budget; who finds it used up is unparsed, and nobody is wrong.
+// Many connections with pieces of heads share one budget; who finds it used up is unparsed, and
+// nobody is wrong.
 func TestBudget(t *testing.T) {
 	var seen []string
 	c := newConfig(&seen)

@@ -5,6 +5,8 @@ package http1
 import "slices"
 
 // request takes what goes the way of requests.
+//
+//revive:disable-next-line:cyclomatic a state machine, a case for each state
 func (p *Parser) request(s Segment) {
 	f := p.sender()
 	f.last = s.Time
@@ -70,7 +72,8 @@ func (p *Parser) whileLost(s Segment) {
 	case v == undecided:
 		return
 	case v == yes && f.clean && w.state == lost && len(p.queue) == 1 && !p.pipelines:
-		// The response to the only request has all come but for its end, and this begins the next one.
+		// The response to the only request has all come but for its end, and this begins the next
+		// one.
 		p.finish(w.last, false)
 		w.state, f.state = atHead, atHead
 		p.request(s)
@@ -88,8 +91,9 @@ func (p *Parser) stuck() {
 	}
 }
 
-// begins tells whether a segment begins a request. The first bytes of a common method are kept until more is known: Go's server reads one byte
-// ahead. Other methods are not recognised in pieces, lest the end of a body becomes a part of them.
+// begins tells whether a segment begins a request. The first bytes of a common method are kept
+// until more is known: Go's server reads one byte ahead. Other methods are not recognised in
+// pieces, lest the end of a body becomes a part of them.
 func (p *Parser) begins(f *flow, s Segment) (Segment, verdict) {
 	if len(f.buf) > 0 {
 		joined := Segment{Time: f.first, Data: append(slices.Clone(f.buf), s.Data...), Hidden: s.Hidden}
@@ -149,7 +153,8 @@ func (p *Parser) malformedRequest(head []byte) {
 	}
 }
 
-// cut gives up the rest of a head. Method and path may be known; the next response is that request's in any case.
+// cut gives up the rest of a head. Method and path may be known; the next response is that
+// request's in any case.
 func (p *Parser) cut(why Reason, clean bool) {
 	f := p.sender()
 	r := request{bad: true, method: methodOf(f.buf)}
@@ -173,7 +178,7 @@ func (p *Parser) cut(why Reason, clean bool) {
 // enqueue lets a request wait for its response.
 func (p *Parser) enqueue(r request) bool {
 	r.ahead = len(p.queue) > 0
-	if len(p.queue) >= maxAhead || !p.c.Budget.Take(r.cost()) {
+	if len(p.queue) >= maxAhead || !p.c.Budget.Reserve(r.cost()) {
 		why := Pipelined
 		if len(p.queue) < maxAhead {
 			why = Memory

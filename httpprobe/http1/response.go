@@ -4,8 +4,8 @@ package http1
 
 import "slices"
 
-// Waiting returns since when responses have been waiting for their requests; false: none do. Two threads of a client may be seen in the
-// wrong order, but not for long: see Resolve.
+// Waiting returns since when responses have been waiting for their requests; false: none do. Two
+// threads of a client may be seen in the wrong order, but not for long: see Resolve.
 func (p *Parser) Waiting() (since uint64, ok bool) {
 	if len(p.held) == 0 {
 		return 0, false
@@ -29,6 +29,8 @@ func (p *Parser) Resolve() {
 }
 
 // response takes what goes the way of responses.
+//
+//revive:disable-next-line:cyclomatic a state machine, a case for each state
 func (p *Parser) response(s Segment) {
 	if len(p.held) > 0 {
 		p.hold(held{Segment: s})
@@ -131,7 +133,8 @@ func (p *Parser) drained() {
 	}
 }
 
-// loseEnd: where this response ends is unknown. Its status is not; the next request tells, if it waits for the response.
+// loseEnd: where this response ends is unknown. Its status is not; the next request tells, if it
+// waits for the response.
 func (p *Parser) loseEnd() {
 	p.responder().state = lost
 	if len(p.queue) > 1 {
@@ -232,7 +235,7 @@ func (p *Parser) finish(end uint64, truncated bool) {
 
 func (p *Parser) pop() request {
 	r := p.queue[0]
-	p.c.Budget.Give(r.cost())
+	p.c.Budget.Release(r.cost())
 	p.queue[0] = request{}
 	switch {
 	case len(p.queue) > 1:
@@ -264,7 +267,7 @@ func (p *Parser) hold(h held) {
 		h.Hidden += uint64(over)
 		h.Data = h.Data[:room]
 	}
-	if len(p.held) == maxHeld || !p.c.Budget.Take(h.cost()) {
+	if len(p.held) == maxHeld || !p.c.Budget.Reserve(h.cost()) {
 		p.Resolve()
 		if p.parses() && !p.drift.on && (len(p.queue) == 0 || len(p.held) > 0) {
 			p.failResponses(Memory)
@@ -280,11 +283,11 @@ func (p *Parser) hold(h held) {
 	p.held = append(p.held, h)
 }
 
-func (p *Parser) takeHeld() []held {
+func (p *Parser) removeHeld() []held {
 	items := p.held
 	p.held = nil
 	for _, h := range items {
-		p.c.Budget.Give(h.cost())
+		p.c.Budget.Release(h.cost())
 	}
 	return items
 }
@@ -292,7 +295,7 @@ func (p *Parser) takeHeld() []held {
 // deliver hands over what was held, now that there is a request.
 func (p *Parser) deliver() {
 	for len(p.held) > 0 && len(p.queue) > 0 && !p.drift.on && p.parses() {
-		for _, h := range p.takeHeld() {
+		for _, h := range p.removeHeld() {
 			if h.gap > 0 {
 				p.Gap(1-p.requests(), h.gap)
 			} else {

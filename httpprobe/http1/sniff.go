@@ -9,83 +9,109 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 )
 
-// sniff decides what a fresh connection speaks. What comes before that is kept as the start of a head.
+// sniff decides what a fresh connection speaks. What comes before that is kept as the start of a
+// head.
 func (p *Parser) sniff(d event.Direction, s Segment) {
 	f := &p.flows[d]
 	old := len(f.buf)
-	if old == 0 {
-		if s.Data = skipEndsOfLine(s.Data); len(s.Data) == 0 {
-			if s.Hidden > 0 {
-				p.leave(Other)
-			}
-			return
-		}
-		f.first = s.Time
-	}
-	data := s.Data
-	if old > 0 {
-		if !p.keep(f, s.Data) {
-			p.leave(Other)
-			return
-		}
-		data = f.buf
-		if !worthALook(old, s.Data) && s.Hidden == 0 && len(data) < MaxHead {
-			return
-		}
-	}
-	v := undecided
-	switch _, status := statusLine(data); {
-	case preface(data) == yes:
-		p.leave(HTTP2)
+	data, ok := p.gather(f, &s)
+	if !ok {
 		return
-	case handshake(data) == yes:
-		p.leave(TLS)
+	}
+	atEnd := s.Hidden > 0 || len(data) >= MaxHead // no more of the line can be had
+	if old > 0 && !atEnd && !worthALook(old, s.Data) {
 		return
-	case requestLine(data) == yes:
+	}
+	v := p.recognise(d, data)
+	if p.protocol == HTTP2 || p.protocol == TLS {
+		return
+	}
+	if v == undecided && atEnd && len(data) > len("OPTIONS ") && wellKnown(data) {
 		v, p.role = yes, roleOf(d)
-	case status == yes:
-		v, p.role = yes, roleOf(1-d)
-	case requestLine(data) == no && status == no && preface(data) == no && handshake(data) == no:
-		v = no
-	}
-	if v == undecided && (s.Hidden > 0 || len(data) >= MaxHead) && len(data) > len("OPTIONS ") && wellKnown(data) {
-		v, p.role = yes, roleOf(d) // the line goes on beyond what can be had
 	}
 	switch {
 	case v == yes:
-		p.protocol = HTTP1
-		if other := &p.flows[1-d]; len(other.buf) > 0 {
-			// The other side had said something, not enough to tell what.
-			_, status := statusLine(other.buf)
-			switch {
-			case d != p.requests() && requestLine(other.buf) == undecided:
-				p.c.Unparsed(Truncated) // answered before its first line was whole
-				p.startDrift(Truncated, false)
-			case d == p.requests() && status == undecided:
-				p.startDrift(NoRequest, false)
-			default:
-				p.leave(Other)
-			}
-			return
-		}
-		switch {
-		case old > 0 && d != p.requests(): // back to where it began: nobody waits for this response
-			s.Data, s.Time = slices.Clone(data), f.first
-			p.letGo(f)
-		case old > 0:
-			p.c.Budget.Give(len(s.Data))
-			f.buf, f.state, f.size = f.buf[:old], inHead, uint64(old)
-		}
-		p.Data(d, s)
-	case v == no || s.Hidden > 0 || len(data) >= MaxHead:
-		p.leave(Other)
-	case old == 0 && !p.keep(f, s.Data):
+		p.begin(d, s, data, old)
+	case v == no, atEnd, old == 0 && !p.keep(f, s.Data):
 		p.leave(Other)
 	}
 }
 
-// worthALook reports whether the first line of a head that comes in pieces can have become another than it was: looking at it for each octet of a
-// long one would cost too much.
+// gather is what the flow has said up to now. It is false if that is nothing, or too much.
+func (p *Parser) gather(f *flow, s *Segment) (data []byte, ok bool) {
+	if len(f.buf) > 0 {
+		if !p.keep(f, s.Data) {
+			p.leave(Other)
+			return nil, false
+		}
+		return f.buf, true
+	}
+	if s.Data = skipEndsOfLine(s.Data); len(s.Data) == 0 {
+		if s.Hidden > 0 {
+			p.leave(Other)
+		}
+		return nil, false
+	}
+	f.first = s.Time
+	return s.Data, true
+}
+
+// recognise says whether the first bytes are those of HTTP/1. It leaves a connection that speaks
+// something else that it knows.
+func (p *Parser) recognise(d event.Direction, data []byte) verdict {
+	_, status := statusLine(data)
+	request, http2, tls := requestLine(data), preface(data), handshake(data)
+	switch {
+	case http2 == yes:
+		p.leave(HTTP2)
+		return no
+	case tls == yes:
+		p.leave(TLS)
+		return no
+	case request == yes:
+		p.role = roleOf(d)
+		return yes
+	case status == yes:
+		p.role = roleOf(1 - d)
+		return yes
+	case request == no && status == no && http2 == no && tls == no:
+		return no
+	}
+	return undecided
+}
+
+// begin takes a connection up as HTTP/1, with the data that it was recognised by. old bytes of it
+// were kept before.
+func (p *Parser) begin(d event.Direction, s Segment, data []byte, old int) {
+	f := &p.flows[d]
+	p.protocol = HTTP1
+	if other := &p.flows[1-d]; len(other.buf) > 0 {
+		// The other side had said something, not enough to tell what.
+		_, status := statusLine(other.buf)
+		switch {
+		case d != p.requests() && requestLine(other.buf) == undecided:
+			p.c.Unparsed(Truncated) // answered before its first line was whole
+			p.startDrift(Truncated, false)
+		case d == p.requests() && status == undecided:
+			p.startDrift(NoRequest, false)
+		default:
+			p.leave(Other)
+		}
+		return
+	}
+	switch {
+	case old > 0 && d != p.requests(): // back to where it began: nobody waits for this response
+		s.Data, s.Time = slices.Clone(data), f.first
+		p.letGo(f)
+	case old > 0:
+		p.c.Budget.Release(len(s.Data))
+		f.buf, f.state, f.size = f.buf[:old], inHead, uint64(old)
+	}
+	p.Data(d, s)
+}
+
+// worthALook reports whether the first line of a head that comes in pieces can have become another
+// than it was: looking at it for each octet of a long one would cost too much.
 func worthALook(old int, added []byte) bool { return old < 64 || bytes.IndexByte(added, '\n') >= 0 }
 
 func roleOf(requests event.Direction) Role {
@@ -112,7 +138,8 @@ func headLine(b []byte) int {
 	return len(b)
 }
 
-// methodOf returns the method with which b begins, if its response cannot be read without: a response to HEAD has no body.
+// methodOf returns the method with which b begins, if its response cannot be read without: a
+// response to HEAD has no body.
 func methodOf(b []byte) string {
 	for _, m := range []string{"HEAD ", "CONNECT "} {
 		if len(b) >= len(m) && string(b[:len(m)]) == m {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package metrics exports exchanges for Prometheus, under the names that OpenTelemetry gives them, and the probe's own accounts.
+// Package metrics exports exchanges for Prometheus, under the names that OpenTelemetry gives them,
+// and the probe's own accounts.
 package metrics
 
 import (
@@ -10,16 +11,16 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/bpfwhy/bpfwhy/httpprobe/connection"
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
-	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
 )
 
 // Source is what one source and the connections that it sees have to account for.
 type Source struct {
 	Name  string
 	Up    bool
-	Stats streams.Stats
+	Stats connection.Stats
 	Loss  event.Loss
 	Files *Files // nil: it probes none
 }
@@ -31,20 +32,23 @@ type Files struct {
 	Failures map[string]uint64 // since the start, by reason
 }
 
-// Accounts are sums since the start; Blind is how many processes there are now that cannot be seen, by reason.
+// Accounts are sums since the start; Uncovered is how many processes there are now that cannot be
+// seen, by reason.
 type Accounts struct {
-	Sources []Source
-	Dropped uint64 // lines of output that nobody read in time
-	Blind   map[string]int
+	Sources   []Source
+	Dropped   uint64 // lines of output that nobody read in time
+	Untold    uint64 // exchanges that came faster than they could be told
+	Uncovered map[string]int
 }
 
 // MinSeries is the lowest cap of series.
 const MinSeries = 64
 
 // Series that are kept for the overflow: of servers and clients, by class of status and source.
-const reserved = 2 * 9 * int(event.OpenSSL)
+const reserved = 2 * 9 * event.Sources
 
-// HeapBytes are what metrics of so many series take, with the page that is shown and the next one, which is being made.
+// HeapBytes are what metrics of so many series take, with the page that is shown and the next one,
+// which is being made.
 func HeapBytes(most int) int { return most*heapOfSeries + 1<<20 }
 
 const heapOfSeries = 24 << 10
@@ -85,8 +89,8 @@ var labels = []string{"http_request_method", "http_response_status_code", "http_
 // buckets are those that OpenTelemetry's semantic conventions advise for these names, in seconds.
 var buckets = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
 
-// New returns metrics with at most that many series, each of them a pair of histograms with its own labels. accounts is asked at each
-// scrape, from any goroutine.
+// New returns metrics with at most that many series, each of them a pair of histograms with its own
+// labels. accounts is asked at each scrape, from any goroutine.
 func New(routes Routes, most int, accounts func() Accounts) *Metrics {
 	m := &Metrics{routes: routes, most: max(most, MinSeries) - reserved, accounts: accounts, registry: prometheus.NewRegistry(), series: map[key]series{}}
 	for i, role := range []string{"server", "client"} {
@@ -101,10 +105,10 @@ func New(routes Routes, most int, accounts func() Accounts) *Metrics {
 }
 
 // Route is the route of an exchange.
-func (m *Metrics) Route(e *streams.Exchange) string { return m.routes.Of(e.Path, e.Status) }
+func (m *Metrics) Route(e *connection.Exchange) string { return m.routes.Of(e.Path, e.Status) }
 
 // Observe counts an exchange, in a container or "".
-func (m *Metrics) Observe(e *streams.Exchange, container string) {
+func (m *Metrics) Observe(e *connection.Exchange, container string) {
 	if e.Role != http1.Server && e.Role != http1.Client {
 		return
 	}
@@ -157,7 +161,8 @@ func Method(method string) string {
 	return "_OTHER"
 }
 
-// scheme is that of a source's connections: what is plain text on its way, and what OpenSSL made of it.
+// scheme is that of a source's connections: what is plain text on its way, and what OpenSSL made of
+// it.
 func scheme(s event.Source) string {
 	if s == event.OpenSSL {
 		return "https"
@@ -191,14 +196,15 @@ var (
 	failures    = prometheus.NewDesc("httpprobe_probe_failures_total", "Times that one could not be probed, by reason.", []string{"source", "reason"}, nil)
 	connections = prometheus.NewDesc("httpprobe_connections_total", "Connections by the protocol they turned out to speak.", []string{"source", "protocol"}, nil)
 	open        = prometheus.NewDesc("httpprobe_connections_open", "Connections that are followed.", []string{"source"}, nil)
-	blind       = prometheus.NewDesc("httpprobe_blind_processes", "Processes whose traffic cannot be seen, or not inside TLS, by reason.", []string{"reason"}, nil)
+	uncovered   = prometheus.NewDesc("httpprobe_blind_processes", "Processes whose traffic cannot be seen, or not inside TLS, by reason.", []string{"reason"}, nil)
 	seriesNow   = prometheus.NewDesc("httpprobe_series", "Series of the histograms.", nil, nil)
 	dropped     = prometheus.NewDesc("httpprobe_output_lines_dropped_total", "Lines of output that nobody read in time.", nil, nil)
+	untold      = prometheus.NewDesc("httpprobe_exchanges_dropped_total", "Exchanges that came faster than they could be told, and are in no histogram.", nil, nil)
 	overflow    = prometheus.NewDesc("httpprobe_series_overflow_total", "Exchanges that were counted in an overflow series.", nil, nil)
 )
 
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{up, counted, unparsed, lost, files, unprobed, failures, connections, open, blind, dropped, seriesNow, overflow} {
+	for _, d := range []*prometheus.Desc{up, counted, unparsed, lost, files, unprobed, failures, connections, open, uncovered, dropped, untold, seriesNow, overflow} {
 		to <- d
 	}
 }
@@ -239,10 +245,11 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 			sum(failures, n, s.Name, reason)
 		}
 	}
-	for reason, n := range a.Blind {
-		gauge(blind, n, strings.ToValidUTF8(reason, "\uFFFD"))
+	for reason, n := range a.Uncovered {
+		gauge(uncovered, n, strings.ToValidUTF8(reason, "\uFFFD"))
 	}
 	sum(dropped, a.Dropped)
+	sum(untold, a.Untold)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	gauge(seriesNow, len(c.series))

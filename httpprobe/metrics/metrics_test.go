@@ -15,9 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/httpprobe/connection"
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
-	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
 	"github.com/go-quicktest/qt"
 )
 
@@ -38,8 +38,8 @@ func has(t *testing.T, text string, lines ...string) {
 
 func none() Accounts { return Accounts{} }
 
-func exchange(role http1.Role, method, path string, status int) *streams.Exchange {
-	return &streams.Exchange{Exchange: http1.Exchange{Role: role, Method: method, Path: path, Status: status, Start: 1e9, FirstByte: 1e9 + 20e6, End: 1e9 + 200e6},
+func exchange(role http1.Role, method, path string, status int) *connection.Exchange {
+	return &connection.Exchange{Exchange: http1.Exchange{Role: role, Method: method, Path: path, Status: status, Start: 1e9, FirstByte: 1e9 + 20e6, End: 1e9 + 200e6},
 		Source: event.Syscalls, LocalPort: 80, RemotePort: 40000}
 }
 
@@ -74,11 +74,11 @@ func TestNames(t *testing.T) {
 }
 
 func TestAccounts(t *testing.T) {
-	st := streams.Stats{Counted: 7, Connections: 9, Open: 3}
+	st := connection.Stats{Counted: 7, Connections: 9, Open: 3}
 	st.Unparsed[http1.Gap] = 4
 	st.Spoke[http1.TLS] = 5
 	m := New(Routes{}, 100, func() Accounts {
-		return Accounts{Sources: []Source{{Name: "syscalls", Up: true, Stats: st, Loss: event.Loss{RingFull: 11}}, {Name: "openssl"}}, Blind: map[string]int{"java": 2, "\xff": 1}}
+		return Accounts{Sources: []Source{{Name: "syscalls", Up: true, Stats: st, Loss: event.Loss{RingFull: 11}}, {Name: "openssl"}}, Uncovered: map[string]int{"java": 2, "\xff": 1}}
 	})
 	has(t, scrape(m),
 		`httpprobe_source_up{source="syscalls"} 1`,
@@ -93,7 +93,8 @@ func TestAccounts(t *testing.T) {
 	)
 }
 
-// 100,000 paths, every status and hostile methods do not make more series than asked for, and every exchange is in one of them.
+// 100,000 paths, every status and hostile methods do not make more series than asked for, and every
+// exchange is in one of them.
 func TestCap(t *testing.T) {
 	r, err := ParseRoutes([]string{"/{x}"})
 	qt.Assert(t, qt.IsNil(err))
@@ -138,7 +139,7 @@ func TestCap(t *testing.T) {
 }
 
 // longest is one of many exchanges, in a container, whose labels are as long as there are.
-func longest(i int) (*streams.Exchange, string) {
+func longest(i int) (*connection.Exchange, string) {
 	e := exchange(http1.Role(1+i%2), "CONNECTED", fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26)+strings.Repeat("/"+strings.Repeat("\u00e9a", 16), 7)+"/x/y", 599)
 	if i%3 > 0 {
 		e.Path = fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26) + strings.Repeat("/"+strings.Repeat("a", 32), 8)

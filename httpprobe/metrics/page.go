@@ -14,10 +14,12 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// The page is made once for all who ask within a while, and kept compressed: whoever reads it slowly holds up nobody, and costs little.
+// The page is made once for all who ask within a while, and kept compressed: whoever reads it
+// slowly holds up nobody, and costs little.
 const (
 	pageAge = 500 * time.Millisecond
-	// SeriesBytes is the most that a series, and RestBytes the most that all the rest, takes of the page.
+	// SeriesBytes is the most that a series, and RestBytes the most that all the rest, takes of the
+	// page.
 	SeriesBytes = 32 << 10
 	RestBytes   = 64 << 10
 	// maxLabel is the longest value of a label. Routes that are made of paths are shorter.

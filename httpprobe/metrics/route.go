@@ -14,8 +14,9 @@ type Routes struct {
 	patterns [][]string
 }
 
-// ParseRoutes takes "off", "quantised", or patterns: "/users/{id}", where a name in braces stands for one segment and "{rest...}" at the
-// end for any number of them. The first pattern that matches is the route.
+// ParseRoutes takes "off", "quantised", or patterns: "/users/{id}", where a name in braces stands
+// for one segment and "{rest...}" at the end for any number of them. The first pattern that matches
+// is the route.
 func ParseRoutes(words []string) (Routes, error) {
 	var r Routes
 	for _, w := range words {
@@ -43,8 +44,11 @@ func ParseRoutes(words []string) (Routes, error) {
 // Longest route that is made of a path, in segments.
 const maxDepth = 8
 
-// Of returns the route of a path that was answered with a status; "" for none. A path that no server knew, says its 404 or 405, is a route by
-// patterns only: a scan for weaknesses would fill the series for good. What it returns is made of plain ASCII if the patterns are.
+// Of returns the route of a path that was answered with a status; "" for none. A path that no
+// server knew, says its 404 or 405, is a route by patterns only: a scan for weaknesses would fill
+// the series for good. What it returns is made of plain ASCII if the patterns are.
+//
+//revive:disable-next-line:cyclomatic a case for each kind of path that has no route
 func (r Routes) Of(path string, status int) string {
 	if !strings.HasPrefix(path, "/") {
 		return ""
@@ -94,8 +98,8 @@ func matches(pattern, segments []string) bool {
 	return len(pattern) == len(segments)
 }
 
-// varies tells what looks like an identifier rather than a word: numbers, long things with digits in them, very long things, and what is not
-// made of letters, digits and ._~-.
+// varies tells what looks like an identifier rather than a word: numbers, long things with digits
+// in them, very long things, and what is not made of letters, digits and ._~-.
 func varies(s string) bool {
 	digits := 0
 	for i := range len(s) {

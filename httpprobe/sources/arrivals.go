@@ -16,27 +16,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/internal/tracefs"
+	"github.com/bpfwhy/bpfwhy/internal/sys/tracefs"
 )
 
-// arrivals tell of processes that map a file to run code of, if it may be a TLS library by its name, and of those that run another program: by perf's
-// records of these, which need neither a program nor tracefs, in all containers. CAP_PERFMON is enough.
+// arrivals tell of processes that map a file to run code of, if it may be a TLS library by its
+// name, and of those that run another program: by perf's records of these, which need neither a
+// program nor tracefs, in all containers. CAP_PERFMON is enough.
 type arrivals struct {
 	rings []perfRing
 	stop  chan struct{}
 	done  chan struct{}
 }
 
-// arrivalInterval is how often the rings are looked into: to be woken for each record would cost those who are watched.
+// arrivalInterval is how often the rings are looked into: to be woken for each record would cost
+// those who are watched.
 const arrivalInterval = 20 * time.Millisecond
 
-// ringPages are data pages of each processor's ring, a power of two. What there is no room for is found by the next scans.
+// ringPages are data pages of each processor's ring, a power of two. What there is no room for is
+// found by the next scans.
 const ringPages = 8
 
 // anybody stands for processes whose records were lost.
 const anybody = -1
 
-// watchArrivals calls f with their numbers in our own pid namespace, or anybody, until it is closed.
+// watchArrivals calls f with their numbers in our own pid namespace, or anybody, until it is
+// closed.
 func watchArrivals(f func(pid int)) (*arrivals, error) {
 	a := &arrivals{stop: make(chan struct{}), done: make(chan struct{})}
 	for _, cpu := range online() {
@@ -110,8 +114,9 @@ func online() (list []int) {
 	return list
 }
 
-// arrived reads a record: struct { u32 pid, tid; u64 addr, len, pgoff; char filename[]; } of a mapping, struct { u32 pid, tid; char comm[]; } of a
-// name. It returns 0 for what is of no interest.
+// arrived reads a record: struct { u32 pid, tid; u64 addr, len, pgoff; char filename[]; } of a
+// mapping, struct { u32 pid, tid; char comm[]; } of a name. It returns 0 for what is of no
+// interest.
 func arrived(kind uint32, misc uint16, body []byte) int {
 	if kind == unix.PERF_RECORD_LOST {
 		return anybody

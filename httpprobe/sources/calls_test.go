@@ -20,7 +20,8 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 )
 
-// sockets are the two ends of a TCP connection as plain descriptors: what goes through them are the calls of the test and no others.
+// sockets are the two ends of a TCP connection as plain descriptors: what goes through them are the
+// calls of the test and no others.
 func sockets(t *testing.T) (a, b int) {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -16,10 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 )
 
-// inContainer starts this test binary as the first process of a pid namespace of its own, with a /proc of its own. What it runs waits
-// for the end of its standard input.
+// inContainer starts this test binary as the first process of a pid namespace of its own, with a
+// /proc of its own. What it runs waits for the end of its standard input.
 func inContainer(t *testing.T, args ...string) (cmd *exec.Cmd, release func() string) {
 	t.Helper()
 	cmd = exec.Command("/proc/self/exe", args...)
@@ -85,7 +86,8 @@ func contained() {
 	os.Exit(0)
 }
 
-// testContainer: a process in a container is found by the number that it has outside, in system calls and in TLS.
+// testContainer: a process in a container is found by the number that it has outside, in system
+// calls and in TLS.
 func testContainer(t *testing.T, open func(Options) (*Source, error)) {
 	curl, err := exec.LookPath("curl")
 	qt.Assert(t, qt.IsNil(err))
@@ -112,11 +114,13 @@ func testContainer(t *testing.T, open func(Options) (*Source, error)) {
 }
 
 func TestGuestContainerSyscalls(t *testing.T) {
+	vmtest.Sampled(t)
 	guest(t)
 	testContainer(t, Syscalls)
 }
 
 func TestGuestContainerOpenSSL(t *testing.T) {
+	vmtest.Sampled(t)
 	guest(t)
 	testContainer(t, OpenSSL)
 }

@@ -13,8 +13,8 @@ import (
 	"slices"
 )
 
-// Files belong to the processes that map them: they lie, they are huge, and they change while they are read. All reads are bounded, and no
-// number of a file decides how much memory is taken.
+// Files belong to the processes that map them: they lie, they are huge, and they change while they
+// are read. All reads are bounded, and no number of a file decides how much memory is taken.
 const (
 	maxHeaders  = 4096     // of segments, and of sections
 	maxSymbols  = 64 << 20 // bytes of a symbol table, 2.7 million symbols
@@ -51,6 +51,7 @@ const (
 	sectionEntry = 64
 )
 
+//revive:disable-next-line:cyclomatic hostile files: each number is checked
 func readELF(r io.ReaderAt) (*elfFile, error) {
 	var ident [elf.EI_NIDENT]byte
 	if _, err := r.ReadAt(ident[:], 0); err != nil || string(ident[:4]) != elf.ELFMAG {
@@ -120,7 +121,8 @@ func readTable(r io.ReaderAt, at uint64, count uint16, size int) ([]byte, error)
 	return b[:n], err
 }
 
-// functions finds where functions are in the file, by name. Those that it does not have are missing.
+// functions finds where functions are in the file, by name. Those that it does not have are
+// missing.
 func (f *elfFile) functions(names []string) (map[string]uint64, error) {
 	found := map[string]uint64{}
 	for _, table := range []elf.SectionType{elf.SHT_DYNSYM, elf.SHT_SYMTAB} {
@@ -138,8 +140,10 @@ func (f *elfFile) functions(names []string) (map[string]uint64, error) {
 	return found, nil
 }
 
-// search looks for symbols in one table. First for the names' places among all names, then for symbols that have such a name: neither table
-// is kept.
+// search looks for symbols in one table. First for the names' places among all names, then for
+// symbols that have such a name: neither table is kept.
+//
+//revive:disable-next-line:cyclomatic hostile files: each number is checked
 func (f *elfFile) search(symbols, strings elfSection, names []string, found map[string]uint64) error {
 	if elf.SectionType(strings.kind) != elf.SHT_STRTAB || symbols.entrySize != symbolSize {
 		return nil

@@ -11,11 +11,12 @@ import (
 
 	"github.com/go-quicktest/qt"
 
-	"github.com/bpfwhy/bpfwhy/internal/cputime"
+	"github.com/bpfwhy/bpfwhy/internal/test/cputime"
 )
 
-// tinyELF is a library with its code at 0x1000 in the file and 0x401000 in memory, and these symbols: SSL_write at 0x401010, SSL_read, which
-// is another library's, wolfSSL_read_ex at 0x401030, SSL_free in no segment, and SSL_new, which is no function.
+// tinyELF is a library with its code at 0x1000 in the file and 0x401000 in memory, and these
+// symbols: SSL_write at 0x401010, SSL_read, which is another library's, wolfSSL_read_ex at
+// 0x401030, SSL_free in no segment, and SSL_new, which is no function.
 func tinyELF() []byte {
 	const strings, symbols, sections = 0x200, 0x300, 0x400
 	names := "\x00SSL_write\x00SSL_read\x00wolfSSL_read_ex\x00SSL_free\x00SSL_new\x00"
@@ -87,7 +88,8 @@ func TestELF(t *testing.T) {
 	qt.Check(t, qt.ErrorIs(err, errNotELF))
 }
 
-// hostileELF has as many segments and symbols as are read, every symbol of which has the name that is looked for and lies in no segment.
+// hostileELF has as many segments and symbols as are read, every symbol of which has the name that
+// is looked for and lies in no segment.
 func hostileELF() []byte {
 	const symbols = 1_000_000
 	names := []byte("\x00SSL_write\x00")
@@ -116,7 +118,8 @@ func hostileELF() []byte {
 	return b.Bytes()
 }
 
-// A file of a process, of any content, is searched in a moment: who searches it looks at no other meanwhile.
+// A file of a process, of any content, is searched in a moment: who searches it looks at no other
+// meanwhile.
 func TestELFOfManyPlaces(t *testing.T) {
 	b := hostileELF()
 	took := cputime.Of(func() {

@@ -45,7 +45,8 @@ type Files struct {
 	Unprobed []Unprobed            // now, by reason and path; of each kind, files and what keeps from finding them, 1024 at most
 	Failures map[FileReason]uint64 // since the start, each time that one could not be probed
 	Unlisted uint64                // of these, since the start: those of files that there was no room to remember
-	// Unaware is why the kernel does not say when a process maps a file: what a process loads late is found seconds later then. nil: it does.
+	// Unaware is why the kernel does not say when a process maps a file: what a process loads late
+	// is found seconds later then. nil: it does.
 	Unaware error
 }
 

@@ -132,7 +132,8 @@ func TestFinderFile(t *testing.T) {
 	qt.Check(t, qt.HasLen(a.closed, 2))
 }
 
-// A file that cannot be probed is not done: it is told of by reason, tried again after longer and longer pauses, and done when it is probed.
+// A file that cannot be probed is not done: it is told of by reason, tried again after longer and
+// longer pauses, and done when it is probed.
 func TestFinderRetries(t *testing.T) {
 	for err, want := range map[error]FileReason{
 		fmt.Errorf("probe SSL_read: open perf event: %w", unix.EACCES): Denied,
@@ -173,7 +174,8 @@ func TestFinderRetries(t *testing.T) {
 	}
 }
 
-// Where there is room for no more files, those that are too many are told of, and probed when others are gone.
+// Where there is room for no more files, those that are too many are told of, and probed when
+// others are gone.
 func TestFinderLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a attached
@@ -234,8 +236,9 @@ func (l looker) probedOf() map[string]int {
 	return n
 }
 
-// Whoever has as many files as may be probed at once keeps nobody else out: he makes room until both have the same, first with files that nobody maps, and
-// does not take it back. What nobody maps keeps nothing out that is mapped.
+// Whoever has as many files as may be probed at once keeps nobody else out: he makes room until
+// both have the same, first with files that nobody maps, and does not take it back. What nobody
+// maps keeps nothing out that is mapped.
 func TestFinderShares(t *testing.T) {
 	const most = 32
 	for _, tt := range []struct {
@@ -286,7 +289,8 @@ func TestFinderShares(t *testing.T) {
 	}
 }
 
-// A file that waits because there is no room, and is mapped now, does not wait for its time: others have to make room.
+// A file that waits because there is no room, and is mapped now, does not wait for its time: others
+// have to make room.
 func TestFinderMappedAfterwards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a attached
@@ -303,7 +307,8 @@ func TestFinderMappedAfterwards(t *testing.T) {
 	})
 }
 
-// Of files that cannot be probed some are remembered, with the start of their paths; the rest is counted, and looked at after as long as any.
+// Of files that cannot be probed some are remembered, with the start of their paths; the rest is
+// counted, and looked at after as long as any.
 func TestFinderRemembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := attached{err: unix.EMFILE}
@@ -334,7 +339,8 @@ func TestFinderRemembers(t *testing.T) {
 	})
 }
 
-// What is still used is not left: by a process that was not looked at since, or by one that was seen with it.
+// What is still used is not left: by a process that was not looked at since, or by one that was
+// seen with it.
 func TestFinderSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a attached
@@ -364,7 +370,8 @@ func TestFinderSweep(t *testing.T) {
 	})
 }
 
-// A file whose file system does not answer holds up nobody but others of that file system, and these not for ever.
+// A file whose file system does not answer holds up nobody but others of that file system, and
+// these not for ever.
 func TestFinderHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFinder(nil)

@@ -16,7 +16,8 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 )
 
-// What stands in these files of /proc, processes choose: the names of what they map, and with whom they talk.
+// What stands in these files of /proc, processes choose: the names of what they map, and with whom
+// they talk.
 func FuzzProc(f *testing.F) {
 	f.Add([]byte("7f2d5c000000-7f2d5c021000 r-xp 00002000 08:01 1234   /usr/lib/libssl.so.3\n7f-8 r-xp 0 0:1 2 /a\\012b (deleted)\n"))
 	f.Add([]byte("  sl  local_address\n  0: 0100007F:1F90 00000000:0000 0A 0\n  1: 00000000000000000000000001000000:0050 0:0 0A\n"))
@@ -76,7 +77,8 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// Segments come from anybody, in any order. What is told of a connection is told once it has carried bytes, and ends with its end.
+// Segments come from anybody, in any order. What is told of a connection is told once it has
+// carried bytes, and ends with its end.
 func FuzzTracker(f *testing.F) {
 	f.Add([]byte{0, tcpSYN, 0, 0, 0, 0, 1, 0, 1, tcpACK, 0, 0, 1, 0, 5, 0, 1, tcpFIN | tcpACK, 0, 0, 6, 0, 0, 0})
 	f.Add([]byte{2, tcpACK, 255, 255, 255, 255, 200, 0, 2, tcpRST, 0, 0, 0, 0, 0, 0, 2, tcpACK, 0, 0, 0, 0, 9, 255})

@@ -8,8 +8,8 @@ import (
 
 	"github.com/go-quicktest/qt"
 
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 )
 
 // TestKernels runs all on each kernel, hardened.
@@ -17,8 +17,8 @@ func TestKernels(t *testing.T) {
 	vmtest.Need(t)
 	files, err := vm.Binary("/usr/bin/curl")
 	qt.Assert(t, qt.IsNil(err))
-	files[patientCopy] = patientFile
-	vmtest.Run(t, "^TestGuest", vm.Machine{
+	files[parserCopy] = parserObject
+	vmtest.RunIn(t, vmtest.Distinct(), "^TestGuest", vm.Machine{
 		Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"},
 		Files:   files,
 		Env:     []string{"PATH=/usr/bin"},
@@ -50,29 +50,32 @@ func TestGuestOpenSSL(t *testing.T) {
 }
 
 func TestGuestProxy(t *testing.T) {
+	vmtest.Sampled(t)
 	guest(t)
 	testProxy(t)
 }
 
 func TestGuestCalls(t *testing.T) {
+	vmtest.Sampled(t)
 	guest(t)
 	testCalls(t)
 }
 
 func TestGuestLoss(t *testing.T) {
+	vmtest.Sampled(t)
 	guest(t)
 	testLoss(t)
 }
 
 func TestGuestMute(t *testing.T) {
+	vmtest.Sampled(t)
 	guest(t)
 	testMute(t)
 }
 
 func TestGuestFilters(t *testing.T) {
-	if k := guest(t); k != "5.10" && k != "6.12" {
-		t.Skip("the same on all: enough on two")
-	}
+	vmtest.Sampled(t)
+	guest(t)
 	testFilters(t)
 }
 

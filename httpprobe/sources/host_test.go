@@ -9,8 +9,8 @@ import (
 
 	"github.com/go-quicktest/qt"
 
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
-	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 	"github.com/bpfwhy/bpfwhy/loader"
 )
 
@@ -50,8 +50,8 @@ func TestHostProxy(t *testing.T) {
 	}
 }
 
-// opened reports whether a source is to be tried out here: hosts differ, so that this is for the long tests, and the lab's kernels have the
-// rest. A refused load must have its diagnosis.
+// opened reports whether a source is to be tried out here: hosts differ, so that this is for the
+// long tests, and the lab's kernels have the rest. A refused load must have its diagnosis.
 func opened(t *testing.T, s *Source, err error) bool {
 	var why *loader.Error
 	switch {

@@ -18,13 +18,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/internal/privilege"
-	"github.com/bpfwhy/bpfwhy/internal/threads"
+	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/sys/threads"
 )
 
-// Before uprobe_multi (6.6), kernels with ba677dbe77af want CAP_SYS_ADMIN for each uprobe. A probe that gives it up leaves it to a process of its
-// own, the keeper, that keeps nothing else. It takes an open file and hands back what holds the probes. It decides nothing by what it is
-// told: it looks itself whether the file is a TLS library, and where its functions are, and it knows the programs from its start on.
+// Before uprobe_multi (6.6), kernels with ba677dbe77af want CAP_SYS_ADMIN for each uprobe. A probe
+// that gives it up leaves it to a process of its own, the keeper, that keeps nothing else. It takes
+// an open file and hands back what holds the probes. It decides nothing by what it is told: it
+// looks itself whether the file is a TLS library, and where its functions are, and it knows the
+// programs from its start on.
 
 // keeperArgv0 is the name under which an executable acts as keeper: see Main.
 const keeperArgv0 = "httpprobe-uprobes"
@@ -32,8 +34,9 @@ const keeperArgv0 = "httpprobe-uprobes"
 // mainCalled is set by Main.
 var mainCalled atomic.Bool
 
-// Main acts as keeper, and ends the process, if the executable was started as one (by OpenSSL); otherwise it returns at once. It belongs at the very
-// start of main of whoever gives up CAP_SYS_ADMIN while a source is open.
+// Main acts as keeper, and ends the process, if the executable was started as one (by OpenSSL);
+// otherwise it returns at once. It belongs at the very start of main of whoever gives up
+// CAP_SYS_ADMIN while a source is open.
 func Main() {
 	mainCalled.Store(true)
 	if os.Args[0] != keeperArgv0 {
@@ -174,7 +177,8 @@ func send(socket int, b []byte, fds []int) error {
 	return nil
 }
 
-// receive returns what came with at most so many descriptors: io.EOF when nobody is at the other end.
+// receive returns what came with at most so many descriptors: io.EOF when nobody is at the other
+// end.
 func receive(socket, most int) (fds []int, b []byte, err error) {
 	b = make([]byte, maxMessage)
 	rights := make([]byte, unix.CmsgSpace(4*most))
@@ -258,7 +262,8 @@ func startKeeper(programs map[string]int) (*keeper, error) {
 		defer f.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	}
-	// Of no session that a terminal interrupts, and with the one capability also where the user is not root.
+	// Of no session that a terminal interrupts, and with the one capability also where the user is
+	// not root.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN}}
 	if err := cmd.Start(); err != nil {
 		unix.Close(pair[0])

@@ -13,7 +13,8 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/internal/threads"
+	"github.com/bpfwhy/bpfwhy/internal/sys/threads"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 )
 
 // loadForEvents loads the programs as perf events want them.
@@ -33,8 +34,8 @@ func loadForEvents(t *testing.T) map[string]int {
 	return fds
 }
 
-// testKeeper: the keeper has one capability, attaches to TLS libraries, and to nothing else, whatever it is sent. When it is gone that is said, and what it
-// attached stays.
+// testKeeper: the keeper has one capability, attaches to TLS libraries, and to nothing else,
+// whatever it is sent. When it is gone that is said, and what it attached stays.
 func testKeeper(t *testing.T) {
 	k, err := startKeeper(loadForEvents(t))
 	qt.Assert(t, qt.IsNil(err))
@@ -94,6 +95,7 @@ func testKeeper(t *testing.T) {
 }
 
 func TestGuestKeeper(t *testing.T) {
+	vmtest.Sampled(t)
 	guest(t)
 	testKeeper(t)
 }

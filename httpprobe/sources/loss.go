@@ -7,11 +7,11 @@ import (
 	"sync"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
-	"github.com/bpfwhy/bpfwhy/internal/fdinfo"
+	"github.com/bpfwhy/bpfwhy/internal/sys/fdinfo"
 )
 
-// counters are the kernel's, which only grow. One that cannot be read is what it was: otherwise it would fall now, and what it had would be counted
-// again later.
+// counters are the kernel's, which only grow. One that cannot be read is what it was: otherwise it
+// would fall now, and what it had would be counted again later.
 type counters struct {
 	mu   sync.Mutex
 	last map[string]uint64
@@ -30,8 +30,8 @@ func (c *counters) read(name string, now uint64, err error) uint64 {
 	return c.last[name]
 }
 
-// lossOf adds up what programs with bpf/common.h lost. perCPU are their own counters, or why they cannot be read; misses are how often a program
-// was left out.
+// lossOf adds up what programs with bpf/common.h lost. perCPU are their own counters, or why they
+// cannot be read; misses are how often a program was left out.
 func (c *counters) lossOf(perCPU []syscallsLosses, err error, programs []string, misses func(program string) (uint64, error)) event.Loss {
 	var now event.Loss
 	for _, n := range perCPU {
@@ -50,11 +50,11 @@ func (c *counters) lossOf(perCPU []syscallsLosses, err error, programs []string,
 		missed[name] = c.read("recursion in "+name, n, err)
 	}
 	for _, name := range programs {
-		if strings.HasSuffix(name, twin) {
+		if strings.HasSuffix(name, reentrantSuffix) {
 			continue
 		}
 		n := missed[name]
-		if other, ok := missed[name+twin]; ok {
+		if other, ok := missed[name+reentrantSuffix]; ok {
 			n = min(n, other) // lost is what both missed: never more than either did
 		}
 		l.Recursion += n

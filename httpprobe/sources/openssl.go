@@ -10,16 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
-	"github.com/bpfwhy/bpfwhy/internal/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
 )
 
-// OpenSSL watches the plain text that 64-bit processes exchange with OpenSSL, LibreSSL or BoringSSL: in every library, and in every
-// executable, that has SSL_write among its symbols. Files are found by the processes that map them, in all containers, now and
-// later; and what is probed in a file is seen in every process that maps it. Needs CAP_BPF and CAP_PERFMON, with CAP_SYS_PTRACE to find
-// the libraries of others; before 6.6, where ba677dbe77af is, CAP_SYS_ADMIN too, see [Main]. And CONFIG_UPROBE_EVENTS. lockdown=confidentiality allows it.
+// OpenSSL watches the plain text that 64-bit processes exchange with OpenSSL, LibreSSL or
+// BoringSSL: in every library, and in every executable, that has SSL_write among its symbols. Files
+// are found by the processes that map them, in all containers, now and later; and what is probed in
+// a file is seen in every process that maps it. Needs CAP_BPF and CAP_PERFMON, with CAP_SYS_PTRACE
+// to find the libraries of others; before 6.6, where ba677dbe77af is, CAP_SYS_ADMIN too, see
+// [Main]. And CONFIG_UPROBE_EVENTS. lockdown=confidentiality allows it.
 //
-// A probe stops processes at an instruction of a file, and reads. A process that has made its own file with a symbol that points into the middle of an
-// instruction can break itself so, and nobody else.
+// A probe stops processes at an instruction of a file, and reads. A process that has made its own
+// file with a symbol that points into the middle of an instruction can break itself so, and nobody
+// else.
 func OpenSSL(opts Options) (*Source, error) {
 	s, err := openOpenSSL(opts)
 	if err != nil {
@@ -107,7 +110,8 @@ func openOpenSSL(opts Options) (*Source, error) {
 	return &Source{name: "openssl", programs: programs, stream: s}, nil
 }
 
-// events attaches by perf events: through a keeper where they want CAP_SYS_ADMIN and the caller will give that up.
+// events attaches by perf events: through a keeper where they want CAP_SYS_ADMIN and the caller
+// will give that up.
 func events(programs map[string]int) (attacher, *keeper, error) {
 	p, err := findPMU(programs)
 	if err != nil {

@@ -106,7 +106,8 @@ func testProxy(t *testing.T) {
 	qt.Check(t, qt.Equals(loss, event.Loss{}))
 }
 
-// testOpenSSL watches curl, which is told of by its own bytes: what it sends is what the server receives.
+// testOpenSSL watches curl, which is told of by its own bytes: what it sends is what the server
+// receives.
 func testOpenSSL(t *testing.T) {
 	curl, err := exec.LookPath("curl")
 	if err != nil {

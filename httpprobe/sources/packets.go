@@ -24,12 +24,15 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 )
 
-// Packets watches TCP segments by a packet socket, in the network namespace of the caller. Needs CAP_NET_RAW and what loading a socket
-// filter needs (CAP_BPF, or nothing where unprivileged BPF is allowed), and no BTF of the kernel. It knows no processes: the filters by process and cgroup are refused.
+// Packets watches TCP segments by a packet socket, in the network namespace of the caller. Needs
+// CAP_NET_RAW and what loading a socket filter needs (CAP_BPF, or nothing where unprivileged BPF is
+// allowed), and no BTF of the kernel. It knows no processes: the filters by process and cgroup are
+// refused.
 //
-// Of the two ends the local one is that with an address of this machine. Where both have one, as over the loopback, or neither, as in
-// what is passed on to containers, it is the server: who is called, else who listens, else who has the lower port. A packet that
-// comes by several devices is told as often, at one Pos.
+// Of the two ends the local one is that with an address of this machine. Where both have one, as
+// over the loopback, or neither, as in what is passed on to containers, it is the server: who is
+// called, else who listens, else who has the lower port. A packet that comes by several devices is
+// told as often, at one Pos.
 func Packets(opts Options) (*Source, error) {
 	s, err := openPackets(opts)
 	if err != nil {
@@ -86,7 +89,8 @@ type packetStream struct {
 	muted []event.Conn // not yet known to the tracker
 }
 
-// Block sizes of the ring (PACKET_RX_RING): blocks are handed out when they are full, or after a while.
+// Block sizes of the ring (PACKET_RX_RING): blocks are handed out when they are full, or after a
+// while.
 const (
 	maxBlock = 1 << 18
 	minBlock = 1 << 13 // a packet of 1 KiB and its headers fits several times
@@ -161,7 +165,8 @@ const (
 	addressProto  = 2
 )
 
-// readBlock hands out the packets of the next block. It returns false when the kernel still fills it.
+// readBlock hands out the packets of the next block. It returns false when the kernel still fills
+// it.
 func (p *packetStream) readBlock(f func(*event.Event)) bool {
 	block := p.ring[p.next*p.block : (p.next+1)*p.block]
 	status := (*uint32)(unsafe.Pointer(&block[blockStatus]))
@@ -197,7 +202,8 @@ func (p *packetStream) readBlock(f func(*event.Event)) bool {
 	return true
 }
 
-// monotonicOffset is by how much the clock on the wall, which packets are stamped with, is ahead of the other.
+// monotonicOffset is by how much the clock on the wall, which packets are stamped with, is ahead of
+// the other.
 func monotonicOffset() int64 {
 	var mono, wall unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) != nil || unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil {
@@ -245,8 +251,9 @@ func (p *packetStream) close() error {
 	return errors.Join(errs...)
 }
 
-// localAddresses are the addresses of this machine and those at which somebody listens, read again when they are asked for, once a second at most: who
-// listens is in a list of all sockets, and asked for only where a connection was there before.
+// localAddresses are the addresses of this machine and those at which somebody listens, read again
+// when they are asked for, once a second at most: who listens is in a list of all sockets, and
+// asked for only where a connection was there before.
 type localAddresses struct {
 	addresses map[netip.Addr]bool
 	listeners map[netip.AddrPort]bool

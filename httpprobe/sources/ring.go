@@ -22,8 +22,8 @@ import (
 // lookInterval is how often Run looks into the ring when nobody wakes it.
 const lookInterval = 50 * time.Millisecond
 
-// twin ends the name of a program that runs where the one without it was left out.
-const twin = "_twin"
+// reentrantSuffix ends the name of a program that runs where the one without it was left out.
+const reentrantSuffix = "_reentrant"
 
 // ring is the buffer between the programs and Run, and what both sources that have one share.
 type ring struct {
@@ -100,7 +100,8 @@ func (r *ring) decode(raw []byte, e *event.Event) error {
 	return nil
 }
 
-// comm makes a string of a name, the same for the same name. Names are anything that processes like.
+// comm makes a string of a name, the same for the same name. Names are anything that processes
+// like.
 func (r *ring) comm(b [16]byte) string {
 	s, ok := r.comms[b]
 	if !ok {

@@ -17,10 +17,11 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 )
 
-// script is an executable with functions that have OpenSSL's names. Each jumps to where rbx points: what happens within a call is written down
-// behind it.
+// script is an executable with functions that have OpenSSL's names. Each jumps to where rbx points:
+// what happens within a call is written down behind it.
 type script struct {
 	code, data bytes.Buffer
 	texts      map[string]uint64 // where they are
@@ -74,8 +75,8 @@ func (s *script) set(register []byte, value uint64) {
 
 func (s *script) put32(n int) { s.put(binary.LittleEndian.AppendUint32(nil, uint32(n))...) }
 
-// call calls a function for an SSL and a text. In it the rest happens, and it returns a value; the length of the text is where those that
-// have a pointer to it expect it.
+// call calls a function for an SSL and a text. In it the rest happens, and it returns a value; the
+// length of the text is where those that have a pointer to it expect it.
 func (s *script) call(function string, ssl uint64, text string, value int, within ...func()) {
 	s.enter(0xe8, function, ssl, text, within, func() {
 		s.set(rax, scriptCount)
@@ -86,7 +87,8 @@ func (s *script) call(function string, ssl uint64, text string, value int, withi
 	})
 }
 
-// tail does in a function what a call does, but for a return of its own: it is the last that happens there.
+// tail does in a function what a call does, but for a return of its own: it is the last that
+// happens there.
 func (s *script) tail(function string, ssl uint64, text string, value int) {
 	s.enter(0xe9, function, ssl, text, nil, func() {
 		s.set(rax, scriptCount)
@@ -186,7 +188,8 @@ func (s *script) file() []byte {
 	return b
 }
 
-// testScripts: what is told of calls within calls, in the order of their returns, and what is said to be lost.
+// testScripts: what is told of calls within calls, in the order of their returns, and what is said
+// to be lost.
 func testScripts(t *testing.T) {
 	tests := []struct {
 		name string
@@ -301,6 +304,7 @@ func testScripts(t *testing.T) {
 }
 
 func TestGuestScripts(t *testing.T) {
+	vmtest.Sampled(t)
 	guest(t)
 	testScripts(t)
 }

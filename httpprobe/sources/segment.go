@@ -33,8 +33,11 @@ const (
 	etherQinQ = 0x88a8
 )
 
-// parseSegment reads a packet that begins with its network header, or VLAN tags in front of it. Of wire bytes, packet holds the
-// first. It returns false for all that is not the first fragment of a TCP segment, which is everything that the filter drops.
+// parseSegment reads a packet that begins with its network header, or VLAN tags in front of it. Of
+// wire bytes, packet holds the first. It returns false for all that is not the first fragment of a
+// TCP segment, which is everything that the filter drops.
+//
+//revive:disable-next-line:cyclomatic hostile packets: each length is checked
 func parseSegment(ether uint16, packet []byte, wire int) (s segment, ok bool) {
 	for range 2 {
 		if ether != etherVLAN && ether != etherQinQ {

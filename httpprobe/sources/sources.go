@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sources watches the bytes of HTTP connections go by: in system calls ([Syscalls]), in packets ([Packets]) and in TLS
-// libraries ([OpenSSL]). Each source loads, fails and is closed on its own. Linux 5.10 and later, x86-64. Nothing is written into a
-// process or a packet.
+// Package sources watches the bytes of HTTP connections go by: in system calls ([Syscalls]), in
+// packets ([Packets]) and in TLS libraries ([OpenSSL]). Each source loads, fails and is closed on
+// its own. Linux 5.10 and later, x86-64. Nothing is written into a process or a packet.
 package sources
 
 import (
@@ -24,16 +24,20 @@ import (
 
 // Options say what to watch; the zero value watches all. Filters are applied in the kernel.
 type Options struct {
-	// PIDs are processes, with all their threads but without their children, as the caller's pid namespace numbers them. At most 4096. A caller in
-	// a pid namespace of its own, such as a container's, can give processes of just that one.
+	// PIDs are processes, with all their threads but without their children, as the caller's pid
+	// namespace numbers them. At most 4096. A caller in a pid namespace of its own, such as a
+	// container's, can give processes of just that one.
 	PIDs []int
 	// Ports are those of either end, at most 64. OpenSSL does not know ports and ignores them.
 	Ports []uint16
-	// Cgroups are folders of the second version of control groups: processes in them and below them. At most 16.
+	// Cgroups are folders of the second version of control groups: processes in them and below
+	// them. At most 16.
 	Cgroups []string
-	// RingBytes is the size of the buffer between the kernel and Run, rounded up to a power of two; 0 is 8 MiB.
+	// RingBytes is the size of the buffer between the kernel and Run, rounded up to a power of two;
+	// 0 is 8 MiB.
 	RingBytes int
-	// Loader loads all programs; nil is a new one. Nobody else may load with it during the call that opens a source.
+	// Loader loads all programs; nil is a new one. Nobody else may load with it during the call
+	// that opens a source.
 	Loader *loader.Loader
 }
 
@@ -51,7 +55,8 @@ type Source struct {
 	stream
 }
 
-// Files says what has become of the files that the source probes; nil for a source that probes none.
+// Files says what has become of the files that the source probes; nil for a source that probes
+// none.
 func (s *Source) Files() *Files {
 	if p, ok := s.stream.(interface{ files() *Files }); ok {
 		return p.files()
@@ -73,22 +78,24 @@ func (s *Source) Name() string { return s.name }
 // Programs are the source's programs, by name.
 func (s *Source) Programs() []Program { return slices.Clone(s.programs) }
 
-// Run calls f for each event, from one goroutine, until the context ends; then it hands out what has come and returns nil. The event
-// and its Data are valid during the call only.
+// Run calls f for each event, from one goroutine, until the context ends; then it hands out what
+// has come and returns nil. The event and its Data are valid during the call only.
 func (s *Source) Run(ctx context.Context, f func(*event.Event)) error { return s.run(ctx, f) }
 
-// Loss is what was lost since the source was opened. It never falls: what the kernel does not tell just now is what it told before.
+// Loss is what was lost since the source was opened. It never falls: what the kernel does not tell
+// just now is what it told before.
 func (s *Source) Loss() event.Loss { return s.loss() }
 
-// Mute says that a connection is of no interest: its events stop, its end is not told. A source that has lost sight of the connection does
-// nothing.
+// Mute says that a connection is of no interest: its events stop, its end is not told. A source
+// that has lost sight of the connection does nothing.
 func (s *Source) Mute(c event.Conn) error { return s.mute(c) }
 
 // Close detaches the programs and frees the source. Run must have returned.
 func (s *Source) Close() error { return s.close() }
 
-// HeapBytes are what all sources together take of the heap: the files that are remembered, those of the census, the list of a process's
-// mappings and of a folder's names while they are looked at, and the connections of packets. Maps may be half empty.
+// HeapBytes are what all sources together take of the heap: the files that are remembered, those of
+// the census, the list of a process's mappings and of a folder's names while they are looked at,
+// and the connections of packets. Maps may be half empty.
 const HeapBytes = 2*maxUnprobed*(256+2*maxPath+1024) + maxLooked*2*(48+96+56) + 4*maxMapsBytes + maxNames*280 + maxTracked*(192+2*72+2*24)
 
 const (
@@ -125,7 +132,8 @@ func (o Options) ringBytes() uint32 {
 	return size
 }
 
-// load loads the programs of a source. kernel are the kernel's types, nil where the programs need none.
+// load loads the programs of a source. kernel are the kernel's types, nil where the programs need
+// none.
 func (o Options) load(spec *ebpf.CollectionSpec, kernel *btf.Spec) (*ebpf.Collection, []Program, error) {
 	_ = rlimit.RemoveMemlock() // only kernels before 5.11 need it, and they say so themselves at the load
 	l := o.Loader

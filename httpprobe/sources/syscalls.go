@@ -14,12 +14,12 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
-	"github.com/bpfwhy/bpfwhy/internal/tracefs"
+	"github.com/bpfwhy/bpfwhy/internal/sys/tracefs"
 	"github.com/bpfwhy/bpfwhy/loader"
 )
 
-// calls are the system calls that are watched, with one of their fields, and the programs for their beginnings and their ends. All fields lie as
-// far from where they are expected as that one does.
+// calls are the system calls that are watched, with one of their fields, and the programs for their
+// beginnings and their ends. All fields lie as far from where they are expected as that one does.
 var calls = []struct{ name, first, enter, exit string }{
 	{"read", "fd", "enter_read", "exit_in"},
 	{"readv", "fd", "enter_in", "exit_in"},
@@ -44,9 +44,10 @@ const (
 
 var stateFields = map[string]uint32{"skaddr": 8, "oldstate": 16, "newstate": 20, "sport": 24, "dport": 26, "protocol": 30}
 
-// Syscalls watches the system calls that carry bytes through stream sockets of 64-bit processes: text that is written to a file or a
-// terminal is not looked at. Needs kernel BTF, and CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN; lockdown=confidentiality refuses it. What
-// goes by io_uring is not seen, but leaves a gap. A load that fails is a *loader.Error.
+// Syscalls watches the system calls that carry bytes through stream sockets of 64-bit processes:
+// text that is written to a file or a terminal is not looked at. Needs kernel BTF, and CAP_BPF and
+// CAP_PERFMON, or CAP_SYS_ADMIN; lockdown=confidentiality refuses it. What goes by io_uring is not
+// seen, but leaves a gap. A load that fails is a *loader.Error.
 func Syscalls(opts Options) (*Source, error) {
 	s, err := openSyscalls(opts)
 	if err != nil {
@@ -60,6 +61,7 @@ type syscallStream struct {
 	attached []tracefs.Attached
 }
 
+//revive:disable-next-line:cyclomatic one step after the other, and each may fail
 func openSyscalls(opts Options) (*Source, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
@@ -73,7 +75,7 @@ func openSyscalls(opts Options) (*Source, error) {
 	if err := opts.configure(spec); err != nil {
 		return nil, err
 	}
-	dir, err := tracefs.Open()
+	dir, err := tracefs.Root()
 	if err != nil {
 		return nil, err
 	}
@@ -86,16 +88,16 @@ func openSyscalls(opts Options) (*Source, error) {
 	if kernel.error != nil {
 		return nil, loader.Explain(fmt.Errorf("read the kernel's types: %w", kernel.error))
 	}
-	twins := isPreempted(kernel.Spec)
-	if !twins {
-		maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return strings.HasSuffix(name, twin) })
+	reentrant := isPreempted(kernel.Spec)
+	if !reentrant {
+		maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return strings.HasSuffix(name, reentrantSuffix) })
 	}
 	for _, port := range opts.Ports {
 		spec.Maps["ports"].Contents = append(spec.Maps["ports"].Contents, ebpf.MapKV{Key: port, Value: uint8(1)})
 	}
 	if err := setVariables(spec, map[string]any{
 		"cfg_shift": hooks.shift, "cfg_late": flag(hooks.late), "cfg_state_shift": hooks.stateShift, "cfg_ports": flag(len(opts.Ports) > 0),
-		"cfg_twins": flag(twins),
+		"cfg_reentrant": flag(reentrant),
 	}); err != nil {
 		return nil, err
 	}
@@ -113,7 +115,7 @@ func openSyscalls(opts Options) (*Source, error) {
 		return nil, err
 	}
 	for _, h := range hooks.list {
-		for _, name := range []string{h.program, h.program + twin} {
+		for _, name := range []string{h.program, h.program + reentrantSuffix} {
 			p := coll.Programs[name]
 			if p == nil {
 				continue
@@ -152,8 +154,8 @@ func loadKernelTypes() kernelTypes {
 	return kernelTypes{spec, err}
 }
 
-// isPreempted reports a kernel that runs programs on system calls' tracepoints like any task (7.2): what is one there is left out for
-// others meanwhile, and has a twin.
+// isPreempted reports a kernel that runs programs on system calls' tracepoints like any task (7.2):
+// what is one there is left out for others meanwhile, and has a reentrant copy.
 func isPreempted(kernel *btf.Spec) bool {
 	var f *btf.Func
 	return kernel.TypeByName("trace_call_bpf_faultable", &f) == nil
@@ -164,17 +166,17 @@ type hook struct {
 	program string
 }
 
-// hooks are the events with their programs, in the order in which they are to be attached: the ends of calls before their beginnings, or a
-// call might stay open.
+// hooks are the events with their programs, in the order in which they are to be attached: the ends
+// of calls before their beginnings, or a call might stay open.
 type hooks struct {
 	list              []hook
 	shift, stateShift uint32
 	late              bool
 }
 
-func findHooks(dir tracefs.Dir) (hooks, error) {
+func findHooks(dir *os.Root) (hooks, error) {
 	var h hooks
-	state, err := dir.Event("sock", "inet_sock_set_state")
+	state, err := tracefs.ReadEvent(dir, "sock", "inet_sock_set_state")
 	if err != nil {
 		return h, err
 	}
@@ -183,11 +185,11 @@ func findHooks(dir tracefs.Dir) (hooks, error) {
 	}
 	var exits, enters []hook
 	for i, c := range calls {
-		enter, err := dir.Event("syscalls", "sys_enter_"+c.name)
+		enter, err := tracefs.ReadEvent(dir, "syscalls", "sys_enter_"+c.name)
 		if err != nil {
 			return h, explainMissing(err)
 		}
-		exit, err := dir.Event("syscalls", "sys_exit_"+c.name)
+		exit, err := tracefs.ReadEvent(dir, "syscalls", "sys_exit_"+c.name)
 		if err != nil {
 			return h, explainMissing(err)
 		}
@@ -219,7 +221,8 @@ func findHooks(dir tracefs.Dir) (hooks, error) {
 	return h, nil
 }
 
-// isLate reports that a call's number, at some offset, is behind a field that only some kernels have: what programs are given may lack that field.
+// isLate reports that a call's number, at some offset, is behind a field that only some kernels
+// have: what programs are given may lack that field.
 func isLate(at, shift uint32) (bool, error) {
 	switch at {
 	case number + shift:

@@ -44,40 +44,40 @@ type syscallsLosses struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	syscallsMapCalls             = "calls"
-	syscallsMapCgroups           = "cgroups"
-	syscallsMapConns             = "conns"
-	syscallsMapEvents            = "events"
-	syscallsMapLast              = "last"
-	syscallsMapLost              = "lost"
-	syscallsMapMutes             = "mutes"
-	syscallsMapPids              = "pids"
-	syscallsMapPorts             = "ports"
-	syscallsMapScratches         = "scratches"
-	syscallsProgEnterIn          = "enter_in"
-	syscallsProgEnterInTwin      = "enter_in_twin"
-	syscallsProgEnterOut         = "enter_out"
-	syscallsProgEnterOutTwin     = "enter_out_twin"
-	syscallsProgEnterRead        = "enter_read"
-	syscallsProgEnterReadTwin    = "enter_read_twin"
-	syscallsProgExitIn           = "exit_in"
-	syscallsProgExitInTwin       = "exit_in_twin"
-	syscallsProgExitMessages     = "exit_messages"
-	syscallsProgExitMessagesTwin = "exit_messages_twin"
-	syscallsProgExitOut          = "exit_out"
-	syscallsProgExitOutTwin      = "exit_out_twin"
-	syscallsProgSetState         = "set_state"
-	syscallsVarCfgCgroups        = "cfg_cgroups"
-	syscallsVarCfgLate           = "cfg_late"
-	syscallsVarCfgNsDev          = "cfg_ns_dev"
-	syscallsVarCfgNsInitial      = "cfg_ns_initial"
-	syscallsVarCfgNsIno          = "cfg_ns_ino"
-	syscallsVarCfgPids           = "cfg_pids"
-	syscallsVarCfgPorts          = "cfg_ports"
-	syscallsVarCfgShift          = "cfg_shift"
-	syscallsVarCfgStateShift     = "cfg_state_shift"
-	syscallsVarCfgTwins          = "cfg_twins"
-	syscallsVarCfgWake           = "cfg_wake"
+	syscallsMapCalls                  = "calls"
+	syscallsMapCgroups                = "cgroups"
+	syscallsMapConns                  = "conns"
+	syscallsMapEvents                 = "events"
+	syscallsMapLast                   = "last"
+	syscallsMapLost                   = "lost"
+	syscallsMapMutes                  = "mutes"
+	syscallsMapPids                   = "pids"
+	syscallsMapPorts                  = "ports"
+	syscallsMapScratches              = "scratches"
+	syscallsProgEnterIn               = "enter_in"
+	syscallsProgEnterInReentrant      = "enter_in_reentrant"
+	syscallsProgEnterOut              = "enter_out"
+	syscallsProgEnterOutReentrant     = "enter_out_reentrant"
+	syscallsProgEnterRead             = "enter_read"
+	syscallsProgEnterReadReentrant    = "enter_read_reentrant"
+	syscallsProgExitIn                = "exit_in"
+	syscallsProgExitInReentrant       = "exit_in_reentrant"
+	syscallsProgExitMessages          = "exit_messages"
+	syscallsProgExitMessagesReentrant = "exit_messages_reentrant"
+	syscallsProgExitOut               = "exit_out"
+	syscallsProgExitOutReentrant      = "exit_out_reentrant"
+	syscallsProgSetState              = "set_state"
+	syscallsVarCfgCgroups             = "cfg_cgroups"
+	syscallsVarCfgLate                = "cfg_late"
+	syscallsVarCfgNsDev               = "cfg_ns_dev"
+	syscallsVarCfgNsInitial           = "cfg_ns_initial"
+	syscallsVarCfgNsIno               = "cfg_ns_ino"
+	syscallsVarCfgPids                = "cfg_pids"
+	syscallsVarCfgPorts               = "cfg_ports"
+	syscallsVarCfgReentrant           = "cfg_reentrant"
+	syscallsVarCfgShift               = "cfg_shift"
+	syscallsVarCfgStateShift          = "cfg_state_shift"
+	syscallsVarCfgWake                = "cfg_wake"
 )
 
 // loadSyscalls returns the embedded CollectionSpec for syscalls.
@@ -122,19 +122,19 @@ type syscallsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallsProgramSpecs struct {
-	EnterIn          *ebpf.ProgramSpec `ebpf:"enter_in"`
-	EnterInTwin      *ebpf.ProgramSpec `ebpf:"enter_in_twin"`
-	EnterOut         *ebpf.ProgramSpec `ebpf:"enter_out"`
-	EnterOutTwin     *ebpf.ProgramSpec `ebpf:"enter_out_twin"`
-	EnterRead        *ebpf.ProgramSpec `ebpf:"enter_read"`
-	EnterReadTwin    *ebpf.ProgramSpec `ebpf:"enter_read_twin"`
-	ExitIn           *ebpf.ProgramSpec `ebpf:"exit_in"`
-	ExitInTwin       *ebpf.ProgramSpec `ebpf:"exit_in_twin"`
-	ExitMessages     *ebpf.ProgramSpec `ebpf:"exit_messages"`
-	ExitMessagesTwin *ebpf.ProgramSpec `ebpf:"exit_messages_twin"`
-	ExitOut          *ebpf.ProgramSpec `ebpf:"exit_out"`
-	ExitOutTwin      *ebpf.ProgramSpec `ebpf:"exit_out_twin"`
-	SetState         *ebpf.ProgramSpec `ebpf:"set_state"`
+	EnterIn               *ebpf.ProgramSpec `ebpf:"enter_in"`
+	EnterInReentrant      *ebpf.ProgramSpec `ebpf:"enter_in_reentrant"`
+	EnterOut              *ebpf.ProgramSpec `ebpf:"enter_out"`
+	EnterOutReentrant     *ebpf.ProgramSpec `ebpf:"enter_out_reentrant"`
+	EnterRead             *ebpf.ProgramSpec `ebpf:"enter_read"`
+	EnterReadReentrant    *ebpf.ProgramSpec `ebpf:"enter_read_reentrant"`
+	ExitIn                *ebpf.ProgramSpec `ebpf:"exit_in"`
+	ExitInReentrant       *ebpf.ProgramSpec `ebpf:"exit_in_reentrant"`
+	ExitMessages          *ebpf.ProgramSpec `ebpf:"exit_messages"`
+	ExitMessagesReentrant *ebpf.ProgramSpec `ebpf:"exit_messages_reentrant"`
+	ExitOut               *ebpf.ProgramSpec `ebpf:"exit_out"`
+	ExitOutReentrant      *ebpf.ProgramSpec `ebpf:"exit_out_reentrant"`
+	SetState              *ebpf.ProgramSpec `ebpf:"set_state"`
 }
 
 // syscallsMapSpecs contains maps before they are loaded into the kernel.
@@ -164,9 +164,9 @@ type syscallsVariableSpecs struct {
 	CfgNsIno      *ebpf.VariableSpec `ebpf:"cfg_ns_ino"`
 	CfgPids       *ebpf.VariableSpec `ebpf:"cfg_pids"`
 	CfgPorts      *ebpf.VariableSpec `ebpf:"cfg_ports"`
+	CfgReentrant  *ebpf.VariableSpec `ebpf:"cfg_reentrant"`
 	CfgShift      *ebpf.VariableSpec `ebpf:"cfg_shift"`
 	CfgStateShift *ebpf.VariableSpec `ebpf:"cfg_state_shift"`
-	CfgTwins      *ebpf.VariableSpec `ebpf:"cfg_twins"`
 	CfgWake       *ebpf.VariableSpec `ebpf:"cfg_wake"`
 }
 
@@ -228,9 +228,9 @@ type syscallsVariables struct {
 	CfgNsIno      *ebpf.Variable `ebpf:"cfg_ns_ino"`
 	CfgPids       *ebpf.Variable `ebpf:"cfg_pids"`
 	CfgPorts      *ebpf.Variable `ebpf:"cfg_ports"`
+	CfgReentrant  *ebpf.Variable `ebpf:"cfg_reentrant"`
 	CfgShift      *ebpf.Variable `ebpf:"cfg_shift"`
 	CfgStateShift *ebpf.Variable `ebpf:"cfg_state_shift"`
-	CfgTwins      *ebpf.Variable `ebpf:"cfg_twins"`
 	CfgWake       *ebpf.Variable `ebpf:"cfg_wake"`
 }
 
@@ -238,35 +238,35 @@ type syscallsVariables struct {
 //
 // It can be passed to loadSyscallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallsPrograms struct {
-	EnterIn          *ebpf.Program `ebpf:"enter_in"`
-	EnterInTwin      *ebpf.Program `ebpf:"enter_in_twin"`
-	EnterOut         *ebpf.Program `ebpf:"enter_out"`
-	EnterOutTwin     *ebpf.Program `ebpf:"enter_out_twin"`
-	EnterRead        *ebpf.Program `ebpf:"enter_read"`
-	EnterReadTwin    *ebpf.Program `ebpf:"enter_read_twin"`
-	ExitIn           *ebpf.Program `ebpf:"exit_in"`
-	ExitInTwin       *ebpf.Program `ebpf:"exit_in_twin"`
-	ExitMessages     *ebpf.Program `ebpf:"exit_messages"`
-	ExitMessagesTwin *ebpf.Program `ebpf:"exit_messages_twin"`
-	ExitOut          *ebpf.Program `ebpf:"exit_out"`
-	ExitOutTwin      *ebpf.Program `ebpf:"exit_out_twin"`
-	SetState         *ebpf.Program `ebpf:"set_state"`
+	EnterIn               *ebpf.Program `ebpf:"enter_in"`
+	EnterInReentrant      *ebpf.Program `ebpf:"enter_in_reentrant"`
+	EnterOut              *ebpf.Program `ebpf:"enter_out"`
+	EnterOutReentrant     *ebpf.Program `ebpf:"enter_out_reentrant"`
+	EnterRead             *ebpf.Program `ebpf:"enter_read"`
+	EnterReadReentrant    *ebpf.Program `ebpf:"enter_read_reentrant"`
+	ExitIn                *ebpf.Program `ebpf:"exit_in"`
+	ExitInReentrant       *ebpf.Program `ebpf:"exit_in_reentrant"`
+	ExitMessages          *ebpf.Program `ebpf:"exit_messages"`
+	ExitMessagesReentrant *ebpf.Program `ebpf:"exit_messages_reentrant"`
+	ExitOut               *ebpf.Program `ebpf:"exit_out"`
+	ExitOutReentrant      *ebpf.Program `ebpf:"exit_out_reentrant"`
+	SetState              *ebpf.Program `ebpf:"set_state"`
 }
 
 func (p *syscallsPrograms) Close() error {
 	return _SyscallsClose(
 		p.EnterIn,
-		p.EnterInTwin,
+		p.EnterInReentrant,
 		p.EnterOut,
-		p.EnterOutTwin,
+		p.EnterOutReentrant,
 		p.EnterRead,
-		p.EnterReadTwin,
+		p.EnterReadReentrant,
 		p.ExitIn,
-		p.ExitInTwin,
+		p.ExitInReentrant,
 		p.ExitMessages,
-		p.ExitMessagesTwin,
+		p.ExitMessagesReentrant,
 		p.ExitOut,
-		p.ExitOutTwin,
+		p.ExitOutReentrant,
 		p.SetState,
 	)
 }

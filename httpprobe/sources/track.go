@@ -9,8 +9,9 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 )
 
-// tracker makes events of segments: it knows the connections, which end of them is the local one, and where their streams are. Of the
-// segments that come again or late it tells all the same: Pos says so.
+// tracker makes events of segments: it knows the connections, which end of them is the local one,
+// and where their streams are. Of the segments that come again or late it tells all the same: Pos
+// says so.
 type tracker struct {
 	conns map[pair]*tracked
 	byID  map[uint64]*tracked // of two with one ID, either
@@ -18,7 +19,8 @@ type tracker struct {
 	max   int
 	// Each connection is in one of these: it has carried nothing yet, it has, or it has ended.
 	silent, spoken, ended queue
-	// isLocal reports whether an address is one of this machine, listens whether somebody here listens at it.
+	// isLocal reports whether an address is one of this machine, listens whether somebody here
+	// listens at it.
 	isLocal func(netip.Addr) bool
 	listens func(netip.AddrPort) bool
 	mapFull uint64
@@ -42,7 +44,8 @@ type tracked struct {
 	before, after *tracked
 }
 
-// queue is a ring of connections by the time of their last packets: ends.after was quiet the longest.
+// queue is a ring of connections by the time of their last packets: ends.after was quiet the
+// longest.
 type queue struct {
 	ends tracked
 	n    int
@@ -100,6 +103,8 @@ func pairOf(a, b netip.AddrPort) (p pair, from int) {
 }
 
 // add calls f for what a segment tells. now is its time in ns.
+//
+//revive:disable-next-line:cyclomatic TCP's states and flags
 func (t *tracker) add(s *segment, now uint64, f func(*event.Event)) {
 	p, from := pairOf(s.from, s.to)
 	c := t.conns[p]
@@ -186,8 +191,9 @@ func (t *tracker) begin(p pair, from int, s *segment, now uint64) *tracked {
 	return c
 }
 
-// localEnd is the end that has an address of this machine. Where both have, as over the loopback, or neither, as what is passed on
-// to a container, it is the server: who is called, else who listens, else who has the lower port.
+// localEnd is the end that has an address of this machine. Where both have, as over the loopback,
+// or neither, as what is passed on to a container, it is the server: who is called, else who
+// listens, else who has the lower port.
 func (t *tracker) localEnd(p pair, from int, s *segment) int {
 	if a, b := t.isLocal(p[0].Addr()), t.isLocal(p[1].Addr()); a != b {
 		if a {
@@ -226,7 +232,8 @@ func (t *tracker) event(c *tracked, from int, now uint64) *event.Event {
 	return &t.out
 }
 
-// end tells the end of a connection. It is remembered for a while, so that late segments do not begin another one.
+// end tells the end of a connection. It is remembered for a while, so that late segments do not
+// begin another one.
 func (t *tracker) end(c *tracked, now uint64, f func(*event.Event)) {
 	if c.closed {
 		return
@@ -247,8 +254,8 @@ func (t *tracker) expire(q *queue, after, now uint64) {
 	}
 }
 
-// makeRoom forgets the connection that was quiet the longest: one that has ended, or one that has carried nothing where those are the most, as
-// in a flood, or else one that goes on and is lost.
+// makeRoom forgets the connection that was quiet the longest: one that has ended, or one that has
+// carried nothing where those are the most, as in a flood, or else one that goes on and is lost.
 func (t *tracker) makeRoom() {
 	q := &t.spoken
 	switch {

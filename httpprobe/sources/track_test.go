@@ -157,7 +157,8 @@ func TestTrackerBounds(t *testing.T) {
 	qt.Check(t, qt.Equals(events, 22))
 }
 
-// A flood of connections that are begun and never used takes no room from others, whether they were there before or come in its midst.
+// A flood of connections that are begun and never used takes no room from others, whether they were
+// there before or come in its midst.
 func TestTrackerFlood(t *testing.T) {
 	tr := newTracker(func(a netip.Addr) bool { return a == web.Addr() }, func(netip.AddrPort) bool { return false })
 	var got []string
@@ -221,7 +222,8 @@ func TestTrackerRoom(t *testing.T) {
 	qt.Check(t, qt.Equals(tr.mapFull, 1))
 }
 
-// The list of all sockets, which may be long, is read for connections that were there before, and not for each of them.
+// The list of all sockets, which may be long, is read for connections that were there before, and
+// not for each of them.
 func TestLocalAddresses(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	qt.Assert(t, qt.IsNil(err))

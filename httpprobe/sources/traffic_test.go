@@ -192,8 +192,8 @@ func flows(t testing.TB, events []event.Event) map[flowKey]*flow {
 	return list
 }
 
-// compare holds what a source saw of an end against its tape: every byte that was captured is the one that went, and all bytes
-// are told. It returns how many were captured.
+// compare holds what a source saw of an end against its tape: every byte that was captured is the
+// one that went, and all bytes are told. It returns how many were captured.
 func compare(t testing.TB, p *taped, dir event.Direction, f *flow) (captured int) {
 	t.Helper()
 	p.mu.Lock()

@@ -15,13 +15,15 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/bpfwhy/bpfwhy/internal/assemble"
-	"github.com/bpfwhy/bpfwhy/internal/threads"
-	"github.com/bpfwhy/bpfwhy/internal/tracefs"
-	"github.com/bpfwhy/bpfwhy/internal/verbatim"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
+	"github.com/bpfwhy/bpfwhy/internal/sys/selfprobe"
+	"github.com/bpfwhy/bpfwhy/internal/sys/threads"
+	"github.com/bpfwhy/bpfwhy/internal/sys/tracefs"
+	"github.com/bpfwhy/bpfwhy/internal/sys/verbatim"
 )
 
-// attacher puts the programs on the functions of a file: on all that it has, or on none. Closing all that it returns takes them off.
+// attacher puts the programs on the functions of a file: on all that it has, or on none. Closing
+// all that it returns takes them off.
 type attacher interface {
 	attach(file *os.File, functions map[string]uint64) ([]io.Closer, error)
 }
@@ -29,20 +31,9 @@ type attacher interface {
 // magicLink is the very file, whatever its name: all that probes a file wants a path.
 func magicLink(file *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(file.Fd())) }
 
-// multi attaches by BPF links (6.6): CAP_BPF and CAP_PERFMON are enough. Its programs are loaded with ebpf.AttachTraceUprobeMulti.
+// multi attaches by BPF links (6.6): CAP_BPF and CAP_PERFMON are enough. Its programs are loaded
+// with ebpf.AttachTraceUprobeMulti.
 type multi struct{ programs map[string]int }
-
-// multiAttr is BPF_LINK_CREATE's part of union bpf_attr for uprobe_multi.
-type multiAttr struct {
-	program, target, kind, flags      uint32
-	path, offsets, refCounts, cookies uint64
-	count, uprobeFlags, pid, _        uint32
-}
-
-const (
-	linkCreate  = 28 // BPF_LINK_CREATE
-	multiReturn = 1  // BPF_F_UPROBE_MULTI_RETURN
-)
 
 // link puts one program on places of a file.
 func (m multi) link(program int, path string, offsets []uint64, ret bool) (fdCloser, error) {
@@ -50,14 +41,16 @@ func (m multi) link(program int, path string, offsets []uint64, ret bool) (fdClo
 	if err != nil {
 		return -1, err
 	}
-	attr := multiAttr{
-		program: uint32(program), kind: uint32(ebpf.AttachTraceUprobeMulti), count: uint32(len(offsets)),
-		path: uint64(uintptr(unsafe.Pointer(name))), offsets: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(offsets)))),
+	attr := abi.LinkCreateUprobeMulti{
+		LinkCreate: abi.LinkCreate{ProgFD: uint32(program), AttachType: abi.AttachTraceUprobeMulti},
+		Cnt:        uint32(len(offsets)),
+		Path:       uint64(uintptr(unsafe.Pointer(name))),
+		Offsets:    uint64(uintptr(unsafe.Pointer(unsafe.SliceData(offsets)))),
 	}
 	if ret {
-		attr.uprobeFlags = multiReturn
+		attr.MultiFlags = abi.UprobeMultiFlagReturn
 	}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, linkCreate, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, abi.CmdLinkCreate, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	runtime.KeepAlive(name)
 	runtime.KeepAlive(offsets)
 	if errno != 0 {
@@ -66,15 +59,16 @@ func (m multi) link(program int, path string, offsets []uint64, ret bool) (fdClo
 	return fdCloser(fd), nil
 }
 
-// haveMulti tries it: other kernels than 6.6 and its successors may have it. A kernel that has it looks at the path first and finds that it is no
-// file; others know nothing of the kind. A bpfwhy that watches knows the program as one of ours, and what fails with it as no finding.
+// haveMulti tries it: other kernels than 6.6 and its successors may have it. A kernel that has it
+// looks at the path first and finds that it is no file; others know nothing of the kind. A bpfwhy
+// that watches knows the program as one of ours, and what fails with it as no finding.
 func haveMulti() bool {
-	own, err := verbatim.Instructions(assemble.OwnTrivial())
+	own, err := verbatim.Instructions(selfprobe.Trivial())
 	if err != nil {
 		return false
 	}
 	p, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
-		Name: assemble.OwnName, Type: ebpf.Kprobe, AttachType: ebpf.AttachTraceUprobeMulti, License: "Dual BSD/GPL", Instructions: own,
+		Name: selfprobe.Name, Type: ebpf.Kprobe, AttachType: ebpf.AttachTraceUprobeMulti, License: "Dual BSD/GPL", Instructions: own,
 	}, ebpf.ProgramOptions{LogDisabled: true})
 	if err != nil {
 		return false
@@ -114,8 +108,8 @@ func (m multi) attach(file *os.File, functions map[string]uint64) ([]io.Closer, 
 	return list, nil
 }
 
-// pmu attaches by perf events, the kernel's own way to uprobes (4.17) without tracefs. On kernels with ba677dbe77af (6.16, and stable ones since
-// July 2025) it needs CAP_SYS_ADMIN.
+// pmu attaches by perf events, the kernel's own way to uprobes (4.17) without tracefs. On kernels
+// with ba677dbe77af (6.16, and stable ones since July 2025) it needs CAP_SYS_ADMIN.
 type pmu struct {
 	kind     uint32
 	ret      uint64 // the flag for returns
@@ -146,8 +140,8 @@ func findPMU(programs map[string]int) (pmu, error) {
 	return pmu{uint32(kind), 1 << shift, programs}, nil
 }
 
-// needsSysAdmin reports whether this kernel refuses perf events of uprobes without CAP_SYS_ADMIN. It asks for one of no file, on a thread that ends
-// with it: whether one may is looked at first.
+// needsSysAdmin reports whether this kernel refuses perf events of uprobes without CAP_SYS_ADMIN.
+// It asks for one of no file, on a thread that ends with it: whether one may is looked at first.
 func (p pmu) needsSysAdmin() bool {
 	refused := make(chan bool)
 	go func() {

@@ -9,8 +9,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/bpfwhy/bpfwhy/httpprobe/connection"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
-	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
 )
 
 // Names are anything that processes like, times anything that a source says.
@@ -21,7 +21,7 @@ func FuzzTable(f *testing.F) {
 		comm, container = comm[:min(len(comm), 16)], container[:min(len(container), 256)] // as the kernel has them
 		tb := New()
 		e := http1.Exchange{Role: http1.Role(start % 3), Status: status, Start: start, End: end}
-		tb.Add(&streams.Exchange{Exchange: e, Comm: comm, RemotePort: 8080}, container)
+		tb.Add(&connection.Exchange{Exchange: e, Comm: comm, RemotePort: 8080}, container)
 		rows := tb.Recent(time.Second)
 		for _, r := range rows {
 			for _, c := range r.Cells[6:9] {

@@ -14,9 +14,9 @@ import (
 
 	"github.com/mattn/go-runewidth"
 
+	"github.com/bpfwhy/bpfwhy/httpprobe/connection"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
-	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
 )
 
 // service is what one line is about.
@@ -30,7 +30,8 @@ type service struct {
 // maxServices is how many are told apart; the rest share a line.
 const maxServices = 256
 
-// HeapBytes are what a table takes: two times as many figures, with a bucket for each two percent of the times that there can be.
+// HeapBytes are what a table takes: two times as many figures, with a bucket for each two percent
+// of the times that there can be.
 const HeapBytes = 2 * (maxServices + 2) * 72 << 10
 
 // figures are what is known of a service, within some time.
@@ -85,7 +86,7 @@ func New() *Table {
 }
 
 // Add counts an exchange, in a container or "".
-func (t *Table) Add(e *streams.Exchange, container string) {
+func (t *Table) Add(e *connection.Exchange, container string) {
 	s := service{role: e.Role, port: e.ServerPort(), comm: e.Comm, container: container}
 	if _, ok := t.total[s]; !ok && len(t.total) >= maxServices {
 		s = service{role: e.Role, comm: "(others)"}
@@ -101,7 +102,8 @@ func (t *Table) Add(e *streams.Exchange, container string) {
 	}
 }
 
-// Recent returns what came since the last call, for a table of what happened in that time, the busiest service first.
+// Recent returns what came since the last call, for a table of what happened in that time, the
+// busiest service first.
 func (t *Table) Recent(in time.Duration) []render.Row {
 	r := rows(t.recent, in)
 	t.recent = map[service]*figures{}
@@ -117,7 +119,8 @@ func Columns() []render.Column {
 		{Title: "ERRORS", Right: true}, {Title: "P50", Right: true}, {Title: "P95", Right: true}, {Title: "P99", Right: true}, {Title: "CONTAINER", Most: 32}}
 }
 
-// Text is a table that is not wider than a terminal (0: is none), if leaving out columns that say the least can help it.
+// Text is a table that is not wider than a terminal (0: is none), if leaving out columns that say
+// the least can help it.
 func Text(rows []render.Row, width int, colour bool) string {
 	columns := Columns()
 	rows = slices.Clone(rows)

@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/httpprobe/connection"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
-	"github.com/bpfwhy/bpfwhy/httpprobe/streams"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/go-quicktest/qt"
 )
 
-func exchange(role http1.Role, comm string, status int, took time.Duration) *streams.Exchange {
-	return &streams.Exchange{Exchange: http1.Exchange{Role: role, Method: "GET", Path: "/", Status: status, Start: 5, End: 5 + uint64(took)},
+func exchange(role http1.Role, comm string, status int, took time.Duration) *connection.Exchange {
+	return &connection.Exchange{Exchange: http1.Exchange{Role: role, Method: "GET", Path: "/", Status: status, Start: 5, End: 5 + uint64(took)},
 		Comm: comm, LocalPort: 80, RemotePort: 8080}
 }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -13,13 +15,13 @@ import (
 
 	"github.com/go-quicktest/qt"
 
-	"github.com/bpfwhy/bpfwhy/internal/render"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
-// where the kernel has its data, with four and five levels of page tables, and its code. No recording here is of a program with such a number of
-// its own.
+// where the kernel has its data, with four and five levels of page tables, and its code. No
+// recording here is of a program with such a number of its own.
 func isAddress(v uint64) bool {
 	return v >= 0xffff8880_00000000 && v < 0xfffffe80_00000000 || v >= 0xff100000_00000000 && v < 0xffe00000_00000000 ||
 		v > 0xffffffff_80000000 && v < 0xffffffff_f0000000
@@ -48,7 +50,8 @@ func addressesIn(text string) (found []string) {
 	return found
 }
 
-// TestOldRecordings: what earlier versions recorded holds addresses; what is shown of it does not, as text and as JSON.
+// TestOldRecordings: what earlier versions recorded holds addresses; what is shown of it does not,
+// as text and as JSON.
 func TestOldRecordings(t *testing.T) {
 	files, err := filepath.Glob(traces + "*/*.trace")
 	qt.Assert(t, qt.IsNil(err))
@@ -80,7 +83,7 @@ func TestOldRecordings(t *testing.T) {
 		r := records()
 		s, err := newSession(r.Header(), &selection{}, both)
 		qt.Assert(t, qt.IsNil(err))
-		s.shows = func(*load.Attempt) bool { attempts++; return true }
+		s.Shows = func(*load.Attempt) bool { attempts++; return true }
 		qt.Assert(t, qt.IsNil(s.replay(r)))
 		qt.Check(t, qt.HasLen(addressesIn(text.String()), 0), qt.Commentf("%s: text", file))
 		qt.Check(t, qt.HasLen(addressesIn(lines.String()), 0), qt.Commentf("%s: JSON", file))

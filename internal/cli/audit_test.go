@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -8,21 +10,31 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/audit"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/explain"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/audit"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/go-quicktest/qt"
+	"github.com/mattn/go-runewidth"
 )
+
+// TestAuditStatus: a script that hardens after a status of 0 does so after a yes alone.
+func TestAuditStatus(t *testing.T) {
+	for a, want := range map[audit.Answer]int{audit.Yes: 0, audit.No: 1, audit.Unsure: 1, audit.Nothing: 3, "": 1} {
+		qt.Check(t, qt.Equals(codeOf(auditStatus(a)), want), qt.Commentf("%s", a))
+	}
+}
 
 // TestPrintAudit: what breaks comes first, and names of programs and processes are harmless.
 func TestPrintAudit(t *testing.T) {
 	margin, far, no := 120, -3, false
-	r := &audit.Report{Summary: audit.Summary{Sentence: "No: \x1b]0;x\a.", Programs: 2, JITed: 2, Vanished: 1},
+	r := &audit.Report{Remedies: explain.BlindingRemedies(&node.Profile{}, true, true), Summary: audit.Summary{Sentence: "No: \x1b]0;x\a.", Programs: 2, JITed: 2, Vanished: 1},
 		Programs: []audit.Program{
 			{ID: 3, Name: "healthy", Type: "xdp", Insns: 20, JITed: true, Blinded: &no, Owners: []audit.Owner{{PID: 9, Comm: "agent", Container: "docker://1"}},
 				MoreOwners: 2, At1: audit.Fate{Outcome: audit.JITed}, At2: audit.Fate{Outcome: audit.JITed, Margin: &margin}},
 			{ID: 4, Name: "\x1b[31mevil", Type: "kprobe", Insns: 30000, JITed: true, Owners: []audit.Owner{}, Pins: []string{"/sys/fs/bpf/\u202e"},
 				At1: audit.Fate{Outcome: audit.JITed},
-				At2: audit.Fate{Outcome: audit.Fails, Margin: &far, Why: "524", Jump: &audit.Jump{From: 1, To: 29000, Need: 32770, Limit: 32767}}},
+				At2: audit.Fate{Outcome: audit.Fails, Rule: "BLIND001", Margin: &far, Why: "524", Jump: &audit.Jump{From: 1, To: 29000, Need: 32770, Limit: 32767}}},
 		}}
 	var b bytes.Buffer
 	qt.Assert(t, qt.IsNil(printAudit(render.NewText(&b, 0, false), r)))
@@ -33,8 +45,21 @@ func TestPrintAudit(t *testing.T) {
 	lines := strings.Split(out, "\n")
 	qt.Check(t, qt.Matches(lines[1], ` *4  \\x1b\[31mevil .* FAILS +-3  pin /sys/fs/bpf/.*`))
 	qt.Check(t, qt.Matches(lines[2], ` *3  healthy .* no .* jited +120  agent\[9\] and 2 more in docker://1`))
-	qt.Check(t, qt.StringContains(out, "the jump from slot 1 to 29000 would need 32770, the limit is 32767;"))
+	qt.Check(t, qt.StringContains(out, "the jump from slot 1 to 29000 would need the offset 32770, and the"))
 	qt.Check(t, qt.StringContains(out, "1 more were unloaded"))
+	for _, way := range []string{"BLIND001, Constant blinding made a jump too long ('bpfwhy explain BLIND001' tells more)", "fixes", "bpfwhy fix prog.o",
+		"bpfwhy run --repair -- LOADER", "loader.NewCollection", "net.core.bpf_jit_harden = 1"} {
+		qt.Check(t, qt.StringContains(out, way))
+	}
+
+	// On a terminal of 80 columns no line of the table is wider, and what decides stays.
+	r.Programs[0].At1.Outcome, r.Programs[0].At2.Outcome = audit.FailsOrNotJITed, audit.FailsOrNotJITed
+	b.Reset()
+	qt.Assert(t, qt.IsNil(printAudit(render.NewText(&b, 80, false), r)))
+	for _, line := range strings.Split(b.String(), "\n")[:3] {
+		qt.Check(t, qt.IsTrue(runewidth.StringWidth(line) <= 80), qt.Commentf("%s", line))
+	}
+	qt.Check(t, qt.StringContains(b.String(), "  FAILS or NOT jited     120  agent[9] and 2 m"))
 
 	// A node with a leak does not fill the screen.
 	for i := range 3000 {

@@ -19,34 +19,44 @@ import (
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
-	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/check"
-	"github.com/bpfwhy/bpfwhy/internal/jitonly"
-	"github.com/bpfwhy/bpfwhy/internal/object"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/objects/check"
+	"github.com/bpfwhy/bpfwhy/internal/objects/object"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/terminal"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 )
 
 type checkOptions struct {
+	std
 	harden string
 	kernel string
 	format string
+	failOn string
+	margin int
 	paths  []string
 }
 
-func newCheck() *cobra.Command {
-	var o checkOptions
+func newCheck(io std) *cobra.Command {
+	o := checkOptions{std: io}
 	c := &cobra.Command{
-		Use:   "check OBJECT|FOLDER...",
-		Short: "What hardening will do to the programs in object files",
-		Long: `Say of each program in object files whether it still loads when net.core.bpf_jit_harden blinds its constants: the
-jump that no longer fits, with its lines of source, and how far the others are from that. Of a folder, all *.o
-files below it. It needs neither root nor a kernel: without --kernel the verdicts hold for each kernel from 5.10 to 7.2.
+		Use:   "check OBJECT|EXECUTABLE|FOLDER...",
+		Short: "Predict what hardening does to the programs in object files",
+		Long: `Predict for each program in object files whether it still loads when
+net.core.bpf_jit_harden blinds its constants. For a program that does not, show
+the jump that becomes too long and its source lines. For the others, show how
+close they are to the limit. For a folder, check all *.o files below it. For an
+executable (a loader in Go, C or Rust), check the objects in its data.
+Neither root nor a special kernel is needed. Without --kernel the verdicts hold
+for each kernel from 5.10 to 7.2.
 
-The exit status is 0 when all load, 1 when one is predicted not to, 2 for bad input.`,
+The exit status is 1 if a program is predicted not to load, 2 for bad input, and
+0 otherwise. A program that only may fail (confidence "possible") is shown, but
+counts for status 1 only with --fail-on possible. With --min-margin N, a program
+also counts if its tightest jump has less than N slots left.`,
 		Example: `  bpfwhy check probe.o
+  bpfwhy check --min-margin 2000 build/
   bpfwhy check --kernel 6.1 build/
   bpfwhy check --format sarif build/ > bpfwhy.sarif`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -55,55 +65,86 @@ The exit status is 0 when all load, 1 when one is predicted not to, 2 for bad in
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			o.paths = args
-			return checkAll(o)
+			return checkAll(c.Context(), o)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.harden, "harden", "2", "value of net.core.bpf_jit_harden: 0, 1 (loaders without CAP_BPF), 2 (all)")
-	f.StringVar(&o.kernel, "kernel", "", "only this one: host, a release (5.10, 6.1, 6.12, 7.2), or a profile of 'bpfwhy node --json'")
-	f.StringVar(&o.format, "format", "text", "text, json (schema bpfwhy.check/v1), or sarif (2.1.0, for code scanning)")
+	f.StringVar(&o.kernel, "kernel", "", "predict for this kernel: host, a release such as 6.1, or a profile of 'bpfwhy node --json'")
+	f.StringVar(&o.format, "format", "text", formatNames(true))
+	f.BoolFunc("json", "the same as --format json", func(s string) error {
+		on, err := strconv.ParseBool(s)
+		if on {
+			o.format = "json"
+		}
+		return err
+	})
+	f.StringVar(&o.failOn, "fail-on", "likely", "how sure it must be that a program does not load, for status 1: likely, or possible")
+	f.IntVar(&o.margin, "min-margin", 0, "status 1 also for programs with fewer slots left than this (the column MARGIN)")
+	complete(c, "fail-on", "likely\tas the code stands", "possible\tonly with what the verifier may add")
+	complete(c, "harden", "0", "1\tloaders without CAP_BPF", "2\tall loaders")
+	_ = c.RegisterFlagCompletionFunc("kernel", kernels) // the error is for a flag that does not exist
+	names := make([]string, len(formats))
+	for i, f := range formats {
+		names[i] = f.name + "\t" + f.note
+	}
+	complete(c, "format", names...)
 	return c
 }
 
-func checkAll(o checkOptions) error {
+func checkAll(ctx context.Context, o checkOptions) error {
 	settings, err := o.settings()
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	write, ok := reportWriters[o.format]
-	if !ok {
-		return fmt.Errorf("check: --format %s: not text, json or sarif", o.format)
+	i := slices.IndexFunc(formats, func(f format) bool { return f.name == o.format })
+	if i < 0 {
+		return usage("check: --format %s: not %s", o.format, formatNames(false))
 	}
-	ctx := interruptible()
-	report := &check.Report{Schema: check.Schema, Harden: settings.Harden, Kernel: settings.KernelName}
+	ctx = interruptible(ctx)
+	report, err := o.report(settings)
+	if err != nil {
+		return err
+	}
 	files, err := o.files()
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	objects, err := checkFiles(ctx, files, settings)
+	objects, err := checkFiles(ctx, files, settings, o.err)
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	for i, r := range objects {
-		if files[i].found && errors.Is(r.err, object.ErrForeign) {
+	for i, list := range objects {
+		if list == nil && files[i].found {
 			report.Summary.Skipped++
-			continue
 		}
-		report.Objects = append(report.Objects, r.Object)
+		report.Objects = append(report.Objects, list...)
 	}
 	if len(report.Objects) == 0 {
 		return fmt.Errorf("check: no BPF objects below %s", strings.Join(o.paths, ", "))
 	}
 	report.Count()
-	if len(files) == 1 && report.Summary.Bad == 1 && o.format == "text" {
+	if len(report.Objects) == 1 && report.Summary.Bad == 1 && o.format == "text" {
 		return outcome(report) // nothing else to say
 	}
-	if err := write(report); err != nil {
+	if err := formats[i].write(o.out, report); err != nil {
 		return fmt.Errorf("check: write the result: %w", err)
 	}
 	return outcome(report)
+}
+
+// report has no results yet, only what they are for.
+func (o checkOptions) report(s check.Settings) (*check.Report, error) {
+	failOn := check.Confidence(o.failOn)
+	switch {
+	case o.margin < 0 || o.margin > blinding.MaxOffset:
+		return nil, usage("check: --min-margin %d: not in 0..%d", o.margin, blinding.MaxOffset)
+	case failOn != check.Likely && failOn != check.Possible:
+		return nil, usage("check: --fail-on %q: not likely or possible", o.failOn)
+	}
+	return &check.Report{Schema: check.Schema, Harden: s.Harden, Kernel: s.KernelName, FailOn: failOn, MinMargin: o.margin}, nil
 }
 
 // outcome is the exit status. The report lists all objects that are no good; one line says it.
@@ -118,67 +159,68 @@ func outcome(r *check.Report) error {
 	case len(bad) == 1:
 		return fmt.Errorf("check %s: %s", bad[0].Path, bad[0].Error)
 	case len(bad) > 1:
-		return fmt.Errorf("check: %d of %d objects cannot be read, the first is %s: %s", len(bad), len(r.Objects), bad[0].Path, bad[0].Error)
-	case r.Summary.Fails+r.Summary.Wraps > 0:
+		return fmt.Errorf("check: %d of %d objects cannot be read. The first is %s: %s", len(bad), len(r.Objects), bad[0].Path, bad[0].Error)
+	case r.Summary.Rejected > 0:
 		return &status{code: negative}
 	}
 	return nil
 }
 
-// release is a kernel's version as people write it.
-var release = regexp.MustCompile(`^([1-9][0-9]?)\.([0-9]{1,3})$`)
+// What people write for a kernel: its version, or what uname -r prints there.
+var (
+	release     = regexp.MustCompile(`^[1-9][0-9]?\.[0-9]{1,3}$`)
+	fullRelease = regexp.MustCompile(`^[1-9][0-9]?\.[0-9]{1,3}(-rc[0-9]+|\.[0-9]{1,3})([.+~_-][-.+~_0-9A-Za-z]{1,64})?$`)
+)
 
 func (o checkOptions) settings() (check.Settings, error) {
 	s := check.Settings{KernelName: "any", Kernel: blinding.AnyKernel()}
 	harden, err := strconv.Atoi(o.harden)
 	if err != nil || harden < 0 || harden > 2 {
-		return s, fmt.Errorf("--harden %s: not 0, 1 or 2", o.harden)
+		return s, usage("--harden %s: not 0, 1 or 2", o.harden)
 	}
 	s.Harden = harden
 	if o.kernel == "" {
 		return s, nil
 	}
-	if m := release.FindStringSubmatch(o.kernel); m != nil {
-		major, _ := strconv.Atoi(m[1])
-		minor, _ := strconv.Atoi(m[2])
-		s.KernelName, s.Kernel = o.kernel, blinding.ForVersion(major, minor)
-		s.JITOnly.Version = insn.Version{Major: major, Minor: minor}
-		return s, nil
-	}
-	profile, err := profileOf(o.kernel)
+	profile, name, machine, err := profileOf(o.kernel)
 	if err != nil {
 		return s, err
 	}
-	v, ok := profile.Kernel()
-	if !ok {
-		return s, fmt.Errorf("--kernel %s: no release in the profile: %q", o.kernel, profile.Release)
+	if _, ok := profile.Kernel(); !ok {
+		return s, fmt.Errorf("--kernel %s: the release in the profile is %q, which is not one", o.kernel, profile.Release)
 	}
-	s.KernelName, s.Kernel = profile.Release, blinding.ForVersion(v.Major, v.Minor)
-	if b := profile.Blinding; b != nil {
-		s.Kernel.WholeProgram, s.Kernel.RangeCheck = b.WholeProgram, b.WholeProgram
-	}
-	s.Kernel = s.Kernel.On(cmp.Or(profile.Machine, "unknown"))
-	s.JITOnly = jitonly.Kernel{Version: insn.Version{Major: v.Major, Minor: v.Minor}, Machine: profile.Machine}
-	s.JITOnly.Refuses, _ = profile.RefusesJITOnly()
+	s = check.ForNode(profile, name, harden)
+	s.Kernel = s.Kernel.On(machine)
 	return s, nil
 }
 
-func profileOf(kernel string) (*node.Profile, error) {
-	if kernel == "host" {
-		return node.Host(), nil
+// profileOf is the kernel that somebody names, as it is called, and its machine: "" where none in
+// particular is meant.
+func profileOf(kernel string) (p *node.Profile, name, machine string, err error) {
+	p = &node.Profile{Release: kernel}
+	switch {
+	case kernel == "host":
+		if p, err = host(); err != nil {
+			return nil, "", "", err
+		}
+		return p, p.Release, p.Machine, nil
+	case release.MatchString(kernel):
+		return p, kernel, "", nil
 	}
 	f, err := os.Open(kernel)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("--kernel %s: neither host, nor a release like 6.1, nor a file", kernel)
-	} else if err != nil {
-		return nil, fmt.Errorf("--kernel: %w", err)
+	switch missing := errors.Is(err, fs.ErrNotExist); {
+	case missing && fullRelease.MatchString(kernel):
+		return p, p.Title(), "", nil
+	case missing:
+		return nil, "", "", usage("--kernel %s: neither host, nor a release like 6.1, nor a file", kernel)
+	case err != nil:
+		return nil, "", "", fmt.Errorf("--kernel: %w", err)
 	}
 	defer f.Close()
-	p, err := node.Decode(f)
-	if err != nil {
-		return nil, fmt.Errorf("--kernel %s: %w", kernel, err)
+	if p, err = node.Decode(f); err != nil {
+		return nil, "", "", fmt.Errorf("--kernel %s: %w", kernel, err)
 	}
-	return p, nil
+	return p, p.Release, cmp.Or(p.Machine, "unknown"), nil
 }
 
 // candidate is a file to check; found in a folder, it may turn out to be none of ours.
@@ -230,16 +272,12 @@ func isFile(path string) bool {
 // Most objects that are in memory at a time.
 const maxParallel = 8
 
-type checked struct {
-	check.Object
-	err error
-}
-
-// checkFiles checks them in parallel, in order. On a terminal it says how far it is once a second has passed.
-func checkFiles(ctx context.Context, files []candidate, s check.Settings) ([]checked, error) {
-	results := make([]checked, len(files))
+// checkFiles checks them in parallel, in order. On a terminal it says how far it is once a second
+// has passed.
+func checkFiles(ctx context.Context, files []candidate, s check.Settings, tell *os.File) ([][]check.Object, error) {
+	results := make([][]check.Object, len(files))
 	var done atomic.Int64
-	stop := progress(&done, len(files))
+	stop := progress(tell, &done, len(files))
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(min(runtime.GOMAXPROCS(0), maxParallel))
@@ -248,7 +286,7 @@ func checkFiles(ctx context.Context, files []candidate, s check.Settings) ([]che
 			if ctx.Err() != nil {
 				return errors.New("interrupted")
 			}
-			results[i].Object, results[i].err = check.File(f.path, s)
+			results[i] = f.check(s)
 			done.Add(1)
 			return nil
 		})
@@ -259,9 +297,27 @@ func checkFiles(ctx context.Context, files []candidate, s check.Settings) ([]che
 	return results, nil
 }
 
+// check gives the objects that a file is or has. A file for another machine has none where it was
+// only found; one that was named may be an executable, with objects in its data.
+func (f candidate) check(s check.Settings) []check.Object {
+	o, err := check.File(f.path, s)
+	switch {
+	case !errors.Is(err, object.ErrForeign):
+		return []check.Object{o}
+	case f.found:
+		return nil
+	}
+	list, err := check.Executable(f.path, s)
+	if err == nil && len(list) == 0 {
+		o.Error += ", and no BPF object is in its data"
+		list = []check.Object{o}
+	}
+	return list
+}
+
 // progress writes a line on the terminal that the caller's stop removes.
-func progress(done *atomic.Int64, of int) (stop func()) {
-	if width, _ := terminal(os.Stderr); width == 0 {
+func progress(to *os.File, done *atomic.Int64, of int) (stop func()) {
+	if width, _ := terminal.Of(to); width == 0 {
 		return func() {}
 	}
 	end, ended := make(chan struct{}), make(chan struct{})
@@ -271,11 +327,11 @@ func progress(done *atomic.Int64, of int) (stop func()) {
 		for t := time.NewTicker(time.Second); ; {
 			select {
 			case <-t.C:
-				fmt.Fprintf(os.Stderr, "\r%d of %d objects", done.Load(), of)
+				fmt.Fprintf(to, "\r%d of %d objects", done.Load(), of)
 				shown = true
 			case <-end:
 				if t.Stop(); shown {
-					fmt.Fprint(os.Stderr, "\r\x1b[K")
+					fmt.Fprint(to, "\r\x1b[K")
 				}
 				return
 			}
@@ -284,16 +340,53 @@ func progress(done *atomic.Int64, of int) (stop func()) {
 	return func() { close(end); <-ended }
 }
 
-var reportWriters = map[string]func(*check.Report) error{
-	"text":  func(r *check.Report) error { return newText(os.Stdout).Check(r) },
-	"json":  func(r *check.Report) error { return render.JSON(os.Stdout, r) },
-	"sarif": writeSARIF,
+type format struct {
+	name, note string
+	write      func(to *os.File, r *check.Report) error
 }
 
-func writeSARIF(r *check.Report) error {
+// formats are what a report can be written as.
+var formats = []format{
+	{"text", "", func(to *os.File, r *check.Report) error { return newText(to).Check(r) }},
+	{"json", "schema bpfwhy.check/v1", func(to *os.File, r *check.Report) error { return render.JSON(to, r) }},
+	{"sarif", "2.1.0, for code scanning", writeSARIF},
+	{"junit", "XML, for reports of tests", func(to *os.File, r *check.Report) error { return render.JUnit(to, r) }},
+}
+
+// formatNames lists the formats, with what is to be known of each.
+func formatNames(notes bool) string {
+	var names []string
+	for _, f := range formats {
+		if notes && f.note != "" {
+			f.name += " (" + f.note + ")"
+		}
+		names = append(names, f.name)
+	}
+	sep := " or "
+	if notes {
+		sep = ", or "
+	}
+	return strings.Join(names[:len(names)-1], ", ") + sep + names[len(names)-1]
+}
+
+func writeSARIF(to *os.File, r *check.Report) error {
 	dir, err := os.Getwd()
 	if err != nil {
 		return err
 	}
-	return render.SARIF(os.Stdout, r, render.Checkout{Dir: dir, Version: buildInfo().Version})
+	top := checkoutOf(dir)
+	return render.SARIF(to, r, render.Checkout{Top: top, Dir: dir, Files: os.DirFS(top), Version: buildInfo().Version})
+}
+
+// checkoutOf is the top of the checkout that a folder lies in: the nearest one with a .git, which
+// is a file in a worktree. Without one it is the folder itself.
+func checkoutOf(dir string) string {
+	for top := dir; ; top = filepath.Dir(top) {
+		if _, err := os.Stat(filepath.Join(top, ".git")); err == nil {
+			return top
+		}
+		if top == filepath.Dir(top) {
+			return dir
+		}
+	}
 }

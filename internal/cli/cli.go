@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cli is the command line: each subcommand turns its flags into options, and its options into one error.
+// Package cli is the command line: each subcommand turns its flags into options, and its options
+// into one error.
 //
-// Exit statuses: 0; 1 when a command's own verdict is negative (demo, doctor, explain of a text that says nothing);
-// 2 for bad input, and when the kernel cannot be watched. run ends with the status of the command it ran.
+// Exit statuses: 0; 1 when a command's own verdict is negative (demo, doctor, explain of a text
+// that says nothing); 2 for bad input, and when the kernel cannot be watched; 3 when audit finds
+// nothing to judge. run ends with the status of the command it ran.
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"strings"
 
-	"github.com/bpfwhy/bpfwhy/internal/render"
-	"github.com/muesli/termenv"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/terminal"
+	"github.com/bpfwhy/bpfwhy/internal/output/text"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
 // status ends the process with a code and, unless err is nil, one line on standard error.
@@ -36,67 +39,92 @@ func (s *status) Unwrap() error { return s.err }
 const (
 	negative = 1
 	bad      = 2
+	nothing  = 3 // neither yes nor no
 )
 
-// Main runs the command line and returns the exit status.
-func Main(args []string) int {
-	root := newRoot()
-	root.SetArgs(args[1:])
-	err := root.Execute()
+// codeOf is the exit status that an error stands for.
+func codeOf(err error) int {
 	if err == nil {
 		return 0
 	}
-	s := &status{code: bad, err: err}
-	errors.As(err, &s)
-	if s.err != nil {
-		fmt.Fprintln(os.Stderr, "bpfwhy: "+oneLine(s.err))
+	if s, ok := errors.AsType[*status](err); ok {
+		return s.code
 	}
-	return s.code
+	return bad
+}
+
+// std are the standard streams, as main hands them over.
+type std struct {
+	in       io.Reader
+	out, err *os.File
+}
+
+// Main runs the command line and returns the exit status.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr *os.File) int {
+	root := newRoot(std{stdin, stdout, stderr})
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetArgs(signed(args[1:]))
+	c, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	err = pointed(c, err)
+	said := err
+	if s, ok := errors.AsType[*status](err); ok {
+		said = s.err
+	}
+	if said != nil {
+		fmt.Fprintln(stderr, "bpfwhy: "+oneLine(said))
+	}
+	return codeOf(err)
 }
 
 // oneLine: whatever an error quotes, it is one line and harmless.
-func oneLine(err error) string { return render.Clean(joinLines(err.Error())) }
+func oneLine(err error) string { return text.Line(err.Error()) }
 
-func joinLines(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-}
-
-func newRoot() *cobra.Command {
+func newRoot(io std) *cobra.Command {
+	var asVersion bool
 	root := &cobra.Command{
 		Use:   "bpfwhy",
 		Short: "Why the kernel refused a BPF program",
-		Long: `bpfwhy watches BPF programs being loaded, names the stage in which a load died,
-says why, how it knows, and what can be done.`,
+		Long: `bpfwhy watches BPF programs being loaded. For a load that fails it names the
+stage that failed, the cause, how the cause is known, and what can be done.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if asVersion {
+				return version(io, false)
+			}
+			return c.Help()
+		},
 	}
-	root.AddCommand(newWatch(), newRun(), newExplain(), newCheck(), newFix(), newDemo(), newDoctor(), newNode(), newAudit(), newVersion(), newHarden())
+	root.Flags().BoolVar(&asVersion, "version", false, "the same as the command version")
+	explain := newExplain(io)
+	explain.ValidArgsFunction = rulesAndErrnos
+	root.AddCommand(explain, newCheck(io), newFix(io), newFleet(io), newVersion(io))
+	root.AddCommand(here(io)...)
 	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil {
+		// So that a word that is no shell is refused.
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	agree(root)
 	return root
 }
 
-// terminal returns the width of a terminal, 0 when f is none, and whether to write in colour.
-func terminal(f *os.File) (width int, colour bool) {
-	fd := int(f.Fd())
-	if !term.IsTerminal(fd) {
-		return 0, false
-	}
-	width, _, err := term.GetSize(fd)
-	if err != nil || width <= 0 {
-		width = 80
-	}
-	// NO_COLOR and CLICOLOR=0, see no-color.org; a dumb terminal shows escapes.
-	return width, !termenv.EnvNoColor() && os.Getenv("TERM") != "dumb"
-}
+// text writes for people on standard output.
+func (io std) text() *render.Text { return newText(io.out) }
 
 func newText(f *os.File) *render.Text {
-	width, colour := terminal(f)
+	width, colour := terminal.Of(f)
 	return render.NewText(f, width, colour)
 }
 
 // say writes one line for people on standard error.
-func say(format string, args ...any) {
-	fmt.Fprintln(os.Stderr, "bpfwhy: "+render.Clean(joinLines(fmt.Sprintf(format, args...))))
+func (io std) say(format string, args ...any) {
+	fmt.Fprintln(io.err, "bpfwhy: "+text.Line(fmt.Sprintf(format, args...)))
 }
 
 // one lets a command have one argument, and else says what it is for.

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -17,14 +21,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/internal/capture"
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/hang"
-	"github.com/bpfwhy/bpfwhy/internal/hang/hangtest"
-	"github.com/bpfwhy/bpfwhy/internal/interpose"
-	"github.com/bpfwhy/bpfwhy/internal/launch"
-	"github.com/bpfwhy/bpfwhy/internal/patient"
-	"github.com/bpfwhy/bpfwhy/internal/replay"
+	"github.com/bpfwhy/bpfwhy/internal/demo/failing"
+	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/repair/interpose"
+	"github.com/bpfwhy/bpfwhy/internal/repair/launch"
+	"github.com/bpfwhy/bpfwhy/internal/repair/replay"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
+	"github.com/bpfwhy/bpfwhy/internal/watch/hang"
+	"github.com/bpfwhy/bpfwhy/internal/watch/hang/hangtest"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -35,18 +39,18 @@ func TestMain(m *testing.M) {
 	hang.Main()
 	hangtest.Main()
 	interpose.Main()
-	patient.Main()
+	failing.Main()
 	replay.Main()
 	testscript.Main(m, map[string]func(){
-		"bpfwhy":   func() { os.Exit(Main(os.Args)) },
-		"load":     func() { os.Exit(loadPatient(os.Args[1:])) },
+		"bpfwhy":   func() { os.Exit(Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr)) },
+		"load":     func() { os.Exit(failingLoad(os.Args[1:])) },
 		"confined": func() { os.Exit(confined(os.Args[1:])) },
 	})
 }
 
-// loadPatient makes one load that ends in a known way: the command that scripts watch.
-func loadPatient(args []string) int {
-	p, err := patient.Find(args[0])
+// failingLoad makes one load that ends in a known way: the command that scripts watch.
+func failingLoad(args []string) int {
+	p, err := failing.Find(args[0])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
@@ -81,16 +85,34 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("TRACES", traces)
-			objects, err := filepath.Abs("../object/testdata")
+			nodes, err := filepath.Abs("../fleet/folder/testdata/nodes") // recordings of one load on five nodes
+			if err != nil {
+				return err
+			}
+			e.Setenv("NODES", nodes)
+			objects, err := filepath.Abs("../objects/object/testdata")
 			if err != nil {
 				return err
 			}
 			e.Setenv("OBJECTS", objects)
+			self, err := os.Executable() // which has the objects of package capture
+			if err != nil {
+				return err
+			}
+			e.Setenv("SELF", self)
 			// The header of an object for x86-64.
 			native := make([]byte, 64)
 			copy(native, "\x7fELF\x02\x01\x01")
 			native[16], native[18] = 1, 62
-			return os.WriteFile(filepath.Join(e.WorkDir, "native.o"), native, 0o600)
+			// A program whose one long jump just fits.
+			near, err := os.ReadFile("../demo/failing/testdata/far_jump.o")
+			if err != nil {
+				return err
+			}
+			long := append([]byte{0x15, 2}, binary.LittleEndian.AppendUint16(nil, 32279)...)
+			near = bytes.Replace(near, long, binary.LittleEndian.AppendUint16(long[:2:2], 32279-620), 1)
+			return errors.Join(os.WriteFile(filepath.Join(e.WorkDir, "native.o"), native, 0o600),
+				os.WriteFile(filepath.Join(e.WorkDir, "near.o"), near, 0o600))
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
@@ -110,8 +132,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// exits runs a command that must end with a status: "exits 2 bpfwhy watch --pid x", or with one of several: "exits 0|1 bpfwhy audit". A status of 2 is bad input, and that
-// means one line on standard error, nothing on standard output, and no trace of a panic.
+// exits runs a command that must end with a status: "exits 2 bpfwhy watch --pid x", or with one of
+// several: "exits 0|1 bpfwhy audit". A status of 2 is bad input, and that means one line on
+// standard error, nothing on standard output, and no trace of a panic.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits STATUS COMMAND [ARGUMENT...]")
@@ -156,7 +179,8 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("no match for %q in %s: %s", args[1], args[0], b)
 }
 
-// valid checks JSON Lines against a published schema, that of attempts unless another is named: "valid FILE [SCHEMA]".
+// valid checks JSON Lines against a published schema, that of attempts unless another is named:
+// "valid FILE [SCHEMA]".
 func valid(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: valid FILE [SCHEMA]")

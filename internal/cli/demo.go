@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -9,46 +11,50 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 
 	"github.com/bpfwhy/bpfwhy/internal/demo"
-	"github.com/bpfwhy/bpfwhy/internal/render"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/text"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/spf13/cobra"
 )
 
 type demoOptions struct {
+	std
 	list, allow, json bool
 	schema            schemaVersion
 	backend           string
 }
 
-func newDemo() *cobra.Command {
-	var o demoOptions
+func newDemo(io std) *cobra.Command {
+	o := demoOptions{std: io}
 	c := &cobra.Command{
 		Use:   "demo [NAME...]",
 		Short: "Provoke real load failures and explain them",
-		Long: `Provoke real load failures, each in a process of its own, explain each, and compare the explanation with what is known
-to be right. Without names, all cases that a host allows.
+		Long: `Make real loads fail, each in its own process, explain each failure, and compare
+the explanation with the known cause. Without names, run all cases that this
+host can run.
 
-The machine is left alone, with one exception that takes --allow-sysctl: net.core.bpf_jit_harden is raised to 2 for the
-blinding cases, for a second or so, and put back by a process that outlives a SIGKILL of this one. Nothing is lowered.
+Nothing on the machine is changed, with one exception, which needs
+--allow-sysctl: for the blinding cases net.core.bpf_jit_harden is raised to 2
+for about a second. A second process puts it back, even if this one is killed.
+No setting is lowered.
 
-The exit status is 0 when every case was explained as expected; 1 when one was not, when a case could not be run for
-want of --allow-sysctl, or when a case was named that this machine cannot run; 2 for bad input, and when the kernel
-cannot be watched. Cases that only run in a virtual machine, and one that the hooks at hand cannot show, do not count
-unless they are named. Where no hook shows the stage in question, an answer that leaves the cause open and names the
-true one is as expected.`,
+The exit status is 0 when every case was explained as expected. It is 1 when one
+was not, when a case needs --allow-sysctl, or when you named a case that this
+machine cannot run. It is 2 for bad input, and when the kernel cannot be
+watched. Cases that need a virtual machine, or hooks that this kernel lacks,
+count only if you name them. Where no hook shows the stage that failed, an
+answer that leaves the cause open and lists the true one is as expected.`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: demoNames,
 		RunE:              func(c *cobra.Command, args []string) error { return runDemo(c.Context(), o, args) },
 	}
 	f := c.Flags()
-	f.BoolVar(&o.list, "list", false, "list the cases and leave")
+	f.BoolVar(&o.list, "list", false, "list the cases and exit")
 	f.BoolVar(&o.allow, "allow-sysctl", false, "allow net.core.bpf_jit_harden to be raised and put back")
 	f.BoolVar(&o.json, "json", false, "JSON Lines, one attempt a line (docs/schema/load-v2.schema.json)")
 	o.schema.flag(c)
@@ -65,8 +71,8 @@ func demoNames(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirec
 }
 
 func runDemo(ctx context.Context, o demoOptions, names []string) error {
-	if o.backend != "" && !slices.Contains(backends, o.backend) {
-		return fmt.Errorf("--backend %q: choose one of %s", o.backend, strings.Join(backends, ", "))
+	if err := checkBackend(o.backend); err != nil {
+		return err
 	}
 	if err := o.schema.check(); err != nil {
 		return err
@@ -76,24 +82,21 @@ func runDemo(ctx context.Context, o demoOptions, names []string) error {
 		return err
 	}
 	if o.list {
-		return listDemo(os.Stdout, cases, o.json)
-	}
-	if ctx == nil {
-		ctx = context.Background()
+		return listDemo(o.std, cases, o.json)
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	each := demoText(newText(os.Stdout), os.Stdout)
+	each := demoText(o.text(), o.out)
 	if o.json {
-		each = demoJSON(os.Stdout, o.schema)
+		each = demoJSON(o.std, o.schema)
 	}
 	sum, err := demo.Run(ctx, demo.Options{
 		Names:       names,
 		AllowSysctl: o.allow,
 		Backend:     o.backend,
 		Tool:        buildInfo().Version,
-		Progress:    func(s string) { say("%s", s) },
-		Watching:    func(h trace.Header) { say("watching %s", coverageWords(h)) },
+		Progress:    func(s string) { o.say("%s", s) },
+		Watching:    func(h trace.Header) { o.say("watching %s", coverageWords(h)) },
 		Each:        each,
 	})
 	switch {
@@ -103,19 +106,19 @@ func runDemo(ctx context.Context, o demoOptions, names []string) error {
 		return err
 	}
 	for mechanism, n := range sum.Lost {
-		say("%d events were lost: %s", n, mechanism)
+		o.say("%d events were lost: %s", n, mechanism)
 	}
 	for _, mechanism := range sum.Unknown {
-		say("how many events were lost is not known: %s", mechanism)
+		o.say("how many events were lost is not known: %s", mechanism)
 	}
 	words := fmt.Sprintf("%d explained as expected, %d not", sum.Right, sum.Wrong)
 	if sum.NotRun > 0 {
 		words += fmt.Sprintf(", %d NOT RUN", sum.NotRun)
 	}
 	if sum.Beyond > 0 {
-		words += fmt.Sprintf("; %d not run: beyond this machine or its hooks", sum.Beyond)
+		words += fmt.Sprintf("; %d not run: this machine or its hooks do not allow them", sum.Beyond)
 	}
-	say("%s", words)
+	o.say("%s", words)
 	if !sum.OK() {
 		return &status{code: negative}
 	}
@@ -127,10 +130,10 @@ func coverageWords(h trace.Header) string {
 	if len(missing) == 0 {
 		return "by " + by + "; every stage is observed"
 	}
-	return "by " + by + "; not observed but concluded: " + strings.Join(missing, ", ")
+	return "by " + by + "; not observed, only concluded: " + strings.Join(missing, ", ")
 }
 
-func listDemo(w io.Writer, cases []demo.Case, asJSON bool) error {
+func listDemo(io std, cases []demo.Case, asJSON bool) error {
 	type line struct {
 		Case    string        `json:"case"`
 		Title   string        `json:"title"`
@@ -140,28 +143,30 @@ func listDemo(w io.Writer, cases []demo.Case, asJSON bool) error {
 	}
 	if asJSON {
 		for _, c := range cases {
-			if err := render.JSON(w, line{c.Name, c.Title, c.Harden(), c.VM(), c.Expect}); err != nil {
+			if err := render.JSON(io.out, line{c.Name, c.Title, c.Harden(), c.VM(), c.Expect}); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows []render.Row
 	for _, c := range cases {
 		needs := ""
 		switch {
 		case c.VM():
-			needs = "only in a virtual machine"
+			needs = "VM"
 		case c.Harden() > 0:
-			needs = fmt.Sprintf("net.core.bpf_jit_harden=%d, or --allow-sysctl", c.Harden())
+			needs = "sysctl"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", c.Name, c.Title, needs)
+		rows = append(rows, render.Row{Cells: []string{c.Name, c.Title, needs}})
 	}
-	return table.Flush()
+	t := io.text()
+	return errors.Join(t.Table([]render.Column{{Title: "CASE"}, {Title: "WHAT", Shrink: true}, {Title: "NEEDS"}}, rows),
+		t.Page("", []render.Section{{Label: "sysctl", Items: []string{"net.core.bpf_jit_harden=2, or --allow-sysctl"}}, {Label: "VM", Items: []string{"a virtual machine"}}}))
 }
 
 // demoText writes for people: what was done, what bpfwhy says about it, and whether that is right.
-func demoText(text *render.Text, w io.Writer) func(demo.Outcome) error {
+func demoText(t *render.Text, w io.Writer) func(demo.Outcome) error {
 	return func(o demo.Outcome) error {
 		head := fmt.Sprintf("== %s: %s", o.Case.Name, o.Case.Title)
 		if o.Skipped != "" {
@@ -169,14 +174,14 @@ func demoText(text *render.Text, w io.Writer) func(demo.Outcome) error {
 			if !o.Demanded {
 				word = "not run"
 			}
-			_, err := fmt.Fprintf(w, "%s\n   %s: %s\n\n", head, word, render.Clean(o.Skipped))
+			_, err := fmt.Fprintf(w, "%s\n   %s: %s\n\n", head, word, text.Clean(o.Skipped))
 			return err
 		}
 		if _, err := fmt.Fprintln(w, head); err != nil {
 			return err
 		}
 		if o.Attempt != nil {
-			if err := text.Explain(o.Attempt); err != nil {
+			if err := t.Explain(o.Attempt); err != nil {
 				return err
 			}
 		}
@@ -184,14 +189,14 @@ func demoText(text *render.Text, w io.Writer) func(demo.Outcome) error {
 		if !o.OK() {
 			verdict = "NOT AS EXPECTED: " + strings.Join(o.Wrong, "; ")
 		}
-		_, err := fmt.Fprintf(w, "   %s\n\n", render.Clean(verdict))
+		_, err := fmt.Fprintf(w, "   %s\n\n", text.Clean(verdict))
 		return err
 	}
 }
 
-// demoJSON writes the attempts, each with what the demo says of it in a member of its own. A case that was not run has no attempt: that is
-// said on standard error.
-func demoJSON(w io.Writer, schema schemaVersion) func(demo.Outcome) error {
+// demoJSON writes the attempts, each with what the demo says of it in a member of its own. A case
+// that was not run has no attempt: that is said on standard error.
+func demoJSON(to std, schema schemaVersion) func(demo.Outcome) error {
 	type verdict struct {
 		Case    string        `json:"case"`
 		Title   string        `json:"title"`
@@ -201,7 +206,7 @@ func demoJSON(w io.Writer, schema schemaVersion) func(demo.Outcome) error {
 	}
 	return func(o demo.Outcome) error {
 		if o.Skipped != "" && o.Demanded {
-			say("%s was NOT RUN: %s", o.Case.Name, o.Skipped)
+			to.say("%s was NOT RUN: %s", o.Case.Name, o.Skipped)
 		}
 		if o.Attempt == nil {
 			return nil
@@ -217,7 +222,7 @@ func demoJSON(w io.Writer, schema schemaVersion) func(demo.Outcome) error {
 				return nil
 			}
 		}
-		return render.JSON(w, struct {
+		return render.JSON(to.out, struct {
 			*load.Attempt
 			Demo verdict `json:"demo"`
 		}{a, v})

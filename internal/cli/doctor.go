@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -7,19 +9,21 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/internal/capture"
-	"github.com/bpfwhy/bpfwhy/internal/render"
-	"github.com/bpfwhy/bpfwhy/internal/rights"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/probe"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/text"
+	"github.com/bpfwhy/bpfwhy/internal/sys/tracefs"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
+	"github.com/bpfwhy/bpfwhy/internal/watch/hook"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 // report is what doctor found. Its JSON form is for support bundles; it has no schema of its own.
@@ -34,6 +38,7 @@ type report struct {
 	Stages   []stageCheck   `json:"stages"`
 	Hooks    []trace.Hook   `json:"hooks"`
 	Rights   []rightsCheck  `json:"rights"`
+	Rows     []probe.Row    `json:"rows,omitempty"`    // of --prove
 	Tracefs  string         `json:"tracefs,omitempty"` // where it is mounted
 	// Hanging are loads of others that do not come back.
 	Hanging *load.Hang `json:"hanging,omitempty"`
@@ -62,27 +67,75 @@ type rightsCheck struct {
 	Without []string `json:"without,omitempty"` // what it does not show
 }
 
-func newDoctor() *cobra.Command {
-	var asJSON bool
+func newDoctor(io std) *cobra.Command {
+	o := doctorOptions{std: io}
 	c := &cobra.Command{
-		Use:   "doctor",
-		Short: "Say what can be observed on this machine, what not, and what would change it",
-		Long: `Try every hook on this machine and say what can be observed, what not, why, and what would change it.
-Nothing on the machine is changed. The status is 1 when nothing can be watched.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return doctor(asJSON) },
+		Use:   "doctor [--preflight [FILE...]]",
+		Short: "Say what bpfwhy can observe here, and what would let it see more",
+		Long: `Try every hook on this machine. Say what can be observed, what cannot and why,
+and what would change that. Nothing on the machine is changed. The status is 1
+when nothing can be watched.
+
+With --prove (CAP_BPF) also load small programs whose outcome shows what this
+kernel does, and compare with what its release should do. None of them is run.
+The tests of blinding need net.core.bpf_jit_harden=2: --allow-sysctl raises it
+for a moment and puts it back. --record writes the results to a file for a bug
+report. 'check --kernel', 'explain --proven' and 'audit --proven' read it.
+
+With --preflight, for init containers and Helm hooks: say PASS, WARN or FAIL of
+each need of an agent before it starts. FILE is its BPF object or its
+executable; --needs lists features (program:TYPE, map:TYPE, helper:NAME,
+kernel-btf, fentry, v3 ...; a shell completes them). What cannot be tried is
+WARN. The status is 1 when a line says FAIL.`,
+		Example: `  bpfwhy doctor
+  bpfwhy doctor --preflight probe.o
+  bpfwhy doctor --preflight /usr/bin/agent
+  bpfwhy doctor --preflight --needs kprobe,map:ringbuf,kernel-btf`,
+		RunE: func(c *cobra.Command, files []string) error {
+			switch {
+			case o.preflight && (o.prove || o.allow || o.record != ""):
+				return usage("doctor: --preflight and --prove exclude each other")
+			case o.preflight:
+				return checkPreflight(c.Context(), o, files)
+			case len(files) > 0 || o.needs != nil:
+				return usage("doctor: a FILE and --needs are for --preflight")
+			}
+			return doctor(c.Context(), o)
+		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "as one line of JSON")
+	f := c.Flags()
+	f.BoolVar(&o.json, "json", false, "as one line of JSON")
+	f.BoolVar(&o.prove, "prove", false, "find out what this kernel does, by loads that some kernels refuse (CAP_BPF)")
+	f.BoolVar(&o.allow, "allow-sysctl", false, "with --prove: raise net.core.bpf_jit_harden for a moment and put it back")
+	f.StringVar(&o.record, "record", "", "with --prove: write the results to this file (docs/schema/prove-v1.schema.json)")
+	f.BoolVar(&o.preflight, "preflight", false, "say whether this node has what an agent needs")
+	f.StringSliceVar(&o.needs, "needs", nil, "with --preflight: features that the agent needs, with commas")
+	_ = c.RegisterFlagCompletionFunc("needs", features) // the error is for a flag that does not exist
 	return c
 }
 
-func doctor(asJSON bool) error {
-	r := examine()
+type doctorOptions struct {
+	std
+	json, prove, allow, preflight bool
+	record                        string
+	needs                         []string
+}
+
+func doctor(ctx context.Context, o doctorOptions) error {
+	if !o.prove && (o.allow || o.record != "") {
+		return usage("doctor: --allow-sysctl and --record need --prove")
+	}
+	r := examine(ctx)
 	var err error
-	if asJSON {
-		err = render.JSON(os.Stdout, r)
+	if o.prove {
+		if err := r.prove(interruptible(ctx), o); err != nil {
+			return err
+		}
+	}
+	if o.json {
+		err = render.JSON(o.out, r)
 	} else {
-		err = r.print(newText(os.Stdout))
+		err = r.print(o.text())
 	}
 	if err == nil && !r.Watching {
 		err = &status{code: negative}
@@ -90,13 +143,13 @@ func doctor(asJSON bool) error {
 	return err
 }
 
-func examine() *report {
-	r := &report{Schema: "bpfwhy.doctor/v1", Build: buildInfo(), Node: *node.Host(), Tracefs: tracefs()}
+func examine(ctx context.Context) *report {
+	r := &report{Schema: "bpfwhy.doctor/v1", Build: buildInfo(), Node: *node.Host(), Tracefs: tracefs.Mounted()}
 	waiting := scanWaiting()
-	stuck := loadsHang(context.Background())
+	stuck := loadsHang(ctx)
 	if stuck != nil {
 		r.Error = stuck.Error()
-	} else if c, err := capture.Open(context.Background(), capture.Options{}); err != nil {
+	} else if c, err := capture.Open(ctx, capture.Options{}); err != nil {
 		r.Error = err.Error()
 	} else {
 		h := c.Header()
@@ -111,7 +164,7 @@ func examine() *report {
 		}
 		b := backendCheck{Backend: name}
 		began := time.Now()
-		c, err := capture.Open(context.Background(), capture.Options{Backend: name})
+		c, err := capture.Open(ctx, capture.Options{Backend: name})
 		b.Took = time.Since(began)
 		if err != nil {
 			b.Why, b.Took = err.Error(), 0
@@ -145,7 +198,7 @@ func observed(hooks []trace.Hook) []stageCheck {
 		if k.Via == "" {
 			continue
 		}
-		for _, s := range stagesOf(k.Function) {
+		for _, s := range hook.Of(k.Function).Shows {
 			by[s] = append(by[s], fmt.Sprintf("%s (%s)", k.Function, k.Via))
 		}
 	}
@@ -156,23 +209,15 @@ func observed(hooks []trace.Hook) []stageCheck {
 	return out
 }
 
-// tracefs returns where it is mounted, "" if nowhere usual.
-func tracefs() string {
-	for _, dir := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
-		var st unix.Statfs_t
-		if unix.Statfs(dir, &st) == nil && st.Type == unix.TRACEFS_MAGIC {
-			return dir
-		}
-	}
-	return ""
-}
-
-// advise says what would change what is missing. It recommends nothing that weakens a machine without saying so.
+// advise says what would change what is missing. It recommends nothing that weakens a machine
+// without saying so.
+//
+//revive:disable-next-line:cyclomatic one piece of advice for each thing that is missing
 func (r *report) advise() []string {
 	var out []string
 	n := &r.Node
 	if why := n.Unknown[hardenSetting]; why != "" {
-		out = append(out, "The hardening of this node is not known ("+why+"), and a diagnosis of blinding will say so.")
+		out = append(out, "net.core.bpf_jit_harden could not be read ("+why+"). A diagnosis of blinding will say so.")
 	}
 	unobserved := false
 	for _, s := range r.Stages {
@@ -182,16 +227,16 @@ func (r *report) advise() []string {
 		return append(out, r.settings()...)
 	}
 	if n.Container != "" {
-		out = append(out, "This looks like a container ("+n.Container+"): run in the host's pid namespace, privileged, with /sys/kernel/tracing and /boot mounted.")
+		out = append(out, "This looks like a container ("+n.Container+"). Run it privileged, in the host's pid namespace, with /sys/kernel/tracing and /boot mounted.")
 	}
 	if v, ok := n.Sysctl("kernel.ftrace_enabled"); ok && v == 0 {
-		out = append(out, "kernel.ftrace_enabled is 0, which switches fentry and ftrace-based kprobes off: sysctl kernel.ftrace_enabled=1.")
+		out = append(out, "kernel.ftrace_enabled is 0, which switches off fentry and the kprobes that use ftrace: sysctl kernel.ftrace_enabled=1.")
 	}
 	if !n.BTF {
-		out = append(out, "The kernel has no BTF (CONFIG_DEBUG_INFO_BTF): without it there is no fentry, and structures in the kernel cannot be read.")
+		out = append(out, "The kernel has no BTF (CONFIG_DEBUG_INFO_BTF). Without it there is no fentry, and kernel structures cannot be read.")
 	}
 	if n.Lockdown == "confidentiality" {
-		out = append(out, "Lockdown is at confidentiality: BPF may not read kernel memory and tracefs is closed. Only another boot (Secure Boot policy, lockdown= on the command line) changes that; it lowers the protection of the machine.")
+		out = append(out, "Lockdown is at confidentiality: BPF may not read kernel memory, and tracefs is closed. Only a reboot with another Secure Boot policy or another lockdown= on the command line changes that, and it lowers the protection of the machine.")
 	}
 	if r.Tracefs == "" && n.Lockdown != "confidentiality" {
 		out = append(out, "tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing.")
@@ -204,11 +249,11 @@ func (r *report) advise() []string {
 		{"CONFIG_FTRACE_SYSCALLS", "system call tracepoints"},
 	} {
 		if n.Config[o.option] == "n" {
-			out = append(out, fmt.Sprintf("The kernel was built without %s: %s need a kernel that has it.", o.option, o.what))
+			out = append(out, fmt.Sprintf("The kernel was built without %s, which is needed for %s.", o.option, o.what))
 		}
 	}
 	if v, ok := n.Sysctl("kernel.kptr_restrict"); ok && v == 2 {
-		out = append(out, "kernel.kptr_restrict is 2 and hides kernel addresses even from root: with 1, the verifier's words to loaders without a log buffer could be read.")
+		out = append(out, "kernel.kptr_restrict is 2, which hides kernel addresses even from root. With 1, bpfwhy could read the verifier's messages to loaders without a log buffer.")
 	}
 	return append(out, r.settings()...)
 }
@@ -218,48 +263,53 @@ func (r *report) settings() []string {
 	var out []string
 	n := &r.Node
 	if v, ok := n.Sysctl("net.core.bpf_jit_enable"); ok && v == 0 {
-		out = append(out, "net.core.bpf_jit_enable is 0: no program is compiled; each one will be reported as not jited.")
+		out = append(out, "net.core.bpf_jit_enable is 0: no program is compiled. Each one will be reported as NOT jited.")
 	}
 	if v, ok := n.Sysctl("net.core.bpf_jit_harden"); ok && v > 0 {
 		s := "net.core.bpf_jit_harden is 2: every program is blinded, long jumps may break, and large programs load slowly ('bpfwhy explain BLIND001')."
 		if v == 1 {
 			s = "net.core.bpf_jit_harden is 1: programs of loaders without CAP_BPF are blinded."
+			if n.Does(node.HardenSparesCapBPF) != node.Yes {
+				s = "net.core.bpf_jit_harden is 1: programs of loaders without CAP_BPF are blinded, before 6.1 those of all without CAP_SYS_ADMIN."
+			}
 		}
 		out = append(out, s)
 	}
-	if limit, ok := n.Sysctl("net.core.bpf_jit_limit"); ok && n.JITUsed != nil && limit > 0 && *n.JITUsed > uint64(limit)/10*9 {
-		out = append(out, fmt.Sprintf("The JIT holds %d of the %d bytes of net.core.bpf_jit_limit: unprivileged loaders and seccomp filters are about to fail with 524.", *n.JITUsed, limit))
+	if full, _ := n.JITMemoryFull(); full {
+		limit, _ := n.Sysctl("net.core.bpf_jit_limit")
+		out = append(out, fmt.Sprintf("Compiled programs use %d of the %d bytes of net.core.bpf_jit_limit. Loads without CAP_BPF and seccomp filters are about to fail with 524.", *n.JITUsed, limit))
 	}
 	return out
 }
 
 const hardenSetting = "net.core.bpf_jit_harden"
 
+//revive:disable-next-line:cyclomatic a section for each thing that doctor found
 func (r *report) print(t *render.Text) error {
 	verdict := "Loads can be watched on this machine, by " + r.Backend
 	if !r.Watching {
-		verdict = "Nothing can be watched on this machine: " + joinLines(r.Error)
+		verdict = "Nothing can be watched on this machine: " + text.Join(r.Error)
 	}
 	var stages, caps, kinds []string
 	for _, s := range r.Stages {
 		if s.Observed {
 			stages = append(stages, fmt.Sprintf("%s: observed by %s", s.Stage, strings.Join(s.By, ", ")))
 		} else {
-			stages = append(stages, fmt.Sprintf("%s: not observed; concluded from what was captured, where that allows it", s.Stage))
+			stages = append(stages, fmt.Sprintf("%s: not observed; concluded from other evidence where possible", s.Stage))
 		}
 	}
 	for _, c := range r.Rights {
-		s := c.Command + ": all it can use"
+		s := c.Command + ": has all rights that it can use"
 		switch {
 		case c.Missing != nil:
 			s = fmt.Sprintf("%s: needs %s; MISSING %s", c.Command, c.Needs, strings.Join(c.Missing, ", "))
 		case c.Without != nil:
-			s = c.Command + ": enough, but " + strings.Join(c.Without, "; ")
+			s = c.Command + ": works, but " + strings.Join(c.Without, "; ")
 		}
 		caps = append(caps, s)
 	}
 	for _, b := range r.Backends {
-		s := b.Backend + ": no, " + joinLines(b.Why)
+		s := b.Backend + ": no, " + text.Join(b.Why)
 		if b.Works {
 			s = fmt.Sprintf("%s: works, %d hooks in %d ms", b.Backend, b.Hooks, b.Took.Milliseconds())
 		}
@@ -275,6 +325,9 @@ func (r *report) print(t *render.Text) error {
 	}
 	if len(r.Hooks) > 0 {
 		sections = append(sections, render.Section{Label: "hooks", Items: hookLines(r.Hooks)})
+	}
+	if len(r.Rows) > 0 {
+		sections = append(sections, render.Section{Label: "behaviour", Items: rowLines(r.Rows)})
 	}
 	sections = append(sections, render.Section{Label: "rights", Items: caps}, render.Section{Label: "node", Items: r.nodeLines()})
 	if len(r.Node.Unknown) > 0 {
@@ -303,7 +356,7 @@ func hookLines(hooks []trace.Hook) []string {
 			out = append(out, name+": "+k.Via)
 			continue
 		}
-		why := cmp.Or(joinLines(k.Why), "no reason given")
+		why := cmp.Or(text.Join(k.Why), "no reason given")
 		if missing[why] == nil {
 			reasons = append(reasons, why)
 		}

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
@@ -43,32 +44,6 @@ func TestShows(t *testing.T) {
 	}
 }
 
-func TestFindCgroup(t *testing.T) {
-	root := t.TempDir()
-	deep := filepath.Join(root, "kubepods.slice", "pod1")
-	qt.Assert(t, qt.IsNil(os.MkdirAll(deep, 0o755)))
-	id, err := inode(deep)
-	qt.Assert(t, qt.IsNil(err))
-	top, err := inode(root)
-	qt.Assert(t, qt.IsNil(err))
-	tests := map[string]cgroup{
-		deep:                   {id, 2}, // as a directory
-		"/kubepods.slice/pod1": {id, 2}, // as /proc/PID/cgroup shows it
-		fmt.Sprint(id):         {id, 2},
-		"/":                    {top, 0},
-		root:                   {top, 0},
-	}
-	for in, want := range tests {
-		got, err := findCgroup(in, root)
-		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", in))
-		qt.Check(t, qt.Equals(got, want), qt.Commentf("%s", in))
-	}
-	for _, in := range []string{"/etc", "/no/such/group", "18446744073709551615", "0", "..", root + "/../x"} {
-		_, err := findCgroup(in, root)
-		qt.Check(t, qt.IsNotNil(err), qt.Commentf("%s", in))
-	}
-}
-
 func TestCoverage(t *testing.T) {
 	by, missing := coverage(trace.Header{Hooks: []trace.Hook{
 		{Function: load.FnSyscall, Via: "fentry"}, {Function: load.FnCheck, Via: "fentry"}, {Function: load.FnJIT, Via: "kprobe"},
@@ -83,7 +58,7 @@ func TestCoverage(t *testing.T) {
 
 // TestOutputIsBounded: what waits for the command's end does not grow without end.
 func TestOutputIsBounded(t *testing.T) {
-	o, err := openOutput("")
+	o, err := openOutput(std{}, "")
 	qt.Assert(t, qt.IsNil(err))
 	line := strings.Repeat("x", 1<<20)
 	for range 64 {
@@ -99,7 +74,7 @@ func TestOutputFile(t *testing.T) {
 	dir := t.TempDir()
 	old := filepath.Join(dir, "old")
 	qt.Assert(t, qt.IsNil(os.WriteFile(old, []byte("what was there before"), 0o644)))
-	o, err := openOutput(old)
+	o, err := openOutput(std{}, old)
 	qt.Assert(t, qt.IsNil(err))
 	_, err = o.Write([]byte("new"))
 	qt.Assert(t, qt.IsNil(err))
@@ -113,20 +88,20 @@ func TestOutputFile(t *testing.T) {
 	// A link that somebody has put there is not followed.
 	link := filepath.Join(dir, "link")
 	qt.Assert(t, qt.IsNil(os.Symlink(old, link)))
-	_, err = openOutput(link)
+	_, err = openOutput(std{}, link)
 	qt.Check(t, qt.IsNotNil(err))
 	// Nor is a pipe waited for, or a file with another name written.
 	pipe, hard := filepath.Join(dir, "pipe"), filepath.Join(dir, "hard")
 	qt.Assert(t, qt.IsNil(unix.Mkfifo(pipe, 0o666)))
 	qt.Assert(t, qt.IsNil(os.Link(old, hard)))
 	for _, name := range []string{pipe, hard} {
-		_, err = openOutput(name)
+		_, err = openOutput(std{}, name)
 		qt.Check(t, qt.IsNotNil(err), qt.Commentf("%s", name))
 	}
 	if os.Getuid() == 0 { // nor a file of somebody else
 		qt.Assert(t, qt.IsNil(os.Remove(hard)))
 		qt.Assert(t, qt.IsNil(os.Chown(old, 65534, 65534)))
-		_, err = openOutput(old)
+		_, err = openOutput(std{}, old)
 		qt.Check(t, qt.ErrorMatches(err, "create file: .*/old exists and belongs to another user"))
 		b, err = os.ReadFile(old)
 		qt.Assert(t, qt.IsNil(err))

@@ -10,57 +10,62 @@ import (
 	"path/filepath"
 
 	"github.com/bpfwhy/bpfwhy/blinding"
-	"github.com/bpfwhy/bpfwhy/internal/check"
-	"github.com/bpfwhy/bpfwhy/internal/object"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/objects/check"
+	"github.com/bpfwhy/bpfwhy/internal/objects/object"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/spf13/cobra"
 )
 
 type fixOptions struct {
+	std
 	input, output string
 	gotol, dry    bool
 	overwrite     bool
 	limit         int
 }
 
-func newFix() *cobra.Command {
-	var o fixOptions
+func newFix(io std) *cobra.Command {
+	o := fixOptions{std: io}
 	c := &cobra.Command{
 		Use:   "fix OBJECT -o OUTPUT",
-		Short: "Repair an object whose programs do not survive hardening",
-		Long: `Write an object whose programs load when net.core.bpf_jit_harden blinds their constants: a jump that would become too
-long hops over a goto placed on its way, which is not blinded. libbpf, bpftool and cilium/ebpf load it like the original. What needs
-nothing keeps its bytes; an object that needs nothing comes out as it is.
+		Short: "Repair an object file whose programs fail under hardening",
+		Long: `Write an object file whose programs load when net.core.bpf_jit_harden blinds
+their constants. A jump that would become too long is split: it goes through a
+plain goto placed on its way (a jump island), which blinding leaves alone.
+libbpf, bpftool and cilium/ebpf load the result like the original. Functions
+that need no repair keep their bytes. If none needs repair, the result is a
+copy.
 
-The exit status is 0 when all programs of the result are predicted to load, 1 when one may still not, 2 for bad input and
-for objects that cannot be changed.`,
+The exit status is 0 when all programs of the result are predicted to load, 1
+when one may still fail, and 2 for bad input and for objects that cannot be
+changed.`,
 		Example: `  bpfwhy fix probe.o -o probe.fixed.o
   bpfwhy fix --dry-run probe.o`,
 		Args: one("fix: give the object to repair: bpfwhy fix IN.o -o OUT.o"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.input = args[0]
 			if c.Flags().Changed("limit") && (o.limit < rewrite.MinLimit || o.limit > blinding.MaxOffset) {
-				return fmt.Errorf("fix: --limit %d: not in %d..%d", o.limit, rewrite.MinLimit, blinding.MaxOffset)
+				return usage("fix: --limit %d: not in %d..%d", o.limit, rewrite.MinLimit, blinding.MaxOffset)
 			}
 			return fix(o)
 		},
 	}
 	f := c.Flags()
 	f.StringVarP(&o.output, "output", "o", "", "write the result here")
-	f.BoolVar(&o.gotol, "gotol", false, "use gotol, which needs a kernel that takes it (6.6, or a backport: 'bpfwhy node' says)")
-	f.IntVar(&o.limit, "limit", 0, "longest jump to keep, in slots after blinding (default: as far as prediction allows)")
-	f.BoolVar(&o.overwrite, "overwrite", false, "OUTPUT may be the input")
-	f.BoolVar(&o.dry, "dry-run", false, "say what would be done, and write nothing")
+	f.BoolVar(&o.gotol, "gotol", false, "use gotol, for kernels that take it (from 6.6, or a backport; see 'bpfwhy node')")
+	f.IntVar(&o.limit, "limit", 0, "longest jump to keep, in instruction slots after blinding (default: the longest that is safe)")
+	f.BoolVar(&o.overwrite, "overwrite", false, "allow OUTPUT to be the input")
+	f.BoolVar(&o.dry, "dry-run", false, "say what would be changed, and write nothing")
 	return c
 }
 
 func fix(o fixOptions) error {
 	if o.output == "" && !o.dry {
-		return errors.New("fix: -o OUTPUT says where to write the result (or --dry-run)")
+		return usage("fix: say where to write the result (-o OUTPUT), or use --dry-run")
 	}
 	if !o.dry && !o.overwrite && sameFile(o.input, o.output) {
-		return fmt.Errorf("fix %s: -o names the input itself, which only --overwrite replaces", o.input)
+		return fmt.Errorf("fix %s: the output is the input itself; use --overwrite to replace it", o.input)
 	}
 	in, err := object.ReadFile(o.input)
 	if err != nil {
@@ -88,7 +93,7 @@ func fix(o fixOptions) error {
 	if o.dry {
 		r.Output = ""
 	}
-	if err := newText(os.Stdout).Repair(&r); err != nil {
+	if err := o.text().Repair(&r); err != nil {
 		return fmt.Errorf("fix: %w", err)
 	}
 	if r.Unrepaired() > 0 {
@@ -106,7 +111,7 @@ func writeObject(output, input string, b []byte) error {
 	if info, err := os.Lstat(output); err == nil {
 		switch {
 		case info.IsDir():
-			return fmt.Errorf("write %s: it is a directory", output)
+			return fmt.Errorf("write %s: this is a directory", output)
 		case info.Mode()&fs.ModeSymlink != 0:
 			// The link stays and its file is replaced, as by any other writer.
 			target, err := filepath.EvalSymlinks(output)

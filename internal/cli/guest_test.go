@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -15,14 +17,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 )
 
-// TestKernels takes the oldest and the newest kernel: what lies between is the matter of capture's own tests.
+// TestKernels takes the oldest and the newest kernel: what lies between is the matter of capture's
+// own tests.
 func TestKernels(t *testing.T) {
 	vmtest.RunIn(t, []string{"5.10", "7"}, "^TestGuest", vm.Machine{Timeout: 10 * time.Minute})
 }
@@ -34,7 +37,7 @@ func bpfwhy(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// attemptsOf reads JSON Lines and returns the loads of a patient.
+// attemptsOf reads JSON Lines and returns the failing loads.
 func attemptsOf(t *testing.T, b []byte, program string) []load.Attempt {
 	t.Helper()
 	var out []load.Attempt
@@ -52,7 +55,8 @@ func attemptsOf(t *testing.T, b []byte, program string) []load.Attempt {
 	}
 }
 
-// watching starts 'bpfwhy watch' on failures, and returns it once it watches. stop ends it, and returns what it said afterwards.
+// watching starts 'bpfwhy watch' on failures, and returns it once it watches. stop ends it, and
+// returns what it said afterwards.
 func watching(t *testing.T, recording string, stdout io.Writer) (watch *exec.Cmd, stop func() string) {
 	t.Helper()
 	watch = bpfwhy("watch", "--json", "--failed", "--record", recording)
@@ -74,7 +78,7 @@ func watching(t *testing.T, recording string, stdout io.Writer) (watch *exec.Cmd
 	}
 }
 
-// runLoad makes the load of a patient in a process of its own.
+// runLoad makes a failing load in a process of its own.
 func runLoad(t *testing.T, name string) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", name)
@@ -83,8 +87,8 @@ func runLoad(t *testing.T, name string) {
 	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
 }
 
-// TestGuestWatch: from the first line to the last on a kernel where everything can be hooked, with the capabilities given up
-// meanwhile; and the recording says the same.
+// TestGuestWatch: from the first line to the last on a kernel where everything can be hooked, with
+// the capabilities given up meanwhile; and the recording says the same.
 func TestGuestWatch(t *testing.T) {
 	vmtest.Guest(t)
 	recording := filepath.Join(t.TempDir(), "trace")

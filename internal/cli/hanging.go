@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -7,15 +9,15 @@ import (
 	"errors"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/explain"
-	"github.com/bpfwhy/bpfwhy/internal/assemble"
-	"github.com/bpfwhy/bpfwhy/internal/capture"
-	"github.com/bpfwhy/bpfwhy/internal/hang"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
+	"github.com/bpfwhy/bpfwhy/internal/watch/diagnose"
+	"github.com/bpfwhy/bpfwhy/internal/watch/hang"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
-// unmoved is how long threads must wait in the same load before doctor tells of them. How long they have waited before is not to be had.
+// unmoved is how long threads must wait in the same load before doctor tells of them. How long they
+// have waited before is not to be had.
 const unmoved = 2 * time.Second
 
 // waiting are the threads that waited inside a load at one time.
@@ -40,12 +42,11 @@ func (w waiting) still() *load.Hang {
 		return nil
 	}
 	r.At = monotonic()
-	h := assemble.Hang(trace.Header{Epoch: time.Now().UnixNano() - int64(r.At)}, r)
-	explain.Hang(h)
-	return h
+	return diagnose.Hang(trace.Header{Epoch: time.Now().UnixNano() - int64(r.At)}, r)
 }
 
-// loadsHang returns an error when loads do not come back on this machine. That it could not be tried is none.
+// loadsHang returns an error when loads do not come back on this machine. That it could not be
+// tried is none.
 func loadsHang(ctx context.Context) error {
 	err := hang.First(ctx, hang.Deadline)
 	if errors.As(err, new(*hang.Error)) || ctx.Err() != nil {

@@ -1,28 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
 	"fmt"
 
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/rights"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
+	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
 	"github.com/spf13/cobra"
 )
 
 func newHarden() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "harden",
-		Short: "What bpfwhy changed about net.core.bpf_jit_harden",
+		Short: "Undo a change of net.core.bpf_jit_harden that bpfwhy made",
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(&cobra.Command{
 		Use:   "restore",
-		Short: "Put back net.core.bpf_jit_harden where a killed bpfwhy left it changed",
-		Long: `Put back net.core.bpf_jit_harden where a bpfwhy that was killed together with its guardian left it changed ('run
---harden-window', 'demo --allow-sysctl'). It is put back only if it is still what bpfwhy set it to. Where nothing was left
-behind, or a guardian is at work, nothing is done. The status is 2 when it cannot be put back.`,
+		Short: "Put back net.core.bpf_jit_harden after bpfwhy was killed",
+		Long: `Put back net.core.bpf_jit_harden after bpfwhy was killed (CAP_SYS_ADMIN).
+
+'run --repair --harden-window', 'demo --allow-sysctl' and 'doctor --prove
+--allow-sysctl' change this setting for a moment. A second process, the
+guardian, puts it back. The change stays only if both processes were killed.
+This command then undoes it, if the setting still has the value that bpfwhy
+wrote. It does nothing if no change was left behind, or if a guardian is still
+at work. The status is 2 if the value cannot be put back.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := guardian.RecoverRaised()

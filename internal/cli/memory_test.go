@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -14,18 +16,19 @@ import (
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/assemble"
-	"github.com/bpfwhy/bpfwhy/internal/capture"
-	"github.com/bpfwhy/bpfwhy/internal/interpose"
-	"github.com/bpfwhy/bpfwhy/internal/repeat"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/repair/interpose"
+	"github.com/bpfwhy/bpfwhy/internal/watch/assemble"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
+	"github.com/bpfwhy/bpfwhy/internal/watch/repeat"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/go-quicktest/qt"
 )
 
-// worstCase is a source that gives what makes a session hold most: big programs that fail, each another one, in processes of long names, whose
-// loaders may try again; and pieces of calls that never end.
+// worstCase is a source that gives what makes a session hold most: big programs that fail, each
+// another one, in processes of long names, whose loaders may try again; and pieces of calls that
+// never end.
 type worstCase struct {
 	n     int
 	calls int
@@ -35,7 +38,9 @@ type worstCase struct {
 
 func (w *worstCase) Close() error { return nil }
 
-func (w *worstCase) Read() (trace.Record, error) {
+func (w *worstCase) Behind() bool { return false }
+
+func (w *worstCase) Next() (trace.Record, error) {
 	if len(w.queue) == 0 {
 		if w.n == w.calls {
 			w.done()
@@ -50,7 +55,8 @@ func (w *worstCase) Read() (trace.Record, error) {
 	return r, nil
 }
 
-// call is one failing load with all that capture copies of it at most: 2 MiB of instructions in every 40th, less in the others.
+// call is one failing load with all that capture copies of it at most: 2 MiB of instructions in
+// every 40th, less in the others.
 func (w *worstCase) call(i int) []trace.Record {
 	insns := 2000
 	if i%40 == 0 {
@@ -88,7 +94,8 @@ func (w *worstCase) call(i int) []trace.Record {
 	}})
 }
 
-// TestMemory: what the parts promise to hold adds up to the limit that the collector gets, and a session at all of its bounds stays below it.
+// TestMemory: what the parts promise to hold adds up to the limit that the collector gets, and a
+// session at all of its bounds stays below it.
 func TestMemory(t *testing.T) {
 	qt.Assert(t, qt.IsTrue(sessionMemory >= capture.Memory+assemble.Memory+repeat.Memory+heldMemory+repairsMemory+queueBytes))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
@@ -125,6 +132,7 @@ func TestMemory(t *testing.T) {
 	t.Logf("%d failures; %d MiB at most, of %d", s.summary.Failed, got>>20, sessionMemory>>20)
 	qt.Check(t, qt.Equals(limit, int64(sessionMemory)))
 	qt.Check(t, qt.Equals(s.summary.Failed, 800))
-	// The collector's limit is one that it may go beyond for a moment; not by much, or the sum would not hold.
+	// The collector's limit is one that it may go beyond for a moment; not by much, or the sum
+	// would not hold.
 	qt.Check(t, qt.IsTrue(got < sessionMemory+sessionMemory/8), qt.Commentf("%d MiB", got>>20))
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -11,9 +13,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/internal/replay"
-	"github.com/bpfwhy/bpfwhy/internal/rights"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
+	"github.com/bpfwhy/bpfwhy/internal/repair/replay"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 )
@@ -35,11 +37,11 @@ type prover struct {
 	left   int // findings beyond the bounds
 }
 
-// prove is explain --prove. The file is read to its end before anything of it is loaded: what is cut or corrupt is not
-// loaded in part.
-func prove(o explainOptions) error {
+// prove is explain --prove. The file is read to its end before anything of it is loaded: what is
+// cut or corrupt is not loaded in part.
+func prove(ctx context.Context, o explainOptions) error {
 	if o.what == "-" {
-		return errors.New("explain --prove: a trace is read twice, give it as a file")
+		return errors.New("explain --prove: the trace must be a file, because it is read twice")
 	}
 	if err := rights.Prove.Check(); err != nil {
 		return fmt.Errorf("explain --prove: %w", err)
@@ -60,8 +62,8 @@ func prove(o explainOptions) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("explain --prove: %w", err)
 	}
-	p := &prover{ctx: interruptible(), here: node.Host(), began: time.Now(), counts: map[load.ReplayVerdict]int{}}
-	if err := explainTrace(bufio.NewReader(f), o, p); err != nil {
+	p := &prover{ctx: interruptible(ctx), here: node.Host(), began: time.Now(), counts: map[load.ReplayVerdict]int{}}
+	if err := explainTrace(bufio.NewReader(f), o, &proof{func(h trace.Header) { p.header = h }, p.prove, p.String}); err != nil {
 		return fmt.Errorf("explain %s: %w", o.what, err)
 	}
 	return nil
@@ -69,8 +71,8 @@ func prove(o explainOptions) error {
 
 func wholeTrace(f *os.File) error {
 	b := bufio.NewReader(f)
-	if !isTrace(b) {
-		return errors.New("not a recorded trace, and nothing else can be proved")
+	if !trace.Recorded(b) {
+		return errors.New("this is not a recorded trace; only traces can be proved")
 	}
 	r, err := trace.NewReader(b)
 	if err != nil {
@@ -113,7 +115,7 @@ func (p *prover) String() string {
 	s := fmt.Sprintf("%d reproduced, %d not reproduced here, %d discarded, %d refused", p.counts[load.ReplayReproduced],
 		p.counts[load.ReplayNotReproduced], p.counts[load.ReplayDiscarded], p.counts[load.ReplayRefused])
 	if p.left > 0 {
-		s += fmt.Sprintf("; %d more were not loaded again: one trace gets %d programs and %s", p.left, maxProofs, maxProveTime)
+		s += fmt.Sprintf("; %d more were not loaded again: the limit for a trace is %d programs and %s", p.left, maxProofs, maxProveTime)
 	}
 	return s
 }

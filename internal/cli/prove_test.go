@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -11,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -29,8 +31,8 @@ func TestGuestProve(t *testing.T) {
 	t.Cleanup(func() { qt.Check(t, qt.IsNil(os.WriteFile(harden, old, 0o644))) })
 	recording := filepath.Join(t.TempDir(), "trace")
 	_, stop := watching(t, recording, nil)
-	for _, patient := range []string{"far-calls-elf", "no-capability", "null-map-value-nolog", "bad-map-fd"} {
-		runLoad(t, patient)
+	for _, name := range []string{"far-calls-elf", "no-capability", "null-map-value-nolog", "bad-map-fd"} {
+		runLoad(t, name)
 	}
 	stop()
 
@@ -117,7 +119,7 @@ func TestProveBadInput(t *testing.T) {
 	flipped[len(flipped)/2] ^= 0xff
 	for name, test := range map[string]struct{ arg, want string }{
 		"a rule":      {"BLIND001", "no such file"},
-		"stdin":       {"-", "give it as a file"},
+		"stdin":       {"-", "the trace must be a file"},
 		"a folder":    {dir, "is not a regular file"},
 		"text":        {write("text", []byte("load program: errno 524\n")), "not a recorded trace"},
 		"empty":       {write("empty", nil), "not a recorded trace"},

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -15,10 +17,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/patient"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
-	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/demo/failing"
+	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -37,8 +39,8 @@ func TestHostRunRepair(t *testing.T) {
 	testRunRepair(t)
 }
 
-// testRunRepair: a loader whose program blinding breaks is told of success; its other program is left alone; and the repair is told like every
-// other load, and is no finding.
+// testRunRepair: a loader whose program blinding breaks is told of success; its other program is
+// left alone; and the repair is told like every other load, and is no finding.
 func testRunRepair(t *testing.T) {
 	raised, err := guardian.RaiseHarden(context.Background(), 2)
 	qt.Assert(t, qt.IsNil(err))
@@ -108,7 +110,7 @@ func checkSchema(t *testing.T, line string) {
 
 // Where another listener is in force, the command runs as it is.
 func TestGuestRunRepairNested(t *testing.T) {
-	vmtest.Guest(t)
+	vmtest.Once(t)
 	inner := bpfwhy("run", "--repair", "--output", filepath.Join(t.TempDir(), "out"), "--", "bpfwhy", "run", "--repair", "--", "bpfwhy", "version")
 	dir := t.TempDir()
 	self, err := os.Executable()
@@ -126,7 +128,7 @@ func confined(args []string) int {
 	runtime.LockOSThread()
 	nr, err := strconv.ParseUint(args[0], 10, 32)
 	if err == nil {
-		err = patient.Confine(uint32(nr))
+		err = failing.Confine(uint32(nr))
 	}
 	if err == nil {
 		err = unix.Exec("/proc/self/exe", append([]string{"bpfwhy"}, args[1:]...), os.Environ())
@@ -147,7 +149,8 @@ func TestHostConfined(t *testing.T) {
 	testConfined(t)
 }
 
-// testConfined: what a container's policy forbids is said in a line, and the command runs as it would without us.
+// testConfined: what a container's policy forbids is said in a line, and the command runs as it
+// would without us.
 func testConfined(t *testing.T) {
 	dir := t.TempDir()
 	self, err := os.Executable()

@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"maps"
-	"math"
 	"os"
 	"os/signal"
 	"slices"
@@ -18,13 +16,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/explain"
-	"github.com/bpfwhy/bpfwhy/internal/assemble"
-	"github.com/bpfwhy/bpfwhy/internal/render"
-	"github.com/bpfwhy/bpfwhy/internal/repeat"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/watch/diagnose"
+	"github.com/bpfwhy/bpfwhy/internal/watch/hook"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
-	"golang.org/x/sys/unix"
 )
 
 // sink is where attempts go.
@@ -32,7 +28,8 @@ type sink interface {
 	attempt(*load.Attempt) error
 }
 
-// counter is a sink that takes counts: of the repeats of a failure, which are then not told one by one, and of what was lost.
+// counter is a sink that takes counts: of the repeats of a failure, which are then not told one by
+// one, and of what was lost.
 type counter interface {
 	repeats(*load.Summary) error
 	loss(*load.Loss) error
@@ -64,6 +61,8 @@ func (s jsonSink) loss(l *load.Loss) error { return render.JSON(s.w, l) }
 
 func (s jsonSink) hang(h *load.Hang) error { return render.JSON(s.w, h) }
 
+func (s jsonSink) story(t *load.Story) error { return render.JSON(s.w, t) }
+
 // oldSink writes bpfwhy.load/v1, which has lines for attempts alone.
 type oldSink struct{ w io.Writer }
 
@@ -74,7 +73,8 @@ func (s oldSink) attempt(a *load.Attempt) error {
 	return nil
 }
 
-// textSink writes a line per attempt and an explanation beneath each finding; the heading comes before the first.
+// textSink writes a line per attempt and an explanation beneath each finding; the heading comes
+// before the first.
 type textSink struct {
 	text   *render.Text
 	headed bool
@@ -103,43 +103,38 @@ func (s *textSink) repeats(r *load.Summary) error { return s.text.Repeats(r) }
 
 func (s *textSink) hang(h *load.Hang) error { return s.text.Hang(h) }
 
+func (s *textSink) story(t *load.Story) error { return s.text.Story(t) }
+
 // The text tells what was lost at its end.
 func (*textSink) loss(*load.Loss) error { return nil }
 
-// session takes records to attempts, diagnoses and a sink, and counts.
+// teller is a sink that takes the stories of loaders.
+type teller interface {
+	story(*load.Story) error
+}
+
+// session gives what is told of a kernel or a file to a sink, and counts.
 type session struct {
+	diagnose.Options
 	header  trace.Header
-	shows   func(*load.Attempt) bool
-	asm     *assemble.Assembler
 	out     sink
+	counts  counter // out, where it takes counts; else every attempt is told, alike or not
 	record  *trace.Writer
 	file    *os.File
 	close   trace.End // of the recording
 	summary render.Summary
 	began   time.Time
-	// counts is out, where it takes counts; else every attempt is told, alike or not.
-	counts  counter
-	repeats *repeat.Table // findings that were told
-	lost    losses        // since they were last told
-	// mechanisms are the names that are told one by one.
-	mechanisms map[string]bool
-	// now is the time of day, in a replay that of the recording.
-	now func() time.Time
-	// others returns attempts that come from elsewhere than the source; nil: there are none.
-	others func() []*load.Attempt
 	// beside is what this process holds besides the session, in bytes.
 	beside int64
 	// hung is told at once of loads that do not come back; nil: the sink is enough.
 	hung func(*load.Hang)
-	// prove loads an attempt's program again; nil: nobody asked for it.
-	prove func(*load.Attempt) error
 }
 
 func newSession(h trace.Header, sel *selection, out sink) (*session, error) {
-	s := &session{header: h, shows: sel.shows, asm: assemble.New(h), out: out, repeats: repeat.New(), mechanisms: map[string]bool{trace.LostLoads: true}, now: time.Now, began: time.Now()}
-	s.counts, _ = out.(counter)
+	s := &session{Options: diagnose.Options{Shows: sel.shows}, header: h, out: out, began: time.Now()}
+	s.counts, s.Count = out.(counter)
 	if _, ok := out.(hangSink); !ok {
-		s.hung = sayHang
+		s.hung = sel.sayHang
 	}
 	if sel.record != "" {
 		f, err := trace.Create(sel.record)
@@ -156,269 +151,103 @@ func newSession(h trace.Header, sel *selection, out sink) (*session, error) {
 	return s, nil
 }
 
-// source is a running kernel.
-type source interface {
-	Read() (trace.Record, error) // io.EOF after Close
-	Close() error
-}
+// replay tells of a recorded trace.
+func (s *session) replay(r *trace.Reader) error { return s.tell(diagnose.File(r)) }
 
-// How often held-back failures are looked at, and by how much the clock is set back for it: what happened before that is
-// no longer on its way through the buffers.
-const (
-	patience = 50 * time.Millisecond
-	lateness = 100 * time.Millisecond
-)
-
-// live reads from the kernel until the channel stop gives something, and then to the end of what is buffered.
-func (s *session) live(c source, stop <-chan struct{}) (err error) {
-	defer limitMemory(s.beside)()
-	type read struct {
-		trace.Record
-		error
-	}
-	records := make(chan read, queued)
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		for {
-			r, err := c.Read()
-			select {
-			case records <- read{r, err}:
-			case <-done:
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	tick := time.NewTicker(patience)
-	defer tick.Stop()
-	for {
-		select {
-		case r := <-records:
-			if r.error != nil {
-				return errors.Join(s.emitOthers(), s.end(), notEOF(r.error))
-			}
-			if err := s.add(r.Record); err != nil {
-				return err
-			}
-		case <-tick.C:
-			if err := s.emitOthers(); err != nil {
-				return err
-			}
-			if err := s.emit(s.asm.Tick(monotonic() - uint64(lateness))); err != nil {
-				return err
-			}
-			if err := s.count(); err != nil {
-				return err
-			}
-		case <-stop:
-			stop = nil
-			if err := c.Close(); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// atMost is how many records of a replay are read before what was only counted is told, however little time they are of.
-const atMost = 256
-
-// replay reads a recorded trace to its end. The time is that of the recording.
-func (s *session) replay(r *trace.Reader) error {
-	var clock, counted uint64
-	unlooked := 0
-	s.now = func() time.Time {
-		return time.Unix(0, s.header.Epoch).Add(time.Duration(min(clock, math.MaxInt64))).UTC()
-	}
-	for {
-		rec, err := r.Next()
-		switch {
-		case rec.Call != nil:
-			clock = max(clock, rec.Call.End)
-		case rec.Loss != nil:
-			clock = max(clock, rec.Loss.To)
-		case rec.Hang != nil:
-			clock = max(clock, rec.Hang.At)
-		}
+func (s *session) tell(feed diagnose.Feed) error {
+	var ended error
+	for e, err := range diagnose.Run(s.header, s.recorded(feed), s.Options) {
 		if err != nil {
-			return errors.Join(s.end(), notEOF(err))
+			ended = err
+			break
 		}
-		if err := s.add(rec); err != nil {
-			return err
-		}
-		if unlooked++; clock-counted < uint64(patience) && unlooked < atMost {
-			continue
-		}
-		counted, unlooked = clock, 0
-		if err := s.count(); err != nil {
-			return err
-		}
-	}
-}
-
-func notEOF(err error) error {
-	if err == io.EOF {
-		return nil
-	}
-	return err
-}
-
-func (s *session) add(r trace.Record) error {
-	if r.Loss != nil {
-		s.lose(r.Loss)
-	}
-	if r.End != nil {
-		s.close = *r.End
-	} else if s.record != nil {
-		if err := s.record.Write(r); err != nil {
-			return err
-		}
-	}
-	if r.Hang != nil {
-		return s.hang(assemble.Hang(s.header, r.Hang))
-	}
-	return s.emit(s.asm.Add(r))
-}
-
-func (s *session) hang(h *load.Hang) error {
-	explain.Hang(h)
-	s.summary.Hanging = h.Calls
-	if s.hung != nil {
-		s.hung(h)
-	}
-	if out, ok := s.out.(hangSink); ok {
-		if err := out.hang(h); err != nil {
+		if err := s.put(e); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	}
-	return nil
-}
-
-// Bounds of the names of what lost something, of which a file may have any.
-const (
-	maxMechanisms  = 128
-	maxMechanism   = 256 // bytes
-	otherMechanism = "others"
-)
-
-func (s *session) lose(l *trace.Loss) {
-	if !s.mechanisms[l.Mechanism] {
-		if len(s.mechanisms) >= maxMechanisms || len(l.Mechanism) > maxMechanism {
-			other := *l
-			other.Mechanism = otherMechanism
-			l = &other
-		} else {
-			s.mechanisms[strings.Clone(l.Mechanism)] = true
-		}
-	}
-	s.lost.add(l, s.now())
-	s.summary.Lose(l)
-}
-
-func (s *session) emitOthers() error {
-	if s.others == nil {
-		return nil
-	}
-	return s.emit(slices.Values(s.others()))
-}
-
-func (s *session) emit(attempts iter.Seq[*load.Attempt]) error {
-	for a := range attempts {
-		show := s.shows(a)
-		if show || a.Finding() { // feature probes come by thousands
-			explain.Conclude(a, &s.header.Node)
-		}
-		if show && s.counts != nil && a.Finding() && s.repeats.Add(a) {
-			s.summary.AddRepeat(a)
-			continue
-		}
-		if s.prove != nil {
-			if err := s.prove(a); err != nil {
-				return err
-			}
-			explain.Conclude(a, &s.header.Node)
-		}
-		s.summary.Add(a, show)
-		if !show {
-			continue
-		}
-		if err := s.out.attempt(a); err != nil {
-			return fmt.Errorf("write: %w", err)
-		}
-	}
-	return nil
-}
-
-// count tells what was only counted and is due.
-func (s *session) count() error {
-	if s.counts == nil {
-		return nil
-	}
-	now := s.now()
-	if err := s.tell(s.repeats.Due(now)); err != nil {
-		return err
-	}
-	if l, ok := s.lost.due(now); ok {
-		return s.counts.loss(l)
-	}
-	return nil
-}
-
-// countAll tells what was only counted, due or not.
-func (s *session) countAll() error {
-	if s.counts == nil {
-		return nil
-	}
-	now := s.now()
-	if err := s.tell(s.repeats.Flush(now)); err != nil {
-		return err
-	}
-	if l, ok := s.lost.take(now); ok {
-		return s.counts.loss(l)
-	}
-	return nil
-}
-
-func (s *session) tell(repeats []load.Summary) error {
-	for i := range repeats {
-		if err := s.counts.repeats(&repeats[i]); err != nil {
-			return fmt.Errorf("write: %w", err)
-		}
-	}
-	return nil
-}
-
-func (s *session) end() error {
-	err := s.emit(s.asm.Flush())
-	if n := s.asm.DroppedCalls(); n > 0 {
-		s.lose(&trace.Loss{Mechanism: assemble.Dropped, Count: n})
-	}
-	err = errors.Join(err, s.countAll())
 	s.summary.For = time.Since(s.began)
 	if s.record == nil {
-		return err
+		return ended
 	}
-	return errors.Join(err, s.record.Close(s.close), s.file.Close())
+	return errors.Join(ended, s.record.Close(s.close), s.file.Close())
 }
 
-// monotonic is the kernel's clock of the records, in ns.
-func monotonic() uint64 {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
-		return 0
+// recorded passes a feed on and writes it down, if it is to be.
+func (s *session) recorded(feed diagnose.Feed) diagnose.Feed {
+	if s.record == nil {
+		return feed
 	}
-	return uint64(ts.Nano())
+	return func(yield func(diagnose.Step, error) bool) {
+		for step, err := range feed {
+			switch {
+			case step.Tick || err != nil:
+			case step.Record.End != nil:
+				s.close = *step.Record.End
+			default:
+				if err = s.record.Write(step.Record); err != nil {
+					s.record = nil // it stays without an end
+					s.file.Close()
+				}
+			}
+			if !yield(step, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
-// interruptible returns a context that ends with the first SIGINT, SIGTERM or SIGHUP (unless ignored, as under nohup). One
-// more, a second later or after, ends the process: until then it is the same one, which timeout(1) and terminals send
-// to the process and to its group.
-func interruptible() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
+// put counts an event and gives it to the sink.
+func (s *session) put(e diagnose.Event) error {
+	switch {
+	case e.Repeat:
+		s.summary.AddRepeat(e.Attempt)
+	case e.Attempt != nil:
+		s.summary.Add(e.Attempt, !e.Hidden)
+		if !e.Hidden {
+			return s.out.attempt(e.Attempt)
+		}
+	case e.Repeats != nil:
+		return s.counts.repeats(e.Repeats)
+	case e.Lost != nil:
+		s.summary.Lose(e.Lost)
+	case e.Loss != nil:
+		return s.counts.loss(e.Loss)
+	case e.Story != nil:
+		if out, ok := s.out.(teller); ok {
+			return out.story(e.Story)
+		}
+	case e.Hang != nil:
+		s.summary.Hanging = e.Hang.Calls
+		if s.hung != nil {
+			s.hung(e.Hang)
+		}
+		if out, ok := s.out.(hangSink); ok {
+			return out.hang(e.Hang)
+		}
+	}
+	return nil
+}
+
+// sayHang says in one line that loads do not come back, or that they have.
+func (io std) sayHang(h *load.Hang) {
+	switch {
+	case h.Calls == 0:
+		io.say("the loads that hung have returned, or their threads have ended")
+	default:
+		io.say("%s %s ('bpfwhy explain %s')", h.Diagnosis.Cause, strings.Join(h.Diagnosis.Evidence, "; "), h.Diagnosis.Rule)
+	}
+}
+
+// interruptible returns a context that also ends with the first SIGINT, SIGTERM or SIGHUP. One
+// more, a second later or after, ends the process: until then it is the same one, which timeout(1)
+// and terminals send to the process and to its group. SIGTERM and SIGHUP are left alone where they
+// are ignored, as under nohup. SIGINT is not: a shell without job control starts all that runs in
+// the background so, and a script that ends it with kill -INT would wait for ever.
+func interruptible(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
 	c := make(chan os.Signal, 1)
-	notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(c, syscall.SIGINT)
+	notify(c, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		<-c
 		cancel()
@@ -426,7 +255,9 @@ func interruptible() context.Context {
 		for s := range c {
 			if time.Since(first) > time.Second {
 				signal.Reset(s)
-				unix.Kill(os.Getpid(), s.(syscall.Signal))
+				syscall.Kill(os.Getpid(), s.(syscall.Signal))
+				time.Sleep(time.Second) // it is ignored again
+				os.Exit(128 + int(s.(syscall.Signal)))
 			}
 		}
 	}()
@@ -451,7 +282,7 @@ func coverage(h trace.Header) (by string, missing []string) {
 			continue
 		}
 		via[k.Via]++
-		for _, st := range stagesOf(k.Function) {
+		for _, st := range hook.Of(k.Function).Shows {
 			seen[st] = true
 		}
 	}
@@ -464,25 +295,4 @@ func coverage(h trace.Header) (by string, missing []string) {
 		}
 	}
 	return cmp.Or(strings.Join(kinds, " and "), h.Backend, "no hook"), missing
-}
-
-// stagesOf says which stages a hook shows.
-func stagesOf(f load.Function) []load.Stage {
-	switch f {
-	case load.FnSyscall:
-		return []load.Stage{load.Request}
-	case load.FnLoad:
-		return []load.Stage{load.Request, load.Install}
-	case load.FnCapable, load.FnLockdown, load.FnLSM, load.FnLSMLoad:
-		return []load.Stage{load.Permission}
-	case load.FnCheck, load.FnDoCheck:
-		return []load.Stage{load.Verifier}
-	case load.FnPatch, load.FnBlind:
-		return []load.Stage{load.Blinding}
-	case load.FnJIT, load.FnJITSubprogs, load.FnSelect, load.FnModmem:
-		return []load.Stage{load.JIT}
-	case load.FnNewFD:
-		return []load.Stage{load.Install}
-	}
-	return nil
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
@@ -15,17 +17,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/internal/patient"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/demo/failing"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/go-quicktest/qt"
 )
 
 // TestKernelsStorm: fifty processes on two processors.
 func TestKernelsStorm(t *testing.T) {
-	vmtest.RunIn(t, vmtest.Sample(), "^TestInGuestStorm$", vm.Machine{CPUs: 2, Timeout: 8 * time.Minute})
+	vmtest.RunIn(t, vmtest.Oldest(), "^TestInGuestStorm$", vm.Machine{CPUs: 2, Timeout: 8 * time.Minute})
 }
 
 const stormProcesses = 50
@@ -84,8 +86,8 @@ func (k *told) read(r io.Reader) error {
 	return in.Err()
 }
 
-// TestInGuestStorm: every failing load of a storm is in an attempt, in a count of repeats, or in a counted loss, to the last one; and the memory of
-// who watches stays within its bound.
+// TestInGuestStorm: every failing load of a storm is in an attempt, in a count of repeats, or in a
+// counted loss, to the last one; and the memory of who watches stays within its bound.
 func TestInGuestStorm(t *testing.T) {
 	vmtest.Guest(t)
 	during := 6 * time.Second
@@ -108,7 +110,7 @@ func TestInGuestStorm(t *testing.T) {
 	read := make(chan error, 1)
 	go func() { read <- got.read(r) }()
 
-	b, err := patient.StartBarrage(t.Context())
+	b, err := failing.StartBarrage(t.Context())
 	qt.Assert(t, qt.IsNil(err))
 	counts, err := b.Go(stormProcesses, during)
 	qt.Assert(t, qt.IsNil(err))
@@ -131,7 +133,8 @@ func TestInGuestStorm(t *testing.T) {
 		made, sum, got.attempts, got.repeats, got.summaries, got.retries, got.lost, got.incomplete, got.lines, got.events, got.byErrno, peak>>20)
 	t.Logf("%s", rest)
 	if got.unknown {
-		// Ends of calls were missed, as where a kprobe comes upon a process that reads a map of BPF and is off the processor: how many were, is told.
+		// Ends of calls were missed, as where a kprobe comes upon a process that reads a map of BPF
+		// and is off the processor: how many were, is told.
 		missed := got.events["end of call not seen"] + got.events["recursion in kretprobe_sys_bpf"]
 		qt.Check(t, qt.IsTrue(sum <= made && sum+missed >= made))
 		qt.Check(t, qt.IsTrue(made-sum < made/100))
@@ -141,7 +144,8 @@ func TestInGuestStorm(t *testing.T) {
 	qt.Check(t, qt.IsTrue(peak < stormMemory), qt.Commentf("%d MiB", peak>>20))
 }
 
-// stormMemory is what docs/cli.md promises, with the ring buffer, which is mapped twice, and the program itself, which is all of this test.
+// stormMemory is what docs/cli.md promises, with the ring buffer, which is mapped twice, and the
+// program itself, which is all of this test.
 const stormMemory = sessionMemory + 2*8<<20 + 40<<20
 
 var highWater = regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB`)

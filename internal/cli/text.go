@@ -4,23 +4,26 @@ package cli
 
 import (
 	"fmt"
-	"os"
+	"io"
 
 	"github.com/bpfwhy/bpfwhy/explain"
-	"github.com/bpfwhy/bpfwhy/internal/render"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
 )
 
 // explainText explains error text. Nothing recognised is a negative answer, not bad input.
-func explainText(name, text string, asJSON bool) error {
-	found := explain.Text(text)
-	if len(found) == 0 {
-		return &status{negative, fmt.Errorf("explain %s: nothing in it is known to be about loading BPF", name)}
+func explainText(s std, name string, text io.Reader, asJSON bool) error {
+	found, err := explain.TextFrom(text)
+	if err != nil {
+		return fmt.Errorf("explain %s: %w", name, err)
 	}
-	t := newText(os.Stdout)
+	if len(found) == 0 {
+		return &status{negative, fmt.Errorf("explain %s: found no error about loading BPF that bpfwhy knows", name)}
+	}
+	t := s.text()
 	for i := range found {
 		var err error
 		if asJSON {
-			err = render.JSON(os.Stdout, &found[i])
+			err = render.JSON(s.out, &found[i])
 		} else {
 			err = t.Diagnosis(&found[i])
 		}

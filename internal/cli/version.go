@@ -4,11 +4,10 @@ package cli
 
 import (
 	"fmt"
-	"os"
 
-	"github.com/bpfwhy/bpfwhy/internal/buildinfo"
-	"github.com/bpfwhy/bpfwhy/internal/render"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/sys/buildinfo"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/spf13/cobra"
 )
@@ -23,31 +22,36 @@ func buildInfo() build {
 	return build{buildinfo.Read(), []string{load.Schema, load.SchemaV1, trace.Schema}}
 }
 
-func newVersion() *cobra.Command {
+func newVersion(io std) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, the commit and the Go release it was built with",
 		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return version(asJSON) },
+		RunE:  func(*cobra.Command, []string) error { return version(io, asJSON) },
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "as one line of JSON")
 	return c
 }
 
-func version(asJSON bool) error {
+func version(io std, asJSON bool) error {
 	b := buildInfo()
 	if asJSON {
-		return render.JSON(os.Stdout, b)
+		return render.JSON(io.out, b)
 	}
-	fmt.Printf("bpfwhy %s\n", b.Version)
+	_, err := fmt.Fprint(io.out, b)
+	return err
+}
+
+// String is for people, and ends with a newline.
+func (b build) String() string {
+	s := "bpfwhy " + b.Version + "\n"
 	if b.Commit != "" {
-		s := ""
+		s += "commit " + b.Commit
 		if b.Modified {
-			s = ", modified"
+			s += ", modified"
 		}
-		fmt.Printf("commit %s%s\n", b.Commit, s)
+		s += "\n"
 	}
-	fmt.Printf("%s %s\n", b.Go, b.Platform)
-	return nil
+	return s + b.Go + " " + b.Platform + "\n"
 }

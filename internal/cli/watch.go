@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux && amd64
+
 package cli
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
-	"github.com/bpfwhy/bpfwhy/internal/capture"
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/privilege"
-	"github.com/bpfwhy/bpfwhy/internal/render"
-	"github.com/bpfwhy/bpfwhy/internal/rights"
-	"github.com/bpfwhy/bpfwhy/internal/threads"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/sys/threads"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -26,25 +27,26 @@ type watchOptions struct {
 	pids []int
 }
 
-func newWatch() *cobra.Command {
-	var o watchOptions
+func newWatch(io std) *cobra.Command {
+	o := watchOptions{selection: selection{std: io}}
 	c := &cobra.Command{
 		Use:   "watch",
 		Short: "Watch every BPF load on this machine until interrupted",
-		Long: `Watch every BPF load on this machine until interrupted: one line for each, an explanation
-beneath each that failed or was not compiled, and a summary at the end. Failures that are alike are explained
-once and then counted.
+		Long: `Watch every BPF load on this machine until interrupted. Each load is one line.
+Below each load that failed or was not compiled there is an explanation. At the
+end there is a summary. A failure that repeats is explained once and then
+counted.
 
 ` + render.Legend,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return watch(o) },
+		RunE: func(c *cobra.Command, _ []string) error { return watch(c.Context(), o) },
 	}
 	o.flags(c)
 	c.Flags().IntSliceVar(&o.pids, "pid", nil, "only these processes and their children")
 	return c
 }
 
-func watch(o watchOptions) error {
+func watch(ctx context.Context, o watchOptions) error {
 	opts, err := o.options()
 	if err != nil {
 		return err
@@ -55,16 +57,16 @@ func watch(o watchOptions) error {
 		}
 	}
 	opts.PIDs = o.pids
-	// Who was killed with its guardian may have left a sysctl changed. Or it is the administrator's own value by now: who only
-	// watches changes nothing.
+	// Who was killed with its guardian may have left a sysctl changed. Or it is the administrator's
+	// own value by now: who only watches changes nothing.
 	if r, err := guardian.Left(); err == nil && r != (guardian.Report{}) {
-		say("%s", r.StillThere())
+		o.say("%s", r.StillThere())
 	}
 	defer threads.LimitProcessors()()
-	ctx := interruptible()
+	ctx = interruptible(ctx)
 	c, err := openCapture(ctx, opts)
 	if err != nil && ctx.Err() != nil {
-		return &status{code: negative, err: errors.New("interrupted before anything was watched")}
+		return &status{code: negative, err: errors.New("interrupted before watching began")}
 	}
 	if err != nil {
 		return err
@@ -72,33 +74,33 @@ func watch(o watchOptions) error {
 	defer c.Close()
 	have, _ := rights.Have()
 	if err := dropPrivileges(); err != nil {
-		say("keeps its capabilities: %v", err)
+		o.say("could not give up capabilities: %v", err)
 	}
-	s, err := newSession(c.Header(), &o.selection, o.sink(os.Stdout, newText(os.Stdout)))
+	s, err := newSession(c.Header(), &o.selection, o.sink(o.out, o.text()))
 	if err != nil {
 		return err
 	}
-	announce(o.words(), c.Header())
+	o.announce(c.Header())
 	for _, line := range rights.Watch.Less(have) {
-		say("%s", line)
+		o.say("%s", line)
 	}
 	if err := s.live(c, ctx.Done()); err != nil {
 		return err
 	}
 	if o.json {
-		return newText(os.Stderr).Summary(&s.summary)
+		return newText(o.err).Summary(&s.summary)
 	}
-	return newText(os.Stdout).Summary(&s.summary)
+	return o.text().Summary(&s.summary)
 }
 
 // announce is the line that says what is watched by what, and that we are ready.
-func announce(what string, h trace.Header) {
+func (o *watchOptions) announce(h trace.Header) {
 	by, missing := coverage(h)
 	if len(missing) == 0 {
-		say("watching %s by %s; every stage is observed", what, by)
+		o.say("watching %s by %s; every stage is observed", o.words(), by)
 		return
 	}
-	say("watching %s by %s; not observed but concluded: %s ('bpfwhy doctor' says why)", what, by, strings.Join(missing, ", "))
+	o.say("watching %s by %s; not observed, only concluded: %s ('bpfwhy doctor' says why)", o.words(), by, strings.Join(missing, ", "))
 }
 
 // openCapture attaches, if loads come back on this machine.
@@ -110,9 +112,10 @@ func openCapture(ctx context.Context, opts capture.Options) (*capture.Capture, e
 	return capture.Open(ctx, opts)
 }
 
-// dropPrivileges gives up what only attaching needs. What is kept: CAP_SYS_ADMIN, without which the kernel refuses reads of
-// net.core.bpf_jit_harden and, before 5.19, every bpf(2) on maps that are open already, or in its place CAP_BPF for these; CAP_SYS_PTRACE
-// and CAP_DAC_READ_SEARCH for /proc of other users; CAP_KILL to pass signals to a command that runs as somebody else.
+// dropPrivileges gives up what only attaching needs. What is kept: CAP_SYS_ADMIN, without which the
+// kernel refuses reads of net.core.bpf_jit_harden and, before 5.19, every bpf(2) on maps that are
+// open already, or in its place CAP_BPF for these; CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH for /proc
+// of other users; CAP_KILL to pass signals to a command that runs as somebody else.
 func dropPrivileges() error {
 	keep := []int{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL}
 	if have, err := privilege.Effective(); err == nil && have&(1<<unix.CAP_SYS_ADMIN) == 0 {

@@ -9,12 +9,13 @@ import (
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/explain"
-	"github.com/bpfwhy/bpfwhy/internal/patient"
+	"github.com/bpfwhy/bpfwhy/internal/demo/failing"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
-// Check compares what was concluded from a case's attempts with what is expected. It returns the attempt that the case is
-// about, nil if there is none, and what is wrong, nothing if the answer is the expected one.
+// Check compares what was concluded from a case's attempts with what is expected. It returns the
+// attempt that the case is about, nil if there is none, and what is wrong, nothing if the answer is
+// the expected one.
 func (c *Case) Check(attempts []*load.Attempt) (*load.Attempt, []string) {
 	var found []*load.Attempt
 	var wrong []string
@@ -46,18 +47,18 @@ func (c *Case) Check(attempts []*load.Attempt) (*load.Attempt, []string) {
 	return a, wrong
 }
 
-// about reports whether an attempt is the case's own. Of a call that a seccomp policy stopped only the end can be seen, which
-// tells neither the command nor the program.
+// about reports whether an attempt is the case's own. Of a call that a seccomp policy stopped only
+// the end can be seen, which tells neither the command nor the program.
 func (c *Case) about(a *load.Attempt) bool {
 	if !a.Evidence.EnterSeen && a.Outcome == load.Failed && (a.Program == nil || a.Program.Name == "") {
 		return true
 	}
-	return a.Kind == load.ProgLoad && a.FeatureProbe == "" && a.Program != nil && a.Program.Name == c.Patient.Program
+	return a.Kind == load.ProgLoad && a.FeatureProbe == "" && a.Program != nil && a.Program.Name == c.Load.Program
 }
 
 // filler is one of the loads that use up the JIT's memory, the last of which find none left.
 func (c *Case) filler(a *load.Attempt) bool {
-	return a.Program != nil && a.Program.Name == patient.FillerProgram
+	return a.Program != nil && a.Program.Name == failing.FillerProgram
 }
 
 func (c *Case) expects(a *load.Attempt) bool {
@@ -73,8 +74,9 @@ func (c *Case) expects(a *load.Attempt) bool {
 	return false
 }
 
-// undecided reports whether the answer leaves the cause open, names the true one among the possible ones, and may do so: the
-// stage that would tell was not observed. Errno and outcome are known all the same.
+// undecided reports whether the answer leaves the cause open, names the true one among the possible
+// ones, and may do so: the stage that would tell was not observed. Errno and outcome are known all
+// the same.
 func (c *Case) undecided(a *load.Attempt) bool {
 	if a.Diagnosis == nil || a.Diagnosis.Rule != explain.Unknown {
 		return false
@@ -88,8 +90,8 @@ func (c *Case) undecided(a *load.Attempt) bool {
 	return false
 }
 
-// unseen reports whether a load came back un-jited and nothing could show it: the tp_btf backend reads no kernel memory, and the
-// call says no more than that it worked.
+// unseen reports whether a load came back un-jited and nothing could show it: the tp_btf backend
+// reads no kernel memory, and the call says no more than that it worked.
 func (c *Case) unseen(a *load.Attempt) bool {
 	jited := a.Program != nil && a.Program.JITed != nil
 	return a.Outcome == load.Loaded && !jited && !a.Evidence.Observed[load.Blinding] && !a.Evidence.Observed[load.JIT] &&
@@ -121,14 +123,15 @@ func (j *Jump) check(got *load.Jump) (wrong []string) {
 	if abs(got.From-j.From) > allowed || abs(got.To-j.To) > allowed {
 		wrong = append(wrong, fmt.Sprintf("the jump was said to go from %d to %d; it goes from %d to %d", got.From, got.To, j.From, j.To))
 	}
-	// Where the kernel's memory is closed, so are the strings of the program's BTF: the line is known, its file is not.
+	// Where the kernel's memory is closed, so are the strings of the program's BTF: the line is
+	// known, its file is not.
 	file, line, _ := strings.Cut(j.Source, ":")
 	gotFile, gotLine, _ := strings.Cut(got.FromSource, ":")
 	if gotLine != line || gotFile != "" && path.Base(gotFile) != file {
 		wrong = append(wrong, fmt.Sprintf("the jump was said to come from %q; it comes from %s", got.FromSource, j.Source))
 	}
 	if got.Need <= 32767 || got.Limit != 32767 {
-		wrong = append(wrong, fmt.Sprintf("the jump was said to need %d of %d, which is no failure", got.Need, got.Limit))
+		wrong = append(wrong, fmt.Sprintf("the jump was said to need %d of %d, which is not a failure", got.Need, got.Limit))
 	}
 	return wrong
 }
@@ -136,7 +139,7 @@ func (j *Jump) check(got *load.Jump) (wrong []string) {
 func abs(n int) int { return max(n, -n) }
 
 // told compares an attempt with what the kernel told the loader.
-func told(a *load.Attempt, r *patient.Result) []string {
+func told(a *load.Attempt, r *failing.Result) []string {
 	switch {
 	case a.Errno != r.Errno:
 		return []string{fmt.Sprintf("errno was said to be %d; the loader got %d", a.Errno, r.Errno)}

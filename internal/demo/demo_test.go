@@ -3,13 +3,9 @@
 package demo
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -21,12 +17,14 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/explain"
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/patient"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
-	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
+	"github.com/bpfwhy/bpfwhy/internal/demo/failing"
+	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/test/recording"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -36,7 +34,7 @@ var update = flag.Bool("update", false, "record the traces of testdata/traces an
 
 func TestMain(m *testing.M) {
 	guardian.Main()
-	patient.Main()
+	failing.Main()
 	os.Exit(m.Run())
 }
 
@@ -49,16 +47,17 @@ type fate struct {
 var (
 	works    = fate{load.Loaded, 0}
 	unjited  = fate{load.LoadedNotJITed, 0}
-	refused  = fate{load.Failed, enotsupp}
+	refused  = fate{load.Failed, abi.ENOTSUPP}
 	everyone = []string{"5.10", "6.1", "6.12", "7", "hardened"}
 )
 
-// fates are the cases whose end depends on the kernel: kernel-facts, section 2. All other cases have one end.
+// fates are the cases whose end depends on the kernel: kernel-facts, section 2. All other cases
+// have one end.
 var fates = map[string]map[string]fate{
 	"blinding":       {"5.10": unjited, "6.1": refused, "6.12": unjited, "7": unjited, "hardened": refused},
 	"blinding-calls": {"5.10": unjited, "6.1": unjited, "6.12": unjited, "7": unjited, "hardened": refused},
 	"jit-limit":      {"5.10": unjited, "6.1": refused, "6.12": unjited, "7": unjited, "hardened": refused},
-	"memlock":        {"5.10": {load.Failed, eperm}, "6.1": works, "6.12": works, "7": works, "hardened": works},
+	"memlock":        {"5.10": {load.Failed, abi.EPERM}, "6.1": works, "6.12": works, "7": works, "hardened": works},
 }
 
 // on returns the case as one kernel has it, with a single expectation.
@@ -148,7 +147,8 @@ func TestCheckNotices(t *testing.T) {
 	qt.Check(t, qt.Not(qt.HasLen(wrong, 0)), qt.Commentf("never"))
 }
 
-// run runs cases by one backend and compares each with what this kernel does. It returns the traces by case.
+// run runs cases by one backend and compares each with what this kernel does. It returns the traces
+// by case.
 func run(t *testing.T, kernel string, o Options) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
@@ -226,10 +226,11 @@ func TestHost(t *testing.T) {
 	run(t, "", o)
 }
 
-// TestKernels runs what any machine can run, and last what needs sysctls that would spoil the rest. By fentry: what the other backends
-// make of the same loads is corpus's matter, and that of the long tests.
+// TestKernels runs what any machine can run, and last what needs sysctls that would spoil the rest.
+// By fentry: what the other backends make of the same loads is corpus's matter, and that of the
+// long tests.
 func TestKernels(t *testing.T) {
-	vmtest.Run(t, "^TestGuestCases$", vm.Machine{Timeout: 6 * time.Minute}, saveTraces)
+	vmtest.RunIn(t, vmtest.Distinct(), "^TestGuestCases$", vm.Machine{Timeout: 6 * time.Minute}, saveTraces)
 }
 
 func TestGuestCases(t *testing.T) {
@@ -249,7 +250,7 @@ func TestGuestCases(t *testing.T) {
 	for _, b := range backends {
 		t.Run(b, func(t *testing.T) { run(t, kernel, guestOptions(b, names)) })
 	}
-	limited, err := patient.Find("jit-limit")
+	limited, err := failing.Find("jit-limit")
 	qt.Assert(t, qt.IsNil(err))
 	for name, value := range limited.Needs.Sysctls {
 		setSysctl(t, name, value)
@@ -269,7 +270,7 @@ func setSysctl(t *testing.T, name, value string) {
 
 // TestKernelsLockdown has to find its way by itself: lockdown=confidentiality leaves one backend.
 func TestKernelsLockdown(t *testing.T) {
-	p, err := patient.Find("lockdown")
+	p, err := failing.Find("lockdown")
 	qt.Assert(t, qt.IsNil(err))
 	vmtest.RunIn(t, vmtest.Sample(), "^TestGuestLockdown$", vm.Machine{KernelArgs: p.Needs.KernelArgs}, saveTraces)
 }
@@ -286,31 +287,17 @@ func guestOptions(backend string, names []string) Options {
 	}}
 }
 
-// saveTraces makes what a machine recorded by fentry, which shows most, the fixtures when asked to; under lockdown, which leaves
-// one backend, the case that is about it.
+// saveTraces makes what a machine recorded by fentry, which shows most, the fixtures when asked to;
+// under lockdown, which leaves one backend, the case that is about it.
 func saveTraces(t *testing.T, kernel string, result *vm.Result) {
 	for name, data := range result.Files {
 		if *keep != "" {
 			write(t, filepath.Join(*keep, kernel, name), data)
 		}
 		if *update && (path.Dir(name) == "fentry" || name == "tp_btf/lockdown.trace") {
-			write(t, filepath.Join("testdata", "traces", kernel, path.Base(name)), squeeze(t, data))
+			write(t, filepath.Join("testdata", "traces", kernel, path.Base(name)), recording.Squeeze(t, data))
 		}
 	}
-}
-
-// squeeze compresses a trace as well as gzip can: they are recorded with speed in mind.
-func squeeze(t *testing.T, data []byte) []byte {
-	r, err := gzip.NewReader(bytes.NewReader(data))
-	qt.Assert(t, qt.IsNil(err))
-	plain, err := io.ReadAll(r)
-	qt.Assert(t, qt.IsNil(err))
-	var b bytes.Buffer
-	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-	qt.Assert(t, qt.IsNil(err))
-	_, err = w.Write(plain)
-	qt.Assert(t, qt.IsNil(errors.Join(err, w.Close())))
-	return b.Bytes()
 }
 
 func write(t *testing.T, name string, data []byte) {
@@ -318,10 +305,12 @@ func write(t *testing.T, name string, data []byte) {
 	qt.Assert(t, qt.IsNil(os.WriteFile(name, data, 0o644)))
 }
 
-// maxFixture is the size of a committed trace, in bytes. The largest hold the 512 KiB that are kept of a log of 2.4 MB.
+// maxFixture is the size of a committed trace, in bytes. The largest hold the 512 KiB that are kept
+// of a log of 2.4 MB.
 const maxFixture = 300 << 10
 
-// Explaining the recorded traces gives the answer that was given where they were taken, on any machine and without root.
+// Explaining the recorded traces gives the answer that was given where they were taken, on any
+// machine and without root.
 func TestTraces(t *testing.T) {
 	for _, kernel := range everyone {
 		for _, c := range Cases() {
@@ -338,7 +327,8 @@ func TestTraces(t *testing.T) {
 				here := c.on(t, kernel)
 				a, wrong := here.Check(attempts)
 				qt.Assert(t, qt.HasLen(wrong, 0))
-				// Traces are taken by fentry, which misses nothing: what can be seen was seen, not concluded.
+				// Traces are taken by fentry, which misses nothing: what can be seen was seen, not
+				// concluded.
 				if c.Harden() > 0 {
 					qt.Check(t, qt.Equals(a.Diagnosis.HowKnown, load.Observed))
 					qt.Check(t, qt.IsTrue(strings.HasSuffix(a.Jump.FromSource, c.Jump.Source)))

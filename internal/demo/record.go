@@ -5,7 +5,7 @@ package demo
 import (
 	"io"
 
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 )
 
 // writeTrace writes a case's records as a trace of their own.

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package demo provokes real load failures, watches them, explains them, and compares each explanation with the right one.
+// Package demo provokes real load failures, watches them, explains them, and compares each
+// explanation with the right one.
 //
-// Every load is made by a process of its own. The machine is left alone, but for net.core.bpf_jit_harden, which is raised for
-// the blinding cases when that is allowed, and put back by package guardian.
+// Every load is made by a process of its own. The machine is left alone, but for
+// net.core.bpf_jit_harden, which is raised for the blinding cases when that is allowed, and put
+// back by package guardian.
 package demo
 
 import (
@@ -12,19 +14,17 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/bpfwhy/bpfwhy/explain"
-	"github.com/bpfwhy/bpfwhy/internal/assemble"
-	"github.com/bpfwhy/bpfwhy/internal/capture"
-	"github.com/bpfwhy/bpfwhy/internal/guardian"
-	"github.com/bpfwhy/bpfwhy/internal/patient"
-	"github.com/bpfwhy/bpfwhy/internal/sysctl"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
-	"github.com/bpfwhy/bpfwhy/internal/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/demo/failing"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/sysctl"
+	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
+	"github.com/bpfwhy/bpfwhy/internal/watch/diagnose"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 )
@@ -40,7 +40,8 @@ type Options struct {
 	Progress func(string)
 	// Watching is called when the kernel is watched and before the first load; it may be nil.
 	Watching func(trace.Header)
-	// Each is called for every outcome, in order, from another goroutine than Run's. An error of it ends the run.
+	// Each is called for every outcome, in order, from another goroutine than Run's. An error of it
+	// ends the run.
 	Each func(Outcome) error
 	// Record gets what was captured of a case that was run; it may be nil.
 	Record func(Case, trace.Header, []trace.Record) error
@@ -51,10 +52,10 @@ type Outcome struct {
 	Case Case
 	// Skipped says why the case was not run, "" if it was.
 	Skipped string
-	// Demanded says that a skipped case counts against the run: it was asked for by name, or lacked a permission. One that the
-	// hooks cannot show does not, since they say so.
+	// Demanded says that a skipped case counts against the run: it was asked for by name, or lacked
+	// a permission. One that the hooks cannot show does not, since they say so.
 	Demanded bool
-	Result   patient.Result // what the kernel told the loader
+	Result   failing.Result // what the kernel told the loader
 	Attempt  *load.Attempt  // what was concluded, nil when the load was not seen
 	Wrong    []string       // how the conclusion differs from the expected one
 }
@@ -70,16 +71,20 @@ type Summary struct {
 	Unknown        []string          // mechanisms of which it is not known what they lost
 }
 
-// OK reports whether every case that had to be run was run, and explained as expected. Cases for a prepared machine, and those
-// that no hook shows, do not have to be unless they were asked for by name.
+// OK reports whether every case that had to be run was run, and explained as expected. Cases for a
+// prepared machine, and those that no hook shows, do not have to be unless they were asked for by
+// name.
 func (s *Summary) OK() bool { return s.Wrong == 0 && s.NotRun == 0 }
 
 // patience is how long one load may take, on an emulated machine too.
 const patience = 3 * time.Minute
 
-// Run needs root, and patient.Main and guardian.Main at the start of the executable.
+// Run needs root, and failing.Main and guardian.Main at the start of the executable.
 //
-// The error is the context's own, and not one that wraps it, when the run was interrupted and nothing else went wrong.
+// The error is the context's own, and not one that wraps it, when the run was interrupted and
+// nothing else went wrong.
+//
+//revive:disable-next-line:cyclomatic one step after the other, and each may fail
 func Run(ctx context.Context, o Options) (Summary, error) {
 	cases, err := Find(o.Names)
 	if err != nil {
@@ -182,14 +187,14 @@ func (s *session) unfit(c *Case, harden int, hardenErr error) string {
 	if os.Getenv(wire.KernelEnv) == "" {
 		return "only in the lab's virtual machines: it takes more than a host should be asked for"
 	}
-	for name, want := range c.Patient.Needs.Sysctls {
+	for name, want := range c.Load.Needs.Sysctls {
 		b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
 		if err != nil || strings.TrimSpace(string(b)) != want {
 			return fmt.Sprintf("needs a virtual machine that was started with %s=%s", name, want)
 		}
 	}
 	line, _ := os.ReadFile("/proc/cmdline")
-	for _, arg := range c.Patient.Needs.KernelArgs {
+	for _, arg := range c.Load.Needs.KernelArgs {
 		if !strings.Contains(" "+strings.Join(strings.Fields(string(line)), " ")+" ", " "+arg+" ") {
 			return "needs a virtual machine that was booted with " + arg
 		}
@@ -239,12 +244,12 @@ func (s *session) raised(ctx context.Context, c *capture.Capture, cases []Case) 
 	s.progress("%s", report)
 }
 
-// catchUp waits until all that has happened so far was read: capture reads the sysctls again when it sees a failed load, and
-// they are to be those of the load. A load that works marks the place.
+// catchUp waits until all that has happened so far was read: capture reads the sysctls again when
+// it sees a failed load, and they are to be those of the load. A load that works marks the place.
 func (s *session) catchUp(ctx context.Context, c *capture.Capture) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	ok, err := patient.Find("ok")
+	ok, err := failing.Find("ok")
 	if err != nil {
 		s.fail(err)
 		return
@@ -271,12 +276,12 @@ func (s *session) provoke(ctx context.Context, c *capture.Capture, cs *Case) {
 	s.progress("provoking %s: %s", cs.Name, cs.Title)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	s.start(ctx, c, &pending{c: *cs}, cs.Patient)
+	s.start(ctx, c, &pending{c: *cs}, cs.Load)
 }
 
-// start runs a patient to its end.
-func (s *session) start(ctx context.Context, c *capture.Capture, run *pending, what patient.Patient) {
-	p, err := patient.Start(ctx, what)
+// start runs a load to its end.
+func (s *session) start(ctx context.Context, c *capture.Capture, run *pending, what failing.Load) {
+	p, err := failing.Start(ctx, what)
 	if err == nil {
 		if err = c.Follow(p.PID()); err != nil {
 			p.Kill()
@@ -300,34 +305,26 @@ func (s *session) start(ctx context.Context, c *capture.Capture, run *pending, w
 
 // conclude explains a case's records. It is what becomes of a recorded trace too.
 func conclude(h *trace.Header, records []trace.Record) []*load.Attempt {
-	asm := assemble.New(*h)
 	var all []*load.Attempt
-	for _, r := range records {
-		all = slices.AppendSeq(all, asm.Add(r))
-	}
-	all = slices.AppendSeq(all, asm.Flush())
-	for _, a := range all {
-		explain.Conclude(a, &h.Node)
+	for a := range diagnose.Attempts(*h, diagnose.Of(records)) { // which has no errors
+		all = append(all, a)
 	}
 	return all
 }
 
-// Explain reads a recorded trace of a case and returns its attempts with their diagnoses. It needs no kernel and no root.
+// Explain reads a recorded trace of a case and returns its attempts with their diagnoses. It needs
+// no kernel and no root.
 func Explain(r io.Reader) ([]*load.Attempt, error) {
 	t, err := trace.NewReader(r)
 	if err != nil {
 		return nil, err
 	}
-	h := t.Header()
-	var records []trace.Record
-	for {
-		rec, err := t.Next()
-		if err == io.EOF {
-			return conclude(&h, records), nil
-		}
+	var all []*load.Attempt
+	for a, err := range diagnose.Attempts(t.Header(), diagnose.File(t)) {
 		if err != nil {
 			return nil, err
 		}
-		records = append(records, rec)
+		all = append(all, a)
 	}
+	return all, nil
 }

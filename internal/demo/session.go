@@ -8,15 +8,16 @@ import (
 	"io"
 	"sync"
 
-	"github.com/bpfwhy/bpfwhy/internal/capture"
-	"github.com/bpfwhy/bpfwhy/internal/patient"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
+	"github.com/bpfwhy/bpfwhy/internal/demo/failing"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 )
 
 // session sorts the records of one capture into cases.
 //
-// Cases run one after the other, and the kernel's buffer keeps the order: the first call of a case says that nothing more will
-// come of those before it, and the end of the capture says it of the last one.
+// Cases run one after the other, and the kernel's buffer keeps the order: the first call of a case
+// says that nothing more will come of those before it, and the end of the capture says it of the
+// last one.
 type session struct {
 	opts    Options
 	header  trace.Header
@@ -39,8 +40,8 @@ type pending struct {
 	c       Case
 	pid     int
 	skipped string
-	result  patient.Result
-	err     error // of the patient's process
+	result  failing.Result
+	err     error // of the load's process
 	records []trace.Record
 	// marks, unless nil, is closed when a record of this one arrives. It is no case.
 	marks chan struct{}
@@ -65,7 +66,7 @@ const maxPieces = 4096
 func (s *session) read(c *capture.Capture) error {
 	s.pieces = map[trace.CallID][]trace.Record{}
 	for {
-		r, err := c.Read()
+		r, err := c.Next()
 		if err == io.EOF {
 			break
 		}
@@ -88,8 +89,8 @@ func (s *session) sort(r trace.Record) error {
 	switch {
 	case r.Chunk != nil:
 		s.hold(r.Chunk.ID, r)
-	case r.Say != nil:
-		s.hold(r.Say.ID, r)
+	case r.Message != nil:
+		s.hold(r.Message.ID, r)
 	case r.Sysctl != nil:
 		s.shared = append(s.shared, r) // it comes right before its call
 	case r.Loss != nil:
@@ -129,7 +130,8 @@ func (s *session) hold(id trace.CallID, r trace.Record) {
 	s.pieces[id] = append(s.pieces[id], r)
 }
 
-// owner is the case whose process made a call. Numbers are of our own pid namespace, or of the initial one, or both.
+// owner is the case whose process made a call. Numbers are of our own pid namespace, or of the
+// initial one, or both.
 func (s *session) owner(c *trace.Call) *pending {
 	s.mu.Lock()
 	defer s.mu.Unlock()

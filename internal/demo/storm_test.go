@@ -13,18 +13,18 @@ import (
 
 	"github.com/go-quicktest/qt"
 
-	"github.com/bpfwhy/bpfwhy/internal/capture"
-	"github.com/bpfwhy/bpfwhy/internal/patient"
-	"github.com/bpfwhy/bpfwhy/internal/trace"
-	"github.com/bpfwhy/bpfwhy/internal/vm"
-	"github.com/bpfwhy/bpfwhy/internal/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/demo/failing"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/node"
 )
 
 // TestKernelsStorm: fifty threads on two processors, every attempt right.
 func TestKernelsStorm(t *testing.T) {
-	vmtest.RunIn(t, vmtest.Sample(), "^TestGuestStorm$", vm.Machine{
+	vmtest.RunIn(t, vmtest.Oldest(), "^TestGuestStorm$", vm.Machine{
 		CPUs: 2, Sysctls: map[string]string{"net.core.bpf_jit_harden": "2"}, Timeout: 6 * time.Minute,
 	})
 }
@@ -46,7 +46,7 @@ func storm(t *testing.T, backend string) {
 	read := make(chan error, 1)
 	go func() {
 		for {
-			r, err := c.Read()
+			r, err := c.Next()
 			if err != nil {
 				read <- err
 				return
@@ -54,7 +54,7 @@ func storm(t *testing.T, backend string) {
 			records = append(records, r)
 		}
 	}()
-	p, err := patient.StartStorm(ctx)
+	p, err := failing.StartStorm(ctx)
 	qt.Assert(t, qt.IsNil(err))
 	if err := c.Follow(p.PID()); err != nil {
 		p.Kill()
@@ -64,8 +64,8 @@ func storm(t *testing.T, backend string) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(c.Close()))
 	qt.Assert(t, qt.ErrorIs(<-read, io.EOF))
-	// Where the kernel preempts programs (7.x) ends are missed, those of loads by libraries that look what the kernel can do too. The loads
-	// of the storm are all looked for below.
+	// Where the kernel preempts programs (7.x) ends are missed, those of loads by libraries that
+	// look what the kernel can do too. The loads of the storm are all looked for below.
 	recursive := func(r trace.Record) bool { return r.Loss != nil && strings.HasPrefix(r.Loss.Mechanism, "recursion") }
 	missed := slices.ContainsFunc(records, recursive)
 	for _, r := range records {
@@ -78,8 +78,8 @@ func storm(t *testing.T, backend string) {
 }
 
 // compareStorm holds every attempt against what the kernel told the thread that made it.
-func compareStorm(t *testing.T, loads []patient.StormLoad, attempts []*load.Attempt) {
-	byTID := map[int]patient.StormLoad{}
+func compareStorm(t *testing.T, loads []failing.StormLoad, attempts []*load.Attempt) {
+	byTID := map[int]failing.StormLoad{}
 	for _, l := range loads {
 		byTID[l.TID] = l
 	}
@@ -103,7 +103,8 @@ func compareStorm(t *testing.T, loads []patient.StormLoad, attempts []*load.Atte
 			t.Errorf("%s: it was said that it %s: %s; the kernel said %s", l.Load, describe(a), wrong, l.Result)
 		}
 		for _, call := range a.Evidence.Calls[:max(len(a.Evidence.Calls)-1, 0)] {
-			// One of a pair that came after the other had failed is a second try, and right to be folded, but only then.
+			// One of a pair that came after the other had failed is a second try, and right to be
+			// folded, but only then.
 			other := loads[l.Thread^1]
 			last := a.Evidence.Calls[len(a.Evidence.Calls)-1]
 			if !l.Pair || call.Time.Add(call.Duration).After(last.Time) {
@@ -122,8 +123,8 @@ func compareStorm(t *testing.T, loads []patient.StormLoad, attempts []*load.Atte
 			}
 		}
 	}
-	// Where the kernel preempts programs (7.x) one may miss a run. That is said, of every attempt that it may have belonged to, and
-	// it must not become the rule.
+	// Where the kernel preempts programs (7.x) one may miss a run. That is said, of every attempt
+	// that it may have belonged to, and it must not become the rule.
 	qt.Check(t, qt.IsTrue(holes <= len(loads)/2), qt.Commentf("%d attempts are incomplete", holes))
 	// Otherwise nothing was proven about two threads with one program.
 	qt.Check(t, qt.IsTrue(together >= 2), qt.Commentf("%d pairs ran together", together))
@@ -131,7 +132,7 @@ func compareStorm(t *testing.T, loads []patient.StormLoad, attempts []*load.Atte
 }
 
 // stormWrong says what is wrong with an attempt, "" if nothing.
-func stormWrong(l *patient.StormLoad, a *load.Attempt) string {
+func stormWrong(l *failing.StormLoad, a *load.Attempt) string {
 	want := Expect{Outcome: load.Loaded, Errno: l.Errno, Rule: l.Rule}
 	switch {
 	case l.Errno != 0:
@@ -144,7 +145,7 @@ func stormWrong(l *patient.StormLoad, a *load.Attempt) string {
 		if want.Outcome == load.LoadedNotJITed {
 			want.Rule = "BLIND003"
 		}
-		if a.Jump == nil || a.Jump.From != patient.FarFrom {
+		if a.Jump == nil || a.Jump.From != failing.FarFrom {
 			return "the jump is not named"
 		}
 	} else {
@@ -178,7 +179,7 @@ var stormStages = map[string]load.Stage{
 
 // The test itself notices what it is there for.
 func TestStormNotices(t *testing.T) {
-	l := patient.StormLoad{Rule: "VER001", Result: patient.Result{Load: "t17_13_VER001", Errno: 13}}
+	l := failing.StormLoad{Rule: "VER001", Result: failing.Result{Load: "t17_13_VER001", Errno: 13}}
 	right := load.Attempt{Kind: load.ProgLoad, Outcome: load.Failed, Errno: 13, FailedStage: load.Verifier,
 		Program: &load.Program{Name: l.Load}, Diagnosis: &load.Diagnosis{Rule: "VER001"}}
 	qt.Assert(t, qt.Equals(stormWrong(&l, &right), ""))

@@ -18,7 +18,7 @@ const volatile u32 cfg_shift = 0;       /* by which system calls' fields lie beh
 const volatile u8 cfg_late = 0;         /* the call's number lies four bytes behind where it usually is, or not (the same kernels, before 6.7) */
 const volatile u32 cfg_state_shift = 0; /* the same for inet_sock_set_state */
 const volatile u8 cfg_ports = 0;
-const volatile u8 cfg_twins = 0;
+const volatile u8 cfg_reentrant = 0;
 
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
@@ -306,8 +306,8 @@ enum enter {
 
 /*
  * From 7.2 on these programs are preempted like any task, and one that is does not run for the tasks that come in between on its CPU
- * (prog->active). Its twin, attached behind it, does then. Who ran last is written down by CPU: while a program is in flight, that is
- * the task that it is in flight for, and so not the one that the twin runs for.
+ * (prog->active). Its reentrant copy, attached behind it, does then. Who ran last is written down by CPU:
+ * while a program is in flight, that is the task that it is in flight for, and so not the one that the reentrant copy runs for.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -318,7 +318,7 @@ struct {
 
 static __always_inline void mark(u32 which)
 {
-	u32 *tid = cfg_twins ? bpf_map_lookup_elem(&last, &which) : 0;
+	u32 *tid = cfg_reentrant ? bpf_map_lookup_elem(&last, &which) : 0;
 
 	if (tid)
 		*(volatile u32 *)tid = (u32)bpf_get_current_pid_tgid();
@@ -339,7 +339,7 @@ static __always_inline bool is_done(u32 which)
 		mark(which);                                                                                                    \
 		return begin_##name(ctx);                                                                                       \
 	}                                                                                                                       \
-	SEC("tracepoint/syscalls/sys_enter_" #call) int enter_##name##_twin(struct enter_args *ctx)                             \
+	SEC("tracepoint/syscalls/sys_enter_" #call) int enter_##name##_reentrant(struct enter_args *ctx)                        \
 	{                                                                                                                       \
 		return is_done(which) ? 0 : begin_##name(ctx);                                                                  \
 	}                                                                                                                       \
@@ -611,13 +611,14 @@ static __always_inline int end_call(struct exit_args *ctx, u32 scratch)
 	return 0;
 }
 
-/* All calls but those that carry several messages, in groups that seldom meet; a twin finds a call only if nobody ended it. */
+/* All calls but those that carry several messages, in groups that seldom meet. A reentrant copy finds a
+ * call only if nobody ended it. */
 #define EXIT(name, scratch)                                                                                                     \
 	SEC("tracepoint/syscalls/sys_exit_read") int exit_##name(struct exit_args *ctx)                                         \
 	{                                                                                                                       \
 		return end_call(ctx, scratch);                                                                                  \
 	}                                                                                                                       \
-	SEC("tracepoint/syscalls/sys_exit_read") int exit_##name##_twin(struct exit_args *ctx)                                  \
+	SEC("tracepoint/syscalls/sys_exit_read") int exit_##name##_reentrant(struct exit_args *ctx)                             \
 	{                                                                                                                       \
 		return end_call(ctx, scratch + 1);                                                                              \
 	}
@@ -679,7 +680,7 @@ SEC("tracepoint/syscalls/sys_exit_sendmmsg") int exit_messages(struct exit_args 
 	return end_messages(ctx, 4);
 }
 
-SEC("tracepoint/syscalls/sys_exit_sendmmsg") int exit_messages_twin(struct exit_args *ctx)
+SEC("tracepoint/syscalls/sys_exit_sendmmsg") int exit_messages_reentrant(struct exit_args *ctx)
 {
 	return end_messages(ctx, 5);
 }

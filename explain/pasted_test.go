@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/explain/reading"
+)
+
+// pastedText is an entry of testdata/pasted.
+type pastedText struct {
+	name, what, text string
+	rules            []string
+	errno            int
+	spaces           bool     // it is answered alike with blanks in front of each line
+	among            []string // rules that lead or are alternatives
+	says, not        []string // what the answer has to say, and what it must not say
+}
+
+func pastedSet(t *testing.T, file string) (all []pastedText) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/pasted/" + file)
+	qt.Assert(t, qt.IsNil(err))
+	for _, entry := range strings.Split("\n"+string(b), "\n### ")[1:] {
+		head, body, _ := strings.Cut(entry, "\n")
+		var p pastedText
+		p.name, _, _ = strings.Cut(head, " [")
+		p.name, p.spaces = strings.CutSuffix(p.name, " {sp}")
+		lines := strings.Split(strings.TrimRight(body, "\n"), "\n")
+	truth:
+		for ; len(lines) > 0; lines = lines[1:] {
+			key, value, _ := strings.Cut(lines[0], " ")
+			switch key {
+			case "=":
+			case "rule:":
+				p.rules = strings.Split(value, "|")
+			case "errno:":
+				p.errno, err = strconv.Atoi(value)
+				qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", p.name))
+			case "what:":
+				p.what = value
+			case "among:":
+				p.among = strings.Fields(value)
+			case "says:":
+				p.says = append(p.says, value)
+			case "not:":
+				p.not = append(p.not, value)
+			default:
+				break truth
+			}
+		}
+		p.text = strings.Join(lines, "\n")
+		all = append(all, p)
+	}
+	return all
+}
+
+// toldOf is what is told of a text: the leading rule, the errno, and what was attempted.
+func toldOf(text string) (rule string, errno int, what string) {
+	read := reading.Read(reading.Split(text), wordOf)
+	ds := Text(text)
+	switch {
+	case len(read.Failures) > 0:
+	case len(read.Spared) > 0: // nothing is to be mended
+		return "-", read.Spared[0].Errno.Number, read.Spared[0].What()
+	default:
+		return "-", 0, "none"
+	}
+	f := read.Failures[0]
+	return ds[0].Rule, f.Errno.Number, f.What()
+}
+
+func TestPastedTexts(t *testing.T) {
+	for _, file := range []string{"first.txt", "second.txt"} {
+		set := pastedSet(t, file)
+		qt.Assert(t, qt.IsTrue(len(set) > 40))
+		for _, p := range set {
+			t.Run(file+"/"+p.name, func(t *testing.T) {
+				rule, errno, what := toldOf(p.text)
+				qt.Check(t, qt.IsTrue(slices.Contains(p.rules, rule) || slices.Contains(p.rules, "-")), qt.Commentf("rule %s, want %v", rule, p.rules))
+				if p.what == "attach lsm" && what == "attach fentry" {
+					what = p.what // libbpf has the same words for both
+				}
+				if p.what == "none" && rule == "-" {
+					what = p.what // whoever judged the text did not count what did no harm
+				}
+				qt.Check(t, qt.Equals(what, p.what))
+				if p.what != "none" {
+					qt.Check(t, qt.Equals(errno, p.errno))
+				}
+				for _, n := range []int{1, 2, 4, 8} {
+					if p.spaces {
+						r, e, w := toldOf(indented(p.text, n))
+						qt.Check(t, qt.Equals(fmt.Sprint(r, e, w), fmt.Sprint(rule, errno, what)), qt.Commentf("%d blanks", n))
+					}
+				}
+			})
+		}
+	}
+}
+
+// The kinds of texts that there are, in all the words and wrappings that loaders and loggers have.
+func TestPastedKinds(t *testing.T) {
+	set := pastedSet(t, "kinds.txt")
+	qt.Assert(t, qt.IsTrue(len(set) >= 60))
+	for _, p := range set {
+		t.Run(p.name, func(t *testing.T) {
+			rule, errno, what := toldOf(p.text)
+			qt.Check(t, qt.SliceContains(p.rules, rule))
+			qt.Check(t, qt.Equals(what, p.what))
+			if p.what != "none" {
+				qt.Check(t, qt.Equals(errno, p.errno))
+			}
+			var ids []string
+			var answer strings.Builder
+			for _, d := range Text(p.text) {
+				ids = append(ids, d.Rule)
+				fmt.Fprintln(&answer, d.Title, d.Cause, d.Evidence)
+				for _, a := range d.Alternatives {
+					ids = append(ids, a.Rule)
+					fmt.Fprintln(&answer, a.Why)
+				}
+			}
+			for _, id := range p.among {
+				qt.Check(t, qt.SliceContains(ids, id))
+			}
+			for _, words := range p.says {
+				qt.Check(t, qt.StringContains(answer.String(), words))
+			}
+			for _, words := range p.not {
+				qt.Check(t, qt.Not(qt.StringContains(answer.String(), words)))
+			}
+		})
+	}
+}
+
+func indented(text string, n int) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = strings.Repeat(" ", n) + lines[i]
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,9 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-
-package capture
-
-// The objects are committed; `make generate` needs clang and libbpf's headers, and CI checks that the committed objects are what
-// the sources give (clang 14, Debian bookworm).
-
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package capture -target amd64 -cc clang -no-global-types -cflags "-O2 -g -mcpu=v2 -Wall -Werror" -type call_record -type small_chunk -type medium_chunk -type big_chunk -type chunk -type say -type map_list -type head -type begin -type stage -type span -type cgroup_name -type map_ref -type hook -type record_type -type what -type call_kind -type call_flags -type loss core bpf/core.bpf.c
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package capture -target amd64 -cc clang -no-global-types -cflags "-O2 -g -mcpu=v2 -Wall -Werror" plain bpf/plain.bpf.c
