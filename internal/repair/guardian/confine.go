@@ -24,6 +24,10 @@ import (
 // CAP_SYS_ADMIN and CAP_NET_ADMIN, which the kernel asks for at each write to a file of net.core by
 // another user than root; other threads keep nothing.
 //
+// The thread's priority comes after all that concerns every thread: the runtime of Go waits for the
+// others in a loop of sched_yield(2), and who runs before all others yields to none of them. On a
+// machine with one processor that took a second, and on 7.2 now and then for ever.
+//
 // Where it may not change its ids, without CAP_SETUID, it keeps them.
 func confine() error {
 	const keep = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN
@@ -52,16 +56,16 @@ func confine() error {
 	}
 	if have&(1<<unix.CAP_SETUID) == 0 || euid == 0 {
 		// The other threads have theirs still.
-		if err := privilege.Drop(unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN); err != nil && !errors.Is(err, privilege.ErrCgo) {
+		if err := privilege.Drop(unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SYS_NICE); err != nil && !errors.Is(err, privilege.ErrCgo) {
 			return err
 		}
 	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	data[0].Effective = uint32(have & keep)
-	data[0].Permitted = data[0].Effective
-	if err := unix.Capset(&header, &data[0]); err != nil {
-		return fmt.Errorf("drop capabilities: %w", err)
+	if err := hold(have & (keep | 1<<unix.CAP_SYS_NICE)); err != nil {
+		return err
+	}
+	realTime()
+	if err := hold(have & keep); err != nil {
+		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
@@ -71,6 +75,18 @@ func confine() error {
 		return err
 	}
 	return ignoreSignals()
+}
+
+// hold gives up the calling thread's capabilities but for these.
+func hold(capabilities uint64) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	data[0].Effective = uint32(capabilities)
+	data[0].Permitted = data[0].Effective
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	return nil
 }
 
 // hide keeps the memory and the descriptors of this process from others.

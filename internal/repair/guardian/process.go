@@ -181,7 +181,6 @@ func begin(p paths, to int) (*keeper, error) {
 	if err := errors.Join(closeOthers(), hide()); err != nil {
 		return nil, err
 	}
-	realTime()
 	k, err := open(p, to)
 	if err != nil {
 		return nil, err
