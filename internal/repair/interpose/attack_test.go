@@ -725,7 +725,8 @@ func found(t *testing.T, out string) (f findings) {
 	return f
 }
 
-// peekInto attacks what loads, with all guards, until the attacker has met it: it has the time of a load.
+// peekInto attacks what loads, with all guards, until the attacker has met it: it has the time of a
+// load for that.
 func peekInto(t *testing.T, uid string, meets bool) (f findings, proxy *Proxy) {
 	t.Helper()
 	for range 5 {
