@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package nodereport is what a node says of itself: the objects NodeReport and NodeClass of
+// Kubernetes, which are also what 'bpfwhy serve' writes to a file. It is pure.
+package nodereport
+
+import (
+	"time"
+
+	"github.com/bpfwhy/bpfwhy/internal/fleet"
+)
+
+// The names of the objects.
+const (
+	APIVersion = "bpfwhy.dev/v1alpha1"
+	ReportKind = "NodeReport"
+	ClassKind  = "NodeClass"
+)
+
+// Bounds of a report. The whole of it is at most MaxBytes of JSON.
+const (
+	MaxFailures = 32
+	MaxChanges  = 8
+	MaxWorst    = 16
+	MaxLost     = 32
+	MaxBytes    = 16 << 10
+)
+
+// Report is a NodeReport. Its name is that of the node.
+type Report struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       string   `json:"kind"`
+	Metadata   Metadata `json:"metadata"`
+	Status     Status   `json:"status"`
+}
+
+// Class is a NodeClass. Its name is the id of what it holds, so it never changes.
+type Class struct {
+	APIVersion string       `json:"apiVersion"`
+	Kind       string       `json:"kind"`
+	Metadata   Metadata     `json:"metadata"`
+	Spec       *fleet.Class `json:"spec"`
+}
+
+// Metadata is as much of that of Kubernetes as concerns us.
+type Metadata struct {
+	Name string `json:"name"`
+}
+
+// Status is what a node says of itself.
+type Status struct {
+	Class   string  `json:"class,omitempty"`
+	Summary Summary `json:"summary"`
+	// Watching is nil where nobody watches.
+	Watching   *Watching   `json:"watching,omitempty"`
+	Failing    int         `json:"failing"`
+	Conditions []Condition `json:"conditions,omitempty"`
+	Failures   []Failure   `json:"failures,omitempty"` // the last seen first
+	Dropped    uint64      `json:"dropped,omitempty"`  // failures of kinds that found no room in the list
+	Audit      *Audit      `json:"audit,omitempty"`
+	Changes    []Change    `json:"changes,omitempty"` // the last ones, the oldest first
+	// Lost are failures and events that are in no count, by what lost them.
+	Lost map[string]uint64 `json:"lost,omitempty"`
+}
+
+// Summary is for columns of a table.
+type Summary struct {
+	Release  string `json:"release"`
+	Distro   string `json:"distro,omitempty"`
+	Arch     string `json:"arch,omitempty"`
+	Harden   string `json:"harden,omitempty"` // net.core.bpf_jit_harden
+	Lockdown string `json:"lockdown,omitempty"`
+}
+
+// Watching says since when, and by what hooks, loads have been watched.
+type Watching struct {
+	Since   time.Time `json:"since"`
+	Backend string    `json:"backend"`
+	Missing []string  `json:"missing,omitempty"` // stages that are not observed
+	Version string    `json:"version,omitempty"` // of bpfwhy
+	// Before is when somebody watched last before Since; zero: nobody did, as far as is known.
+	Before time.Time `json:"before,omitzero"`
+}
+
+// Condition is as in Kubernetes.
+type Condition struct {
+	Type               string    `json:"type"`   // Watching, LoadsOK, HardeningSafe
+	Status             string    `json:"status"` // True, False, Unknown
+	Reason             string    `json:"reason"`
+	Message            string    `json:"message"`
+	LastTransitionTime time.Time `json:"lastTransitionTime"`
+}
+
+// Failure is a kind of failures of one workload.
+type Failure struct {
+	fleet.Failure
+	Workload
+}
+
+// Workload is what a process belongs to, as far as it is known. The names of pods come from the
+// API server; without it there are the uid and what the control group says.
+type Workload struct {
+	Namespace string `json:"namespace,omitempty"`
+	Pod       string `json:"pod,omitempty"`
+	PodUID    string `json:"podUID,omitempty"`
+	// Owner stays the same when a pod is replaced: "DaemonSet/cilium". Outside of pods it is a unit
+	// of systemd: "tracer.service".
+	Owner     string `json:"owner,omitempty"`
+	Container string `json:"container,omitempty"` // its name in the pod, else "containerd://ID"
+	Image     string `json:"image,omitempty"`
+}
+
+// Change is a setting that was changed while somebody watched.
+type Change struct {
+	At   time.Time `json:"at"`
+	Name string    `json:"name"`
+	From string    `json:"from"`
+	To   string    `json:"to"`
+}
+
+// Audit is what hardening would do to the programs that are loaded now. The counts are of programs
+// by their fate (package audit).
+type Audit struct {
+	At      time.Time      `json:"at"`
+	Harden1 map[string]int `json:"harden1"`
+	Harden2 map[string]int `json:"harden2"`
+	Worst   []Worst        `json:"worst,omitempty"`
+}
+
+// Worst is a program that hardening breaks, or nearly does.
+type Worst struct {
+	Program string `json:"program"`
+	Tag     string `json:"tag,omitempty"`
+	Owner   string `json:"owner,omitempty"`
+	Margin  int    `json:"margin"` // slots until a jump is too long; below 0: it is
+}
+
+// NewReport returns the report of a node.
+func NewReport(node string, s Status) *Report {
+	return &Report{APIVersion: APIVersion, Kind: ReportKind, Metadata: Metadata{Name: node}, Status: s}
+}
+
+// NewClass returns a class under its name.
+func NewClass(c *fleet.Class) *Class {
+	return &Class{APIVersion: APIVersion, Kind: ClassKind, Metadata: Metadata{Name: c.ID()}, Spec: c}
+}
