@@ -5,6 +5,7 @@
 package fleet
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -72,12 +73,32 @@ func ClassOf(p *node.Profile) *Class {
 
 // ID names a class by its contents: "c-" and 16 hexadecimal digits.
 func (c *Class) ID() string {
-	b, err := json.Marshal(c) // the keys of maps are sorted
+	b, err := json.Marshal(c)
 	if err != nil {
 		panic(err) // strings, numbers and maps of them
 	}
-	sum := sha256.Sum256(b)
-	return "c-" + hex.EncodeToString(sum[:8])
+	id, err := classID(b)
+	if err != nil {
+		panic(err) // it was written just now
+	}
+	return id
+}
+
+// classID is the name of a class that was written as JSON, by whichever version of bpfwhy: the keys
+// are sorted first, and those that this version does not know count too.
+func classID(written []byte) (string, error) {
+	var v any
+	d := json.NewDecoder(bytes.NewReader(written))
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil {
+		return "", err
+	}
+	canonical, err := json.Marshal(v) // sorts the keys
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(canonical)
+	return "c-" + hex.EncodeToString(sum[:8]), nil
 }
 
 // Profile is that of a node of the class.
