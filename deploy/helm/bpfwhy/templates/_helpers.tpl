@@ -1,0 +1,48 @@
+{{- define "bpfwhy.name" -}}{{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}{{- end }}
+{{- define "bpfwhy.fullname" -}}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else }}{{ include "bpfwhy.name" . }}{{ end }}
+{{- end }}
+{{- define "bpfwhy.sa" -}}{{ default (include "bpfwhy.fullname" .) .Values.serviceAccount.name }}{{- end }}
+{{- define "bpfwhy.selector" -}}
+app.kubernetes.io/name: {{ include "bpfwhy.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+{{- define "bpfwhy.labels" -}}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{ include "bpfwhy.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+{{- define "bpfwhy.image" -}}
+{{ required "image.repository is not set: where did you push the image?" .Values.image.repository }}
+{{- with .Values.image.digest }}@{{ . }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- /* Policies, and tokens that name their node: 1.30. Without them nothing is written but Events. */ -}}
+{{- define "bpfwhy.policies" -}}
+{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}true{{ end }}
+{{- end }}
+{{- define "bpfwhy.reports" -}}
+{{- if and .Values.reports.enabled (include "bpfwhy.policies" .) }}true{{ end }}
+{{- end }}
+{{- define "bpfwhy.conditions" -}}
+{{- if and .Values.nodeConditions.enabled (include "bpfwhy.policies" .) }}true{{ end }}
+{{- end }}
+{{- define "bpfwhy.agent" -}}
+- name: agent
+  expression: request.userInfo.username == "system:serviceaccount:{{ .Release.Namespace }}:{{ include "bpfwhy.sa" . }}"
+{{- end }}
+{{- define "bpfwhy.node" -}}
+- name: node
+  expression: >-
+    "authentication.kubernetes.io/node-name" in request.userInfo.extra ?
+    request.userInfo.extra["authentication.kubernetes.io/node-name"][0] : ""
+{{- end }}
+{{- define "bpfwhy.args" -}}
+- serve
+- --state=/var/lib/bpfwhy
+- --listen=:{{ .Values.metrics.port }}
+{{- with .Values.extraArgs }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
