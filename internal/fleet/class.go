@@ -77,16 +77,16 @@ func (c *Class) ID() string {
 	if err != nil {
 		panic(err) // strings, numbers and maps of them
 	}
-	id, err := classID(b)
+	id, err := ClassID(b)
 	if err != nil {
 		panic(err) // it was written just now
 	}
 	return id
 }
 
-// classID is the name of a class that was written as JSON, by whichever version of bpfwhy: the keys
+// ClassID is the name of a class that was written as JSON, by whichever version of bpfwhy: the keys
 // are sorted first, and those that this version does not know count too.
-func classID(written []byte) (string, error) {
+func ClassID(written []byte) (string, error) {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(written))
 	d.UseNumber()

@@ -86,7 +86,7 @@ func (f *Fleet) Problems() []*Problem {
 			p := byID[failure.ID]
 			if p == nil {
 				p = &Problem{Failure: failure, Fail: []string{}, Work: []string{}, Unseen: []string{}, Otherwise: []string{}}
-				p.Count = 0
+				p.Count, p.Workloads = 0, nil
 				byID[failure.ID] = p
 				list = append(list, p)
 			}
@@ -110,6 +110,7 @@ func (p *Problem) add(f Failure) {
 	if f.Last.After(p.Last) {
 		p.Last = f.Last
 	}
+	p.Workloads = joined(p.Workloads, f.Workloads)
 	if p.attempt == nil {
 		p.attempt = f.attempt
 	}
@@ -147,9 +148,21 @@ func (n *Node) works(p *Problem) bool {
 }
 
 // Matches reports whether a word of the command line means the problem: its id, its rule, or the
-// name of its program or process.
+// name of its program, process, pod or workload.
 func (p *Problem) Matches(word string) bool {
-	return strings.EqualFold(word, p.ID) || strings.EqualFold(word, p.Rule) || word == p.Program.Name || word == p.Comm
+	return strings.EqualFold(word, p.ID) || strings.EqualFold(word, p.Rule) || word == p.Program.Name || word == p.Comm ||
+		slices.ContainsFunc(p.Workloads, func(w Workload) bool { return w.Matches(word) })
+}
+
+// Matches reports whether a word means the workload: its pod, or its owner with or without the
+// kind, each with or without the namespace.
+func (w Workload) Matches(word string) bool {
+	if rest, ok := strings.CutPrefix(word, w.Namespace+"/"); ok && w.Namespace != "" {
+		word = rest
+	}
+	word = strings.TrimPrefix(word, "pod/")
+	_, name, _ := strings.Cut(w.Owner, "/")
+	return word != "" && (word == w.Pod || word == w.PodUID || word == name || strings.EqualFold(word, w.Owner))
 }
 
 // A Reason is why a program fails on some nodes and not on others.

@@ -65,15 +65,48 @@ type Failure struct {
 	Last    time.Time `json:"last"`
 	Message string    `json:"message,omitempty"` // the cause, and the kernel's words
 	Remedy  string    `json:"remedy,omitempty"`  // the first
+	// Workloads are those in which it was seen, as far as is known.
+	Workloads []Workload `json:"workloads,omitempty"`
 
 	attempt *load.Attempt // where there is a recording
 }
 
+// Workload is what a process belongs to, as far as it is known. The names of pods come from the
+// API server; without it there are the uid and what the control group says.
+type Workload struct {
+	Namespace string `json:"namespace,omitempty"`
+	Pod       string `json:"pod,omitempty"`
+	PodUID    string `json:"podUID,omitempty"`
+	// Owner stays the same when a pod is replaced: "DaemonSet/cilium". Outside of pods it is a unit
+	// of systemd: "tracer.service".
+	Owner     string `json:"owner,omitempty"`
+	Container string `json:"container,omitempty"` // its name in the pod, else "containerd://ID"
+	Image     string `json:"image,omitempty"`
+}
+
+// String is what people call it.
+func (w Workload) String() string {
+	name := cmp.Or(w.Owner, w.Pod)
+	switch {
+	case name != "" && w.Namespace != "":
+		return w.Namespace + "/" + name
+	case name != "":
+		return name
+	case w.PodUID != "":
+		return "pod " + w.PodUID
+	}
+	return w.Container
+}
+
+// same reports that two are one workload: a pod that replaced another is.
+func (w Workload) same(o Workload) bool { return w.String() == o.String() }
+
 // Bounds of what is kept of a node.
 const (
-	MaxFailures = 200
-	MaxLoaded   = 2000
-	maxMessage  = 256
+	maxWorkloads = 50
+	MaxFailures  = 200
+	MaxLoaded    = 2000
+	maxMessage   = 256
 )
 
 // failureOf is what an attempt that carries its diagnosis says.
@@ -114,6 +147,16 @@ func cut(s string, most int) string {
 	return s[:most]
 }
 
+// joined adds the workloads that a list lacks, as long as there is room.
+func joined(list, more []Workload) []Workload {
+	for _, w := range more {
+		if len(list) < maxWorkloads && !slices.ContainsFunc(list, w.same) {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
 // Add takes an attempt that was seen on the node, with its diagnosis if it has one.
 func (n *Node) Add(a *load.Attempt) {
 	n.see(&a.Evidence)
@@ -150,7 +193,7 @@ func (n *Node) see(e *load.Evidence) {
 
 // settle gives the node its class.
 func (n *Node) settle() {
-	if n.Profile != nil {
+	if n.Profile != nil && (n.Class == "" || len(n.seen) > 0) {
 		p := *n.Profile
 		p.Sysctls = map[string]string{}
 		maps.Copy(p.Sysctls, n.Profile.Sysctls)
@@ -159,6 +202,9 @@ func (n *Node) settle() {
 	}
 	slices.SortStableFunc(n.Failures, func(a, b Failure) int { return b.Count - a.Count })
 }
+
+// Fail takes a kind of failures that somebody else counted.
+func (n *Node) Fail(f Failure) { n.fail(f) }
 
 func (n *Node) fail(f Failure) {
 	i := slices.IndexFunc(n.Failures, func(o Failure) bool { return o.ID == f.ID })
@@ -172,11 +218,38 @@ func (n *Node) fail(f Failure) {
 		if f.Last.After(old.Last) {
 			old.Last = f.Last
 		}
+		old.Workloads = joined(old.Workloads, f.Workloads)
 	case len(n.Failures) == MaxFailures:
 		n.Dropped++
 	default:
 		n.Failures = append(n.Failures, f)
 	}
+}
+
+// Take adds what recordings of the node say to what it reported. A report counts all failures, so
+// those that were recorded too are not counted again: the recording is the evidence for them.
+func (n *Node) Take(recorded *Node) {
+	for _, f := range recorded.Failures {
+		i := slices.IndexFunc(n.Failures, func(o Failure) bool { return o.ID == f.ID })
+		if i < 0 {
+			n.fail(f)
+		} else if n.Failures[i].attempt == nil {
+			n.Failures[i].attempt = f.attempt
+		}
+	}
+	n.Watched = n.Watched || recorded.Watched
+	n.Loaded = union(n.Loaded, recorded.Loaded)
+	n.Attached = union(n.Attached, recorded.Attached)
+	if n.Profile == nil {
+		n.Profile, n.seen = recorded.Profile, recorded.seen
+	}
+}
+
+func union(a, b map[Program]int) map[Program]int {
+	for p := range b {
+		a = counting(a, p)
+	}
+	return a
 }
 
 // Forget lets go of recorded attempts of kinds that kept holds, and adds the others to it: one

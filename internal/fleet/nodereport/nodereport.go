@@ -23,6 +23,8 @@ const (
 	MaxChanges  = 8
 	MaxWorst    = 16
 	MaxLost     = 32
+	MaxSeen     = 128
+	MaxSilent   = 16
 	MaxBytes    = 16 << 10
 )
 
@@ -57,8 +59,15 @@ type Status struct {
 	Conditions []Condition `json:"conditions,omitempty"`
 	Failures   []Failure   `json:"failures,omitempty"` // the last seen first
 	Dropped    uint64      `json:"dropped,omitempty"`  // failures of kinds that found no room in the list
-	Audit      *Audit      `json:"audit,omitempty"`
-	Changes    []Change    `json:"changes,omitempty"` // the last ones, the oldest first
+	// Loaded and Attached are programs that were seen to load (and be compiled) and to be attached,
+	// as Seen writes them: where a program works is as important as where it fails.
+	Loaded   []string `json:"loaded,omitempty"`
+	Attached []string `json:"attached,omitempty"`
+	// Silent are pods in a crash loop that have rights for BPF, and that nobody has seen load since
+	// Watching.Since: their loads may have failed before.
+	Silent  []Workload `json:"silent,omitempty"`
+	Audit   *Audit     `json:"audit,omitempty"`
+	Changes []Change   `json:"changes,omitempty"` // the last ones, the oldest first
 	// Lost are failures and events that are in no count, by what lost them.
 	Lost map[string]uint64 `json:"lost,omitempty"`
 }
@@ -97,18 +106,8 @@ type Failure struct {
 	Workload
 }
 
-// Workload is what a process belongs to, as far as it is known. The names of pods come from the
-// API server; without it there are the uid and what the control group says.
-type Workload struct {
-	Namespace string `json:"namespace,omitempty"`
-	Pod       string `json:"pod,omitempty"`
-	PodUID    string `json:"podUID,omitempty"`
-	// Owner stays the same when a pod is replaced: "DaemonSet/cilium". Outside of pods it is a unit
-	// of systemd: "tracer.service".
-	Owner     string `json:"owner,omitempty"`
-	Container string `json:"container,omitempty"` // its name in the pod, else "containerd://ID"
-	Image     string `json:"image,omitempty"`
-}
+// Workload is what a process belongs to.
+type Workload = fleet.Workload
 
 // Change is a setting that was changed while somebody watched.
 type Change struct {
