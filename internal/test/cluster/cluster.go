@@ -102,7 +102,7 @@ func (c *Cluster) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	last := errors.New("not asked yet")
+	var last error
 	for {
 		for _, p := range c.procs {
 			if p.ended() {
