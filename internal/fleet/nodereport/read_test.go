@@ -75,7 +75,8 @@ func TestForgedClass(t *testing.T) {
 	qt.Check(t, qt.IsNil(nodes[0].Profile))
 }
 
-// A class of a later version has a field that this one does not know. Its name is right all the same.
+// A class of a later version has a field that this one does not know. Its name is right all the
+// same.
 func TestLaterClass(t *testing.T) {
 	spec := map[string]any{"release": "9.0", "version": "", "machine": "x86_64", "btf": true, "cgroup_v2": true, "cgroup_v1": false, "later": []int{1}}
 	b, err := json.Marshal(spec)
