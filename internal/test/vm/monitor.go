@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 )
 
 // Looks at a machine that hangs: so many, so far apart.
@@ -17,6 +19,8 @@ const (
 	looks     = 3
 	lookPause = 200 * time.Millisecond
 )
+
+var noise = lazyregexp.New(`^\(qemu\)|^QEMU|^(FPR|YMM|XMM|FCW|DR[0-7])|^\s*$`)
 
 // whereItIs asks QEMU's monitor, which listens at a socket, what the first processor executes, and
 // what lies on its stack. It is for a machine that is about to be killed: a kernel that spins with
@@ -31,7 +35,7 @@ func whereItIs(socket string) (string, error) {
 		if i > 0 {
 			time.Sleep(lookPause)
 		}
-		if _, err := io.WriteString(c, "info registers\nx/8i $rip\nx/64gx $rsp\n"); err != nil {
+		if _, err := io.WriteString(c, "info registers\nx/8i $pc\nx/64gx $esp\n"); err != nil {
 			return "", fmt.Errorf("ask the monitor: %w", err)
 		}
 	}
@@ -43,5 +47,16 @@ func whereItIs(socket string) (string, error) {
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return "", fmt.Errorf("ask the monitor: %w", err)
 	}
-	return strings.ReplaceAll(string(answer), "\r", ""), nil
+	return withoutNoise(string(answer)), nil
+}
+
+// withoutNoise leaves out what the monitor echoes, and registers that say nothing about a kernel.
+func withoutNoise(answer string) string {
+	var b strings.Builder
+	for line := range strings.Lines(strings.ReplaceAll(answer, "\r", "")) {
+		if !noise.MatchString(line) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
