@@ -193,7 +193,7 @@ func (n *Node) see(e *load.Evidence) {
 
 // settle gives the node its class.
 func (n *Node) settle() {
-	if n.Profile != nil && (n.Class == "" || len(n.seen) > 0) {
+	if n.Profile != nil {
 		p := *n.Profile
 		p.Sysctls = map[string]string{}
 		maps.Copy(p.Sysctls, n.Profile.Sysctls)
@@ -202,9 +202,6 @@ func (n *Node) settle() {
 	}
 	slices.SortStableFunc(n.Failures, func(a, b Failure) int { return b.Count - a.Count })
 }
-
-// Fail takes a kind of failures that somebody else counted.
-func (n *Node) Fail(f Failure) { n.fail(f) }
 
 func (n *Node) fail(f Failure) {
 	i := slices.IndexFunc(n.Failures, func(o Failure) bool { return o.ID == f.ID })
@@ -224,32 +221,6 @@ func (n *Node) fail(f Failure) {
 	default:
 		n.Failures = append(n.Failures, f)
 	}
-}
-
-// Take adds what recordings of the node say to what it reported. A report counts all failures, so
-// those that were recorded too are not counted again: the recording is the evidence for them.
-func (n *Node) Take(recorded *Node) {
-	for _, f := range recorded.Failures {
-		i := slices.IndexFunc(n.Failures, func(o Failure) bool { return o.ID == f.ID })
-		if i < 0 {
-			n.fail(f)
-		} else if n.Failures[i].attempt == nil {
-			n.Failures[i].attempt = f.attempt
-		}
-	}
-	n.Watched = n.Watched || recorded.Watched
-	n.Loaded = union(n.Loaded, recorded.Loaded)
-	n.Attached = union(n.Attached, recorded.Attached)
-	if n.Profile == nil {
-		n.Profile, n.seen = recorded.Profile, recorded.seen
-	}
-}
-
-func union(a, b map[Program]int) map[Program]int {
-	for p := range b {
-		a = counting(a, p)
-	}
-	return a
 }
 
 // Forget lets go of recorded attempts of kinds that kept holds, and adds the others to it: one

@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package folder reads a fleet from files that were gathered from nodes: recordings ('watch
-// --record', 'run --record'), profiles ('node --json') and reports ('serve', 'kubectl get').
+// Package folder reads a fleet from files: recordings ('watch --record', 'run --record') and
+// profiles ('node --json') that were gathered from nodes.
 package folder
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,7 +15,6 @@ import (
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet"
-	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 	"github.com/bpfwhy/bpfwhy/internal/watch/diagnose"
 	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -47,12 +42,6 @@ func Read(paths []string) (*fleet.Fleet, []Skipped, error) {
 			return nil, nil, err
 		}
 	}
-	for _, n := range g.reported.Nodes() {
-		if recorded := g.nodes[n.Name]; recorded != nil {
-			n.Take(recorded)
-		}
-		g.nodes[n.Name] = n
-	}
 	f := &fleet.Fleet{}
 	for _, n := range g.nodes {
 		f.Nodes = append(f.Nodes, n)
@@ -68,8 +57,6 @@ type gatherer struct {
 	files   int
 	taken   []fs.FileInfo   // folders and files that were named: one counts once
 	kept    map[string]bool // kinds of failures of which an attempt is kept
-
-	reported nodereport.Objects
 }
 
 func (g *gatherer) path(p string) error {
@@ -82,7 +69,7 @@ func (g *gatherer) path(p string) error {
 	}
 	g.taken = append(g.taken, info)
 	if !info.IsDir() {
-		partly, err := g.file(p, name(filepath.Base(p)), false)
+		partly, err := g.file(p, name(filepath.Base(p)))
 		if err != nil && !partly {
 			return fmt.Errorf("%s: %w", p, err)
 		}
@@ -111,7 +98,7 @@ func (g *gatherer) path(p string) error {
 		if !nested {
 			first = name(first)
 		}
-		if partly, err := g.file(file, first, nested); err != nil {
+		if partly, err := g.file(file, first); err != nil {
 			g.skipped = append(g.skipped, Skipped{file, err, partly})
 		}
 		return nil
@@ -126,9 +113,8 @@ func name(file string) string {
 	return file
 }
 
-// file takes one file. Named says that a folder is named after the node. Partly says that something
-// was taken although there is an error.
-func (g *gatherer) file(file, node string, named bool) (partly bool, err error) {
+// file takes one file. Partly says that something was taken although there is an error.
+func (g *gatherer) file(file, node string) (partly bool, err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return false, err
@@ -138,7 +124,7 @@ func (g *gatherer) file(file, node string, named bool) (partly bool, err error) 
 	if trace.Recorded(in) {
 		return g.recording(in, node)
 	}
-	return g.document(in, node, named)
+	return false, g.profile(in, node)
 }
 
 func (g *gatherer) node(name string) *fleet.Node {
@@ -150,37 +136,13 @@ func (g *gatherer) node(name string) *fleet.Node {
 	return n
 }
 
-// maxDocument bounds a document of reports: a list of 5,000 nodes takes 15 MB.
-const maxDocument = 256 << 20
-
-// document takes a profile, or objects of Kubernetes: reports and classes.
-func (g *gatherer) document(in *bufio.Reader, name string, named bool) (partly bool, err error) {
-	b, err := io.ReadAll(io.LimitReader(in, maxDocument+1))
+func (g *gatherer) profile(in *bufio.Reader, name string) error {
+	p, err := node.Decode(in)
 	if err != nil {
-		return false, err
-	}
-	if len(b) > maxDocument {
-		return false, fmt.Errorf("read document: longer than %d MiB", maxDocument>>20)
-	}
-	var kind struct {
-		APIVersion string `json:"apiVersion"`
-	}
-	if json.Unmarshal(b, &kind) == nil && kind.APIVersion != "" {
-		if !named {
-			name = ""
-		}
-		n, err := g.reported.ReadAs(b, name)
-		if err == nil && n == 0 {
-			err = errors.New("no NodeReport and no NodeClass of bpfwhy in it")
-		}
-		return n > 0, err
-	}
-	p, err := node.Decode(bytes.NewReader(b))
-	if err != nil {
-		return false, err
+		return err
 	}
 	g.node(name).Profile = p // one with features beats that of a recording
-	return false, nil
+	return nil
 }
 
 func (g *gatherer) recording(in *bufio.Reader, name string) (partly bool, err error) {

@@ -23,7 +23,6 @@ const (
 	MaxChanges  = 8
 	MaxWorst    = 16
 	MaxLost     = 32
-	MaxSeen     = 128
 	MaxSilent   = 16
 	MaxBytes    = 16 << 10
 )
@@ -59,10 +58,6 @@ type Status struct {
 	Conditions []Condition `json:"conditions,omitempty"`
 	Failures   []Failure   `json:"failures,omitempty"` // the last seen first
 	Dropped    uint64      `json:"dropped,omitempty"`  // failures of kinds that found no room in the list
-	// Loaded and Attached are programs that were seen to load (and be compiled) and to be attached,
-	// as Seen writes them: where a program works is as important as where it fails.
-	Loaded   []string `json:"loaded,omitempty"`
-	Attached []string `json:"attached,omitempty"`
 	// Silent are pods in a crash loop that have rights for BPF, and that nobody has seen load since
 	// Watching.Since: their loads may have failed before.
 	Silent  []Workload `json:"silent,omitempty"`
