@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/verifierlog"
@@ -272,6 +273,10 @@ func refineStack(f *Facts, m *Match) {
 
 // refineArgument tells a map that the loader did not put in from a wrong argument.
 func refineArgument(f *Facts, m *Match) {
+	if n, err := strconv.ParseUint(f.words.arg("map_type"), 10, 32); err == nil && f.words.match.Kind == verifierlog.HelperMap {
+		refineMapArgument(f, m, uint32(n))
+		return
+	}
 	reg, have := f.words.arg("reg"), f.words.arg("type")
 	if !strings.HasPrefix(f.words.arg("want"), "map_ptr") || have != "scalar" && have != "inv" {
 		return
@@ -289,6 +294,31 @@ func refineArgument(f *Facts, m *Match) {
 		ID: "relocate-map", Title: "Load with a library that knows this form of map definition: tc and ip need libbpf for maps in SEC(\".maps\") (ip -V names it), others know struct bpf_elf_map only",
 		Price: "Another build of the loader, or map definitions in its form.",
 	})
+}
+
+// helperMaps are the types of maps that a helper takes, for helpers that take few, by what their
+// names begin with.
+var helperMaps = []struct{ helper, types string }{
+	{"bpf_ringbuf_", "ringbuf"}, {"bpf_user_ringbuf_", "user_ringbuf"}, {"bpf_perf_event_", "perf_event_array"}, {"bpf_skb_output", "perf_event_array"}, {"bpf_xdp_output", "perf_event_array"},
+	{"bpf_tail_call", "prog_array"}, {"bpf_get_stackid", "stack_trace"}, {"bpf_redirect_map", "devmap, devmap_hash, cpumap or xskmap"}, {"bpf_sk_redirect_map", "sockmap"}, {"bpf_msg_redirect_map", "sockmap"},
+	{"bpf_sk_storage_", "sk_storage"}, {"bpf_task_storage_", "task_storage"}, {"bpf_inode_storage_", "inode_storage"}, {"bpf_cgrp_storage_", "cgrp_storage"}, {"bpf_get_local_storage", "cgroup_storage"},
+	{"bpf_skb_under_cgroup", "cgroup_array"}, {"bpf_current_task_under_cgroup", "cgroup_array"}, {"bpf_sk_select_reuseport", "reuseport_sockarray or sockmap"},
+}
+
+// refineMapArgument says which type of map a helper got, and which it takes.
+func refineMapArgument(f *Facts, m *Match, number uint32) {
+	name := printable(f.words.arg("name"), 60)
+	m.Cause = fmt.Sprintf("The helper %s does not take a map of the type %s.", name, abi.MapTypeName(number))
+	instead := "the right type"
+	for _, h := range helperMaps {
+		if strings.HasPrefix(name, h.helper) {
+			m.Cause = fmt.Sprintf("The helper %s takes a map of the type %s, and the program gives it one of the type %s.", name, h.types, abi.MapTypeName(number))
+			instead = "the type " + h.types
+			break
+		}
+	}
+	m.First = append(m.First, load.Remedy{ID: "map-type", Title: "Declare the map with " + instead + ", or use the helper that goes with the map", Price: "A change of the program."})
+	m.Without = append(m.Without, "right-argument")
 }
 
 // refineCall says which argument of the global function was wrong.

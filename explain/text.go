@@ -40,13 +40,33 @@ func explainLines(lines []string) []load.Diagnosis {
 	read := reading.Read(lines, wordOf)
 	var out []load.Diagnosis
 	for _, f := range read.Failures[max(0, len(read.Failures)-maxFindings):] {
-		out = append(out, explainFailure(&f, read.Kernel))
+		out = tell(out, explainFailure(&f, read.Kernel))
 	}
 	for _, f := range read.Spared[max(0, len(read.Spared)-maxFindings):] {
-		out = append(out, explainSpared(&f, read.Kernel))
+		out = tell(out, explainSpared(&f, read.Kernel))
 	}
 	out = append(out, explainNoise(slices.Concat(read.Noise, read.Tolerated))...)
 	return out[:min(len(out), maxFindings)]
+}
+
+// ofTheNode are rules that hold for a node, whatever failed on it: one answer is enough.
+var ofTheNode = []string{"BTF003", "PERM003", "JIT001", "ATT103"}
+
+// maxQuoted is how many lines of a cause that is told again are quoted.
+const maxQuoted = 8
+
+// tell adds a diagnosis, unless one of them says the same already.
+func tell(out []load.Diagnosis, d load.Diagnosis) []load.Diagnosis {
+	i := slices.IndexFunc(out, func(o load.Diagnosis) bool {
+		same := o.Title == d.Title && (o.Cause == d.Cause || slices.Contains(ofTheNode, d.Rule))
+		return same && o.Rule == d.Rule && slices.Equal(o.Alternatives, d.Alternatives)
+	})
+	if i < 0 {
+		return append(out, d)
+	}
+	all := once(append(slices.Clone(out[i].Evidence), d.Evidence...))
+	out[i].Evidence = all[:min(len(all), max(maxQuoted, len(out[i].Evidence)))]
+	return out
 }
 
 // explainNoise says of each kind of noise once that it is none of the failures.
@@ -120,6 +140,10 @@ func explainFailure(read *reading.Failure, k reading.Kernel) load.Diagnosis {
 // explainSpared is the diagnosis of a failure that did no harm.
 func explainSpared(read *reading.Failure, k reading.Kernel) load.Diagnosis {
 	d := explainFailure(read, k)
+	if read.Meant {
+		return load.Diagnosis{Rule: Unknown, Title: "A test wanted this to fail, and passed", HowKnown: load.Inferred, Evidence: d.Evidence,
+			Cause: fmt.Sprintf("Nothing is to be mended: %s failed inside of a test that passed.", describeAttempt(read))}
+	}
 	d.Cause = "In the end it worked: after this failure the program went on in another way. " + d.Cause
 	if d.Rule == Unknown {
 		d.Alternatives, d.Remedies = nil, nil

@@ -62,6 +62,9 @@ func read(l Line, table Table) clue {
 	if quoted != "" {
 		c.log = logLines(quoted)
 	}
+	if l.Debug && asks.MatchString(text) {
+		return clue{role: tolerated}
+	}
 	m := matter([]byte(text))
 	if !m.topic && !m.any() && quoted == "" {
 		return clue{}
@@ -81,6 +84,9 @@ func read(l Line, table Table) clue {
 	}
 	return c
 }
+
+// asks is what developers write of a program that finds out what the kernel can do.
+var asks = lazyregexp.New(`(?i)\bprob(?:e|es|ed|ing) (?:for|whether|if|of|result|fail)\b|\bfeature[ _-]?(?:prob|detect|check|test)|\b(?:checking|detecting|testing) (?:for|whether|if)\b|\bdetection of\b|\bsupport (?:check|probe|test)`)
 
 // tell finds out what the text of a line is about.
 func (c *clue) tell(text string, errno, fails bool, table Table) {
@@ -330,7 +336,10 @@ func (c *clue) aim(target string) {
 
 var (
 	progType = lazyregexp.New(`\bBPF_PROG_TYPE_(\w+)`)
-	mapType  = lazyregexp.New(`\bBPF_MAP_TYPE_(\w+)|\bmap type (\w+)|\bmap\[\w+:(RingBuf|StackTrace|LPMTrie|LRUHash|PerCPUHash|PerCPUArray)\(keySize=`)
+	goType   = lazyregexp.New(`\b(SchedCLS|SchedACT|CGroupSKB|CGroupSockAddr|CGroupSock|CGroupDevice|SockOps|StructOps|SkLookup|SkMsg|SkSKB|FlowDissector)\b`)
+	// goTypes are the names that cilium/ebpf prints.
+	goTypes = map[string]string{"SchedCLS": "sched_cls", "SchedACT": "sched_act", "CGroupSKB": "cgroup_skb", "CGroupSockAddr": "cgroup_sock_addr", "CGroupSock": "cgroup_sock", "CGroupDevice": "cgroup_device", "SockOps": "sock_ops", "StructOps": "struct_ops", "SkLookup": "sk_lookup", "SkMsg": "sk_msg", "SkSKB": "sk_skb", "FlowDissector": "flow_dissector"}
+	mapType = lazyregexp.New(`\bBPF_MAP_TYPE_(\w+)|\bmap type (\w+)|\bmap\[\w+:(RingBuf|StackTrace|LPMTrie|LRUHash|PerCPUHash|PerCPUArray)\(keySize=`)
 	// mapTypes are the names that cilium/ebpf prints.
 	mapTypes   = map[string]string{"StackTrace": "stack_trace", "LPMTrie": "lpm_trie", "LRUHash": "lru_hash", "PerCPUHash": "percpu_hash", "PerCPUArray": "percpu_array"}
 	attachType = lazyregexp.New(`\b(?:attach_type|attach type)[=: ]+(?:BPF_)?([A-Z]\w+|\d{1,2}\b)`)
@@ -353,9 +362,7 @@ var (
 
 // refine reads from a line whose meaning is known where, and for which type of program.
 func (c *clue) refine(text string) {
-	if t := nameIn(progType, text); t != "" {
-		c.programType = strings.ToLower(t)
-	}
+	c.programType = cmp.Or(strings.ToLower(nameIn(progType, text)), goTypes[nameIn(goType, text)], c.programType)
 	named := nameIn(mapType, text)
 	c.mapType = strings.ToLower(cmp.Or(mapTypes[named], named))
 	c.program = cmp.Or(c.program, nameIn(progName, text), nameIn(chainProg, text))

@@ -40,6 +40,8 @@ type Failure struct {
 	Line string
 	// Lines are all that tell of it.
 	Lines []string
+	// Meant says that it is part of a test that passed.
+	Meant bool
 	// Times is how often the text tells of the same, at least: of what repeats itself much in a
 	// large text some is left out.
 	Times int
@@ -49,7 +51,8 @@ type Failure struct {
 type Text struct {
 	Failures []Failure
 	Kernel   Kernel
-	// Spared are failures after which the program went on in another way, and succeeded.
+	// Spared are failures after which the program went on in another way and succeeded, or that a
+	// test wanted.
 	Spared []Failure
 	// Tolerated are lines about what failed and was done without, Noise those about nothing.
 	Tolerated, Noise []string
@@ -93,7 +96,8 @@ func Read(lines []string, table Table) Text {
 		f := g.failure(unwrapped, from, until)
 		switch {
 		case g.accepted() && f.Errno.Number == 0:
-		case g.spared:
+		case g.spared || g.meant:
+			f.Meant = g.meant
 			add(&t.Spared, f)
 		default:
 			add(&t.Failures, f)

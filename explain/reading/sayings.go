@@ -62,6 +62,7 @@ var (
 	netns         = place{target: "netns"}
 	netfilter     = place{"netns", "netfilter", "netfilter"}
 	perfEvent     = place{target: "perf_event"}
+	counter       = place{target: "perf_event", program: "perf_event"}
 	socket        = place{target: "socket", program: "socket_filter"}
 	sockmap       = place{target: "map", program: "sk_skb"}
 	structOps     = place{"map", "struct_ops", "struct_ops"}
@@ -159,13 +160,16 @@ var sentences = []saying{
 	says(tolerated, load.MapCreate, nowhere, `retrying without BTF`, "retrying without"),
 	says(tolerated, load.BTFLoad, nowhere, `BTF is optional|Kernel doesn't support BTF, skipping`, "btf is optional", "support btf"),
 	says(noise, "", nowhere, `failed \(-?\w+\) to create BPF token|failed to create BPF token|BPF token .*optional|skipping optional step|BPF token delegation set up|to open BPF FS mount at`, "bpf token", "optional step", "bpf fs mount"),
+	// Old kernels have no such file: loaders define the probe in tracefs then.
+	says(tolerated, "", nowhere, `^(?:\[pid +\d+\] )?(?:open|openat|access|stat)\w*\(.*event_source/devices/[ku]probe/\w+.*= -1 ENOENT`, "event_source"),
+	says(noise, "", nowhere, `\bgot (?:an? |the )?expected (?:error|failure)|\b(?:failed|fails|rejected|refused|error) as expected\b|\bexpected (?:failure|rejection)\b`, "expected"),
 	// systemd asks so whether the kernel could.
 	says(noise, "", nowhere, `prog 'sd_\w+': failed to attach to cgroup: (?:Bad file descriptor|-EBADF)`, "prog 'sd_"),
 	// Compilers and linkers: nothing was loaded.
 	says(noise, "", nowhere, `^(?:clang|clang-\d+|gcc|cc|c\+\+|ld|collect2|make|cmake|cargo|rustc)(?:\[\d+\])?: (?:\*\*\* |fatal |error|warning)|cannot find -l\w|fatal error: '[^']*' file not found|undefined reference to`, "clang", "gcc", "cc:", "ld:", "collect2", "make", "cargo", "rustc", "find -l", "file not found", "undefined reference"),
 	says(noise, "", nowhere, `Got EBADF when using BPF_F_ALLOW_MULTI`, "got ebadf"),
 	says(noise, "", nowhere, `elf: skipping (?:un\w+ )?(?:data )?section|skipping (?:unrecognized|relo)\b`, "skipping"),
-	names(failure, load.BTFLoad, nowhere, `Error loading \.BTF into kernel|(?:load|loading) (?:the )?BTF\b.*`+failed+`|load BTF: |BPF_BTF_LOAD|`+failed+`\w* (?:to )?load(?:ing)? (?:kernel |module |vmlinux )?BTF`, "btf"),
+	names(failure, load.BTFLoad, nowhere, `Error loading \.BTF into kernel|(?:load|loading) (?:the )?BTF\b.*`+failed+`|load BTF: |BPF_BTF_LOAD|`+failed+`\w* (?:to )?load(?:ing)? BTF`, "btf"),
 	says(failure, load.PerfEventOpen, nowhere, `prog '(?P<prog>[^']*)': failed to create `+probes+` '(?P<target>[^']*)' perf event`, "perf event"),
 	says(failure, load.PerfEventOpen, tracepoint, `(?:prog '(?P<prog>[^']*)': )?failed to (?:create|determine) tracepoint '(?P<target>[^']*)' perf event|tracepoint '(?P<target2>[^']*)' perf_event_open\(\) failed`, "tracepoint '"),
 	says(failure, load.LinkCreate, nowhere, `prog '(?P<prog>[^']*)': failed to attach to `+probes+` '(?P<target>[^']*)'`, "attach to"),
@@ -184,7 +188,8 @@ var sentences = []saying{
 	because(load.ProgLoad, nowhere, `extern \((?:func|var) ksym\) '(?P<ksym>[^']*)'|extern '[^']*' \(strong\): not resolved`, "extern"),
 	because(load.ProgLoad, traced, `(?:prog '(?P<prog>[^']*)': )?failed to find kernel BTF type ID of '(?P<target>[^']*)'`, "kernel btf type id"),
 	because(load.ProgLoad, nowhere, `prog '(?P<prog>[^']*)': relo #\d+: .*(?:no matching targets|failed)|failed to perform CO-RE relocations|CO-RE relocation.*(?:failed|not found)|bad CO-RE relocation|apply(?:ing)? CO-RE relocations`, "relo"),
-	because(load.ProgLoad, nowhere, `failed to find valid kernel BTF|failed to parse target BTF|Error loading vmlinux BTF|no BTF found for kernel|vmlinux BTF is not found`, "btf"),
+	because(load.ProgLoad, nowhere, `failed to find valid kernel BTF|kernel BTF is missing at|failed to parse target BTF|Error loading vmlinux BTF|no BTF found for kernel|vmlinux BTF is not found|load(?:ing)? BTF (?:for|of) (?:kmod|kernel module|module) \S+`, "btf"),
+	names(failure, load.ProgLoad, nowhere, failed+`\w* (?:to )?load(?:ing)? (?:kernel|module|vmlinux) BTF`, "btf"),
 	because(load.ProgLoad, nowhere, `elf: sec '[^']*': to use global __arena variables|legacy map definitions in 'maps' section|failed to guess program type from ELF section`, "elf", "legacy map", "guess program"),
 	says(detail, load.TCAttach, tc, `^(?:libbpf: )?Kernel error message: (?P<said>.*(?:filter|qdisc|chain|parent|exclusivity).*)`, "kernel error message"),
 	says(detail, load.XDPAttach, xdp, `^(?:libbpf: )?Kernel error message: (?P<said>.*XDP.*)`, "kernel error message"),
@@ -201,6 +206,8 @@ var sentences = []saying{
 	because(load.PerfEventOpen, uprobe, `elf: failed to find symbol '(?P<target>[^']*)' in '(?P<path>[^']*)'|usdt: no USDTs for '(?P<target2>[^']*)' found in '(?P<path2>[^']*)'`, "failed to find symbol", "no usdts"),
 	because(load.PerfEventOpen, uprobe, `symbol [\x60'"]?(?P<target>[\w.@:$-]+)[\x60'"]?:? (?:was |is )?(?:symbol )?not found in (?:(?:the )?(?:binary|executable|file|library|object|elf)|[\x60'"]?(?P<path>/[^\x60'" :]+))`, "not found in"),
 
+	because(load.PerfEventOpen, uprobe, `\b(?:u(?:ret)?probe|usdt) target file ['"]?(?P<path>[^'"\s]+)['"]? does(?: not|n't) exist`, "target file"),
+
 	// cilium/ebpf.
 	names(failure, load.ProgLoad, nowhere, `(?:program `+name+` )?load program:`, "load program:"),
 	names(failure, load.MapCreate, nowhere, `(?:map `+anyMap+` )?map create(?: without BTF)?:`, "map create"),
@@ -208,9 +215,11 @@ var sentences = []saying{
 	because(load.ProgLoad, traced, `program `+name+` attach (?:Tracing|LSM|Extension)/\w+: (?:raw_tp |fentry |\w+ )?(?P<target>\w+)`, "attach tracing", "attach lsm", "attach extension"),
 	because(load.ProgLoad, traced, `find target for (?P<word>\w+) (?P<target>[\w.]+)|multiple candidates for \*btf\.Func`, "find target", "multiple candidates"),
 	names(failure, load.PerfEventOpen, nowhere, `opening `+probes+` perf event|(?:creating|create) perf_(?P<word2>[ku]probe) PMU|opening (?P<word3>k(?:ret)?probe|u(?:ret)?probe|tracepoint)(?: \S+)?: opening perf event`, "perf event", "pmu"),
+	names(failure, load.PerfEventOpen, counter, `\b(?:open|bpf_open|attach)\w* (?:bpf |the )?perf[ _-]?event\b.*\b(?:cpu[_-]?cycles?|cpu[_-]?instr\w*|(?:ref-?)?cycles|instructions|cache[_-]?(?:miss\w*|ref\w*)|branch[_-]?\w*)\b|\bPERF_(?:TYPE|COUNT)_HW|PERF_TYPE_HARDWARE|bpf_open_perf_event|\bopen bpf perf event|\bhardware (?:counters?|events?|perf)\b`, "perf", "hardware"),
 	names(failure, load.PerfEventOpen, nowhere, `(?:open|opening|create|creating) (?:a )?perf[ _-]event`, "perf"),
-	names(failure, load.PerfEventSetBPF, nowhere, `(?:opening `+probes+`: )?setting perf event bpf program|PERF_EVENT_IOC_SET_BPF`, "setting perf event", "ioc_set_bpf"),
+	names(failure, load.PerfEventSetBPF, nowhere, `(?:opening `+probes+`: )?setting perf event bpf program|PERF_EVENT_IOC_SET_BPF|\bioctl\(\d+, 0x40042408\b`, "setting perf event", "ioc_set_bpf", "0x40042408"),
 	names(failure, load.ProbeDefine, nowhere, `creating (?:trace|tracefs) event|writing '(?P<define>[^']*)' to '`, "event", "writing"),
+	names(failure, load.RawTPOpen, rawTracepoint, `bpf_attach_raw_tracepoint ?\((?P<target>[^)]*)\)`, "attach_raw_tracepoint"),
 	names(failure, load.RawTPOpen, traced, `create raw tracepoint|raw_tracepoint_open|BPF_RAW_TRACEPOINT_OPEN`, "raw"),
 	names(failure, load.LinkCreate, tracing, `create tracing link|attach tracing`, "tracing"),
 	names(failure, load.LinkCreate, nowhere, `create (?:bpf )?link|bpf_link_create|BPF_LINK_CREATE|link create`, "link"),
@@ -227,6 +236,7 @@ var sentences = []saying{
 	says(failure, load.TCAttach, tc, `netlink error while attaching (?:ebpf|bpf) program to tc`, "to tc"),
 	says(failure, load.XDPAttach, xdp, `netlink error while attaching XDP program`, "netlink error"),
 	names(failure, load.PerfEventOpen, nowhere, `perf_event_open`, "perf_event_open"),
+	names(failure, load.TCAttach, tc, `\b(?:filter|qdisc|classifier|SchedCLS|SchedACT)\b.*: netlink(?: receive| error)?: `, "netlink"),
 	names(failure, load.TCAttach, tc, `(?:failed|error|cannot|could not|unable)[^:]*\b(?:clsact|qdisc|tc[ -](?:filter|program|prog|classifier|hook|bpf))|\bclsact\b|no clsact|adding tc filter|tc filter (?:add|replace)`, "clsact", "qdisc", "tc ", "tc-"),
 
 	// bcc and bpftrace.
@@ -269,7 +279,9 @@ var sentences = []saying{
 	calling("bpf(BPF_PROG_GET_NEXT_ID)", `can't get next (?:prog|map|link|btf)|BPF_\w+_GET_NEXT_ID`, "get next", "get_next_id"),
 	calling("bpf(BPF_*_GET_FD_BY_ID)", `BPF_\w+_GET_FD_BY_ID|can't get (?:prog|map|link|btf) by id`, "by_id", "by id"),
 	calling("bpf(BPF_PROG_TEST_RUN)", `BPF_PROG_(?:TEST_)?RUN|test[ _]run|bpf_prog_test_run`, "run"),
-	calling("bpf(BPF_MAP_LOOKUP_ELEM)", `(?-i:BPF_MAP_(?:LOOKUP|DELETE|GET_NEXT)\w*)|bpf_map_(?:lookup|delete|get_next)\w*(?:\(\))?(?: failed|: )`, "map_"),
+	calling("bpf(BPF_MAP_GET_NEXT_KEY)", `(?:^|: )(?:get )?next key: |\bget(?:ting)? next key\b|(?-i:BPF_MAP_GET_NEXT_KEY)|bpf_map_get_next_key`, "next key", "next_key"),
+	calling("bpf(BPF_MAP_LOOKUP_ELEM)", `\bmaps?\b.*: (?:batch )?(?:lookup|delete|lookup and delete): `, "lookup", "delete"),
+	calling("bpf(BPF_MAP_LOOKUP_ELEM)", `(?-i:BPF_MAP_(?:LOOKUP|DELETE)\w*)|bpf_map_(?:lookup|delete)\w*(?:\(\))?(?: failed|: )`, "map_"),
 	calling("bpf(BPF_TOKEN_CREATE)", `BPF_TOKEN_CREATE|bpf_token_create|create bpf token`, "token"),
 	says(failure, load.ProgLoad, nowhere, `(?:load|initiali[sz])\w* (?:the )?device control (?:e?bpf )?program\b`, "device control"),
 	names(failure, load.ProgAttach, cgroupDevice, `attaching device control BPF program to cgroup (?P<cgroup>\S+) failed|(?:device (?:cgroup|control|controller|filter))[^:]*(?:e?bpf|program)|e?bpf device (?:filter|program|cgroup)`, "device"),
@@ -291,6 +303,7 @@ var sentences = []saying{
 	says(failure, load.MapCreate, nowhere, `avc:\s+denied +\{[^}]*map_create[^}]*\}.*tclass=bpf`, "avc:"),
 	says(failure, load.ProgLoad, nowhere, `avc:\s+denied .*tclass=bpf`, "avc:"),
 	says(detail, "", nowhere, SeccompRecord, "syscall="),
+	says(detail, load.PerfEventOpen, perfEvent, SeccompPerfRecord, "syscall="),
 	says(detail, "", nowhere, `apparmor="DENIED".*(?:bpf|tracefs|debugfs)`, "apparmor"),
 	says(detail, "", nowhere, `MEMLOCK may be too low|raise (?:the )?memlock|RemoveMemlock|ulimit -l`, "memlock", "ulimit"),
 }
@@ -315,6 +328,7 @@ var phrasesOf = []saying{
 	names(failure, load.LinkCreate, tcx, `\btcx\b`, "tcx"),
 	names(failure, load.LinkCreate, netkit, `\bnetkit\b`, "netkit"),
 	names(failure, load.TCAttach, tc, `\battach\w* [^:]*\btc\b|\btc\b[^:]*\battach|\bclsact\b|\b(?:attach|add|replac|creat)\w*\b[^:]*\bclassifiers?\b|\b(?:add|replac|creat|assign|updat)\w*\b[^:]*\be?bpf filter|\bfilter add:|e?bpf[^:]*: netlink receive: |\bnetlink receive: .*bpf`, "tc", "clsact", "classifier", "filter", "netlink"),
+	names(failure, load.TCAttach, tc, `\bSchedC(?:LS|T)\b|\bsched_cls\b|\bcls_bpf\b`, "schedcls", "sched_cls", "cls_bpf"),
 	names(failure, load.XDPAttach, xdp, `\bxdp\b`, "xdp"),
 	names(failure, load.LinkCreate, cgroup, `\battach\w*\b[^:]*\bcgroup|\bcgroup\b.{0,60}\b(?:attach|link)|\bcgroup\b[^:]*\bbpf|\bbpf\b[^:]*\bcgroup`, "cgroup"),
 	names(failure, load.LinkCreate, sockmap, `\bsock(?:map|hash)\b`, "sock"),
@@ -345,6 +359,14 @@ func placeOf(word string) (place, bool) {
 	return p, ok
 }
 
-// SeccompRecord is the audit log's record of a bpf(2) that a seccomp filter did not let through;
-// code is what the filter answered, and neither a log (0x7ffc0000) nor an allowance.
-const SeccompRecord = `(?:type=1326|type=SECCOMP) .*(?:(?:arch=c000003e syscall=321|arch=c00000b7 syscall=280|arch=c00000f3 syscall=280|arch=c0000015 syscall=361|arch=80000016 syscall=351) .*code=0x(?:5\w{4}|0|80000000)\b|\bsyscall=bpf .*code=(?:kill|errno|trap|0x5\w{4}))`
+// SeccompRecord is the audit log's record of a bpf(2) that a seccomp filter did not let through, and
+// SeccompPerfRecord that of a perf_event_open(2); code is what the filter answered, and neither a
+// log (0x7ffc0000) nor an allowance.
+const (
+	SeccompRecord     = seccompType + `(?:(?:arch=c000003e syscall=321|arch=c00000b7 syscall=280|arch=c00000f3 syscall=280|arch=c0000015 syscall=361|arch=80000016 syscall=351) .*` + seccompCode + `|\bsyscall=bpf .*` + seccompWord + `)`
+	SeccompPerfRecord = seccompType + `(?:(?:arch=c000003e syscall=298|arch=c00000b7 syscall=241|arch=c00000f3 syscall=241|arch=c0000015 syscall=319|arch=80000016 syscall=331) .*` + seccompCode + `|\bsyscall=perf_event_open .*` + seccompWord + `)`
+
+	seccompType = `(?:type=1326|type=SECCOMP) .*`
+	seccompCode = `code=0x(?:5\w{4}|0|80000000)\b`
+	seccompWord = `code=(?:kill|errno|trap|0x5\w{4})`
+)

@@ -24,8 +24,11 @@ const (
 	maxShape  = 3         // blocks that look alike, besides those at the end
 )
 
-// gap stands where lines were left out.
-const gap = "\x00"
+// gap stands where lines were left out, lost where lines that matter are among them.
+const (
+	gap  = "\x00"
+	lost = "\x00\x00"
+)
 
 // ErrNotText is returned for what is no text.
 var ErrNotText = errors.New("this is neither a trace nor text")
@@ -86,6 +89,7 @@ type sieve struct {
 	left   int               // lines that are still kept behind the last that mattered
 	block  block
 	last   []block // of at most lastBytes
+	closed int     // blocks so far
 	held   int     // bytes of last
 	kept   []block
 	bytes  int // of kept
@@ -96,6 +100,7 @@ type sieve struct {
 type block struct {
 	lines []string
 	size  int
+	order int    // among all, those included that were not kept
 	shape uint64 // of the lines that matter, without their numbers
 }
 
@@ -168,6 +173,8 @@ func (s *sieve) close() {
 	if len(s.block.lines) == 0 {
 		return
 	}
+	s.block.order = s.closed
+	s.closed++
 	s.last, s.held = append(s.last, s.block), s.held+s.block.size
 	s.block = block{}
 	for s.held > lastBytes {
@@ -188,11 +195,16 @@ func (s *sieve) lines() []string {
 	}
 	s.close()
 	var out []string
-	for _, b := range append(s.kept, s.last...) {
-		out = append(append(out, b.lines...), gap)
+	blocks := append(s.kept, s.last...)
+	for i, b := range blocks {
+		behind := gap
+		if i+1 < len(blocks) && blocks[i+1].order != b.order+1 {
+			behind = lost
+		}
+		out = append(append(out, b.lines...), behind)
 	}
 	if len(out) > maxLines {
-		out = append(append(out[:maxLines/4:maxLines/4], gap), out[len(out)-maxLines*3/4:]...)
+		out = append(append(out[:maxLines/4:maxLines/4], lost), out[len(out)-maxLines*3/4:]...)
 	}
 	return out
 }

@@ -33,8 +33,8 @@ type group struct {
 	source string
 	first  int
 	last   int
-	// spared: the program went on in another way, and succeeded.
-	spared bool
+	// spared: the program went on in another way, and succeeded. meant: a test wanted it to fail.
+	spared, meant bool
 }
 
 // splitter goes through the lines of a text, those of each writer for themselves.
@@ -51,10 +51,7 @@ type splitter struct {
 	current *group
 	pending []clue // reasons that stand in front of their failure
 	attempt clue
-	fell    struct { // the last line that tells of another way
-		at     int
-		source string
-	}
+	outcome outcome
 }
 
 // split finds the failures that a text tells of, in their order. aside are lines that look like one
@@ -127,7 +124,7 @@ func bySource(lines []Line) [][]int {
 
 // one goes through the lines of one writer.
 func (s *splitter) one(indices []int) {
-	s.current, s.pending, s.attempt, s.fell.at = nil, nil, clue{}, -1
+	s.current, s.pending, s.attempt, s.outcome = nil, nil, clue{}, newOutcome()
 	for at := 0; at < len(indices); {
 		i := indices[at]
 		if s.lines[i].Gap {
@@ -155,7 +152,7 @@ func (s *splitter) one(indices []int) {
 			}
 		}
 		s.put(c)
-		s.fellBack(i)
+		s.ended(i)
 	}
 	s.settle()
 }
@@ -178,41 +175,7 @@ func (s *splitter) netlink(c *clue, indices []int, at int) bool {
 	return false
 }
 
-var (
-	netlinkBPF = lazyregexp.New(`\bxdp|\bbpf\b|\bclsact\b|\.bpf\.o\b|\bsec(?:tion)? `)
-	fallBack   = lazyregexp.New(`(?i)\bf[ae]ll(?:ing|s)? back (?:to|on)\b`)
-	fallsNot   = lazyregexp.New(`(?i)\b(?:fail\w*|cannot|could not|unable|refus\w*|no|not|without|disabled?) (?:to )?f[ae]ll`)
-	success    = lazyregexp.New(`(?i)^success\b|\bsuccessfully\b|\b(?:loaded|attached)\b`)
-)
-
-// fellBack notes that a program went on in another way, and forgets the failures before that if it
-// then succeeded.
-func (s *splitter) fellBack(i int) {
-	text := s.lines[i].Text
-	if s.fell.source != s.lines[i].Source {
-		s.fell.at = -1
-	}
-	switch {
-	case s.fell.at < 0 && !strings.Contains(text, "back "):
-	case s.fallsBack(i):
-		s.fell.at, s.fell.source = i, s.lines[i].Source
-	case s.fell.at >= 0 && success.MatchString(text) && !failureWord.MatchString(text):
-		for _, g := range s.groups {
-			g.spared = g.spared || g.source == s.fell.source && g.last <= s.fell.at && s.fell.at-g.last <= nearFailure
-		}
-		s.fell.at = -1
-	}
-}
-
-// fallsBack reports whether a line says that the program goes on in another way after the failure
-// before the line, or the one that the line itself tells of.
-func (s *splitter) fallsBack(i int) bool {
-	text := s.lines[i].Text
-	if s.current == nil || i-s.current.last > nearFailure || !fallBack.MatchString(text) {
-		return false
-	}
-	return !failureWord.MatchString(text) || s.current.last == i && !fallsNot.MatchString(text)
-}
+var netlinkBPF = lazyregexp.New(`\bxdp|\bbpf\b|\bclsact\b|\.bpf\.o\b|\bsec(?:tion)? `)
 
 // wrapped joins a sentence of the verifier that a terminal put on two lines.
 func (s *splitter) wrapped(c *clue, indices []int, at int) bool {
@@ -272,6 +235,8 @@ func (s *splitter) marked(indices []int, at int) (log []string, next int) {
 		switch {
 		case endLog.MatchString(l.Text):
 			return log, next + 1
+		case s.insideLog(indices, next):
+			continue
 		case l.Gap, strings.HasPrefix(l.Text, "libbpf: ") && saidByLoader(l.Text):
 			return log, next
 		}
@@ -280,6 +245,15 @@ func (s *splitter) marked(indices []int, at int) (log []string, next int) {
 	return log, next
 }
 
+// insideLog reports a gap in the middle of a log: it goes on behind the gap, and its end would not
+// have been left out.
+func (s *splitter) insideLog(indices []int, n int) bool {
+	l := s.lines[indices[n]]
+	return l.Gap && !l.Lost && n+1 < len(indices) && laterInLog.MatchString(s.lines[indices[n+1]].Text)
+}
+
+var laterInLog = lazyregexp.New(`^(?:[1-9]\d{0,6}: (?:\([0-9a-f]{2}\) |(?:frame\d+: ?)?R\d)|from \d+ to \d+|; |(?:frame\d+: ?)?R\d+(?:_\w+)?=)`)
+
 // unmarked reads a log without marks: lines that only the verifier prints, with what stands between
 // them.
 //
@@ -287,7 +261,13 @@ func (s *splitter) marked(indices []int, at int) (log []string, next int) {
 func (s *splitter) unmarked(indices []int, at int) (log []string, next int) {
 	end, report, stats := at, false, false
 	text := func(n int) string { return s.lines[indices[n]].Text }
-	for n := at; n < len(indices) && !s.lines[indices[n]].Gap; n++ {
+	for n := at; n < len(indices); n++ {
+		if s.lines[indices[n]].Gap {
+			if !stats && s.insideLog(indices, n) {
+				continue
+			}
+			break
+		}
 		t := text(n)
 		ours := logLine(t) || sourceRow.MatchString(t) || s.sentence(s.lines[indices[n]])
 		report = report || strings.HasPrefix(t, "Verification failed: ")

@@ -20,8 +20,10 @@ type Line struct {
 	Kernel bool
 	// Whole marks a record of a logger: what it tells is complete.
 	Whole bool
-	// Gap says that lines were left out in front of this one.
-	Gap bool
+	// Debug marks what its writer takes for details that only developers look at.
+	Debug bool
+	// Gap says that lines were left out in front of this one, and Lost that they mattered.
+	Gap, Lost bool
 }
 
 // Bounds of one line.
@@ -56,12 +58,13 @@ type layered struct {
 }
 
 func (u *unwrapper) add(raw string) {
-	if raw == gap {
+	if raw == gap || raw == lost {
 		u.flush()
-		u.out = append(u.out, Line{Gap: true})
+		u.out = append(u.out, Line{Gap: true, Lost: raw == lost})
 		return
 	}
 	l := peel(layered{rest: raw})
+	l.Debug = debugLevel.MatchString(raw[:min(len(raw), 256)])
 	if u.partial != "" || l.cut {
 		u.partial += l.rest
 		u.from = l.Line
@@ -370,7 +373,8 @@ func peelKlog(l *layered) {
 var (
 	stamp = lazyregexp.New(`^(?:\[?(?:\d{4}[-/]\d\d?[-/]\d\d?[T ] ?\d{1,2}:\d\d(?::\d\d)?(?:[.,]\d{1,9})?(?: ?(?:Z|UTC|GMT|[+-]\d\d:?\d\d)(?: [A-Z]{2,5})?)?|` +
 		months + ` +\d{1,2}(?: \d{4})?,? \d\d:\d\d:\d\d(?:[.,]\d+)?|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? [\w ]{2,12}\d\d:\d\d:\d\d(?: \w{2,5})?(?: \d{4})?|\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?|\d{1,2}:\d\d[AP]M|1[67]\d{8}(?:\.\d+)?)\]?)(?:[ \t|:-]+|$)`)
-	levels = lazyregexp.New(`^(?:\[ ?(?i:trace|debug|info|information|notice|warn|warning|err|error|erro|fatal|fata|crit|critical|panic|alert|emerg|trce|debu|dbug|dbg|inf|wrn|ftl|pnc|[tdiwefc]) ?\]|(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERR|ERRO|ERROR|FATAL|FATA|CRIT|CRITICAL|PANIC|ALERT|TRC|DBG|INF|WRN|FTL|PNC)(?:\[\d{1,8}\])?(?:[ \t|:-]|$))[ \t|:-]*`)
+	debugLevel = lazyregexp.New(`(?i)\b(?:level|lvl|severity)"?[=:] ?"?(?:debug|trace)\b|(?-i:\b(?:DEBUG|DEBU|DBUG|DBG|TRACE|TRC)\b)(?:\[\d+\])?[\s|\]:]`)
+	levels     = lazyregexp.New(`^(?:\[ ?(?i:trace|debug|info|information|notice|warn|warning|err|error|erro|fatal|fata|crit|critical|panic|alert|emerg|trce|debu|dbug|dbg|inf|wrn|ftl|pnc|[tdiwefc]) ?\]|(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERR|ERRO|ERROR|FATAL|FATA|CRIT|CRITICAL|PANIC|ALERT|TRC|DBG|INF|WRN|FTL|PNC)(?:\[\d{1,8}\])?(?:[ \t|:-]|$))[ \t|:-]*`)
 )
 
 // peelTime takes a time off that stands alone in front.
