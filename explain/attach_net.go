@@ -4,6 +4,7 @@ package explain
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
@@ -212,6 +213,7 @@ func lookOffload(f *Facts, m *Match) Strength {
 	if f.attach().Flags&abi.XDPFlagSKBMode != 0 {
 		return 0
 	}
+	f.fitSetting(m)
 	switch f.errno() {
 	case abi.ENOSPC, abi.ENOTCONN:
 		return Likely // a veth, whose message it is in any case
@@ -220,6 +222,48 @@ func lookOffload(f *Facts, m *Match) Strength {
 		return 0 // memory, where no driver says otherwise
 	}
 	return m.Strength
+}
+
+// deviceSetting is a setting of a device that the kernel's words name.
+type deviceSetting struct {
+	words               *lazyregexp.Regexp
+	cause, title, price string
+	command             string // behind it stands the device
+}
+
+var deviceSettings = []deviceSetting{
+	{lazyregexp.New(`(?i)any_header_sg|header/data in single page`),
+		"The network card of this virtual machine hands headers and data over in separate pages (an old form of virtio), so that its driver cannot run XDP.",
+		"Let the hypervisor give the machine a virtio device of version 1 (QEMU: disable-legacy=on)", "A setting of the host, and a restart of the machine.", ""},
+	{lazyregexp.New(`(?i)header[- ]split|\bHDS\b`), "Headers and data are in separate buffers (header split), which XDP cannot work with.",
+		"Switch header split off", "More copies for those who use it.", "ethtool -G %s tcp-data-split off"},
+	{lazyregexp.New(`(?i)\b(?:rx|tx)[ /-]*(?:queues?|rings?|channels?|resources)|\btwo TX\b|\benough TX|per CPU pools`),
+		"The device has too few queues or rings for XDP, which needs one more for sending on each CPU or queue.",
+		"Use fewer channels, so that half of the rings are left for XDP", "Less parallel work of the card. Connections may stall for a moment.", "ethtool -l %[1]s; ethtool -L %[1]s combined N"},
+}
+
+// fitSetting puts what the words name in the place of what a rule says of any setting.
+func (f *Facts) fitSetting(m *Match) {
+	heard := f.said()
+	if f.text != nil && f.text.kernel != "" {
+		heard = f.text.kernel
+	}
+	i := slices.IndexFunc(deviceSettings, func(d deviceSetting) bool { return d.words.MatchString(heard) })
+	if i < 0 {
+		return
+	}
+	d := deviceSettings[i]
+	m.Cause = d.cause
+	device := "DEVICE"
+	if n := f.target().Name; plainName.MatchString(n) {
+		device = n
+	}
+	r := load.Remedy{ID: "device-setting", Title: d.title, Price: d.price}
+	if d.command != "" {
+		r.Command = fmt.Sprintf(d.command, device)
+	}
+	m.First = append(m.First, r)
+	m.Without = append(m.Without, "offloads-off")
 }
 
 func att303() Rule {

@@ -152,7 +152,7 @@ func matchBTFLoad(f *Facts) *Match {
 func btf003() Rule {
 	return Rule{
 		ID:    "BTF003",
-		Title: "The kernel has no BTF of its own",
+		Title: "The kernel has no BTF of its own that can be used",
 		Class: "R2",
 		Stage: load.BTF,
 		Text: `fentry, fexit, LSM, tp_btf, struct_ops and kernel functions need the
@@ -184,6 +184,14 @@ func matchNoBTF(f *Facts) *Match {
 	if f.verifierReject() && (f.words.arg("config") == "CONFIG_DEBUG_INFO_BTF" || kernelBTFMalformed.MatchString(f.words.message)) {
 		m := f.verifierMatch()
 		m.Cause = "The program needs the kernel's own BTF, and there is none."
+		if kernelBTFMalformed.MatchString(f.words.message) {
+			m.Cause = "The kernel has BTF of its own and cannot read it: the BTF was made wrongly when the kernel was built, by a pahole that does not go with it, or was damaged afterwards. Nothing is wrong with the program: the kernel cannot load any that needs its BTF."
+			m.Without = append(m.Without, "external-btf", "btf-kernel")
+			m.First = append(m.First, load.Remedy{
+				ID: "rebuild-kernel", Title: "Run another build of the kernel, made with a pahole (dwarves) that goes with it", Price: "A reboot.",
+				Command: "bpftool btf dump file /sys/kernel/btf/vmlinux format c | head",
+			})
+		}
 		return m
 	}
 	if f.Node.BTF || f.Node.Release == "" || !f.words.empty() || f.verifierAccepted() || f.errno() != abi.EINVAL && f.errno() != abi.ENOENT {

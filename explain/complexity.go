@@ -171,6 +171,10 @@ func matchVerifierPatch(f *Facts) *Match {
 		return nil
 	}
 	patch := f.cause(load.FnPatch)
+	if f.text != nil && !said && f.words.empty() {
+		return &Match{Strength: Possible, How: load.Inferred,
+			Why: "a jump that the verifier's own rewriting makes too long gives ENOMEM as well, however much memory there is. The log says 'insn N cannot be patched due to 16-bit range' then"}
+	}
 	if !said && patch == nil || f.insideJIT() {
 		return nil
 	}

@@ -103,6 +103,7 @@ var errnos = grouped(withReasons([]Errno{
 		Meanings: []Meaning{
 			{cmdLoad, "A signal was pending while the verifier ran. Loaders repeat the call.", []string{"VER201"}},
 			{cmdLoad, "No program id was left.", []string{"INST002"}},
+			{cmdMap, "The kernel does not answer so: a seccomp policy may answer with any errno, or the loader prints another call's.", []string{"PERM006"}},
 		},
 	},
 	{

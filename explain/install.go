@@ -39,6 +39,12 @@ for every possible CPU. The verifier needs memory for each state that it remembe
 	}
 }
 
+var simplerProgram = load.Remedy{
+	ID:    "simpler-program",
+	Title: "If there is memory enough ('free', and the control group's memory.max): make the program smaller, or with fewer branches, so that the verifier has less to remember",
+	Price: "A change of the program.",
+}
+
 func matchMemory(f *Facts) *Match {
 	if !f.failed() || f.errno() != abi.ENOMEM || !f.words.empty() {
 		return nil
@@ -52,6 +58,10 @@ func matchMemory(f *Facts) *Match {
 	if f.kind() == load.SocketFilter || f.kind() == load.SocketAttach {
 		m.Strength = Possible
 		m.Why = "ENOMEM, and the filter itself may have been too much"
+	}
+	if f.kind() != load.MapCreate && f.kind() != load.MapUpdate {
+		m.Without = append(m.Without, "smaller-map")
+		m.First = append(m.First, simplerProgram)
 	}
 	if mp := f.Attempt.Map; mp != nil {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("the map asks for %d entries with keys of %d and values of %d bytes, %s in all (type %s)",

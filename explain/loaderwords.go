@@ -23,13 +23,16 @@ type loaderWord struct {
 	// rule tells more; strength is how much the sentence speaks for it.
 	rule     string
 	strength Strength
-	errno    int // that the rule's sentence goes with; 0: any
+	errno    int  // that the rule's sentence goes with; 0: any
+	instead  bool // the rule's remedies do not fit: only do does
 	tells    reading.Telling
 	alone    bool // no other word of the line has to tell of a failure
 	// fits says on which kernels the words speak for the rule, nil: on all.
 	fits func(*node.Profile) bool
 
 	words *lazyregexp.Regexp
+	// besides are words with which the line means something else, nil: none.
+	besides *lazyregexp.Regexp
 }
 
 // loaderSays finds the sentence of a loader in a line.
@@ -37,7 +40,7 @@ func loaderSays(line string) (loaderWord, bool) {
 	line = line[:min(len(line), maxLoaderLine)]
 	lower := strings.ToLower(line)
 	for i := range loaderWords {
-		if w := &loaderWords[i]; w.words.MayMatchFolded(lower) && w.words.MatchString(line) {
+		if w := &loaderWords[i]; w.words.MayMatchFolded(lower) && w.matches(line) {
 			return *w, true
 		}
 	}
@@ -46,7 +49,11 @@ func loaderSays(line string) (loaderWord, bool) {
 
 func (w *loaderWord) in(line string) bool {
 	line = line[:min(len(line), maxLoaderLine)]
-	return w.words.MayMatch(line) && w.words.MatchString(line)
+	return w.words.MayMatch(line) && w.matches(line)
+}
+
+func (w *loaderWord) matches(line string) bool {
+	return w.words.MatchString(line) && (w.besides == nil || !w.besides.MatchString(line))
 }
 
 const maxLoaderLine = 2048
@@ -78,6 +85,18 @@ func sign(loader, rule string, strength Strength, words, means string) loaderWor
 
 func (w loaderWord) told(rule string, strength Strength) loaderWord {
 	w.rule, w.strength = rule, strength
+	return w
+}
+
+// doing puts what is to be done in the place of the rule's remedies.
+func (w loaderWord) doing(do string) loaderWord {
+	w.do, w.instead = do, true
+	return w
+}
+
+// but leaves out lines with other words.
+func (w loaderWord) but(besides string) loaderWord {
+	w.besides = lazyregexp.New(besides)
 	return w
 }
 
@@ -131,6 +150,9 @@ const memlockHint = `(?i)MEMLOCK may be too low|raise (?:the )?memlock|RemoveMem
 // beside a word of BPF.
 const wantsRights = `(?:\b(?:requires?|needs?|must|required|only supports?)\b[^:]{0,24}\b(?:root|superuser|CAP_\w+|capabilit\w+|privileges?)\b|` +
 	`(?:does not have|doesn't have|lacks?|missing|without|no) CAP_\w+|\b(?:not running|run|running) as (?:non-)?root\b|missing (?:the )?(?:required )?capabilit|capabilit\w+ (?:are |is )?(?:required|missing|not))`
+
+// wantsRoot are those that are about the user, and not about capabilities.
+const wantsRoot = `(?:\bgeteuid\b|\b(?:requires?|needs?|must be|must run as|required|only supports?|run|running) (?:(?:as|to|be|the|running|with|started) ){0,4}(?:the )?(?:root|superuser|super-user|sudo)\b(?:[^\w]+(?:user|privileges?|access|rights|permissions?))?)`
 
 func aboutBPF(words string) string {
 	const subject = `\b(?:e?bpf\w*|xdp|k(?:ret)?probes?|CAP_BPF|CAP_PERFMON)\b`
@@ -186,6 +208,9 @@ var loaderWords = []loaderWord{
 	sign("any", "PERM007", Likely, memlockHint,
 		"This kernel counts programs and maps as locked memory, and the loader's hint says that the limit (RLIMIT_MEMLOCK) may be too low for them.").hint().only(node.ChargesNoMemlock, node.No),
 	sign("bcc", "PERM001", Likely, `Need super-user privileges to run`, "The kernel refused the load with EPERM, and bcc found that it is not run by root.").hint(),
+	sign("any", "PERM001", Likely, aboutBPF(wantsRoot),
+		"The loader checked its own rights: it wants to run as root. The kernel was not asked.").hint().but(`(?i)\bCAP_\w|capabilit`).
+		doing("Start it as root: with sudo, in a unit without User=, in a container with runAsUser: 0. This check looks at the user, so that capabilities alone do not help"),
 	sign("any", "PERM001", Likely, aboutBPF(wantsRights),
 		"The loader checked its own rights, and says that it needs more than it has. The kernel was not asked.").hint(),
 	sign("any", "BTF002", Likely, `(?i)unsupported BTF kind|unknown BTF kind|unknown kind:? (?:Unknown \()?\d+`,
@@ -398,6 +423,9 @@ var loaderWords = []loaderWord{
 	word("iproute2", own, `struct bpf_elf_map|Too many BPF maps in ELF|ELF format error, ELF file not for eBPF|ERROR: opening BPF object file|Failed to parse eBPF program|Couldn't find runtime libbpf version`,
 		"tc or ip could not read the object. A build without libbpf knows the old map definitions only.", "Look at ip -V: with libbpf it takes SEC(\".maps\")."),
 	word("iproute2", load.ProgLoad, `Failed to load BPF prog: '|Prog section '\S+' rejected`, "The kernel did not accept the program.", "Run with verb, for the verifier's log."),
+	sign("iproute2", "PERM001", Strong, `\bmount (?:--bind|--make-\w+|-t bpf) .*(?:failed|error)[^:]*: Operation not permitted`,
+		"tc and ip mount a bpffs for their pins if there is none. mount(2) takes CAP_SYS_ADMIN, which containers do not have. They go on without pins.").about(load.ObjPin).
+		doing("Mount the bpffs on the host (mount -t bpf bpf /sys/fs/bpf), and pass it into the container; or run this command on the host"),
 	word("iproute2", load.ObjPin, `mount -t bpf bpf \S+ failed|mount --(?:bind|make-private) \S+ (?:\S+ )?failed`, "A bpffs could not be mounted.", "Mount it before, or give the process the right."),
 
 	// Container runtimes.

@@ -217,6 +217,13 @@ func (f *Facts) hearLoader(read *reading.Failure) {
 // others.
 func (f *Facts) narrow() {
 	at := f.attach()
+	if f.kind() == load.RawTPOpen && f.errno() == abi.ENOENT && f.target().Kind == "function" && f.attached().Type == "" {
+		t := f.target() // no trampoline answers so
+		t.Kind = "raw_tracepoint"
+		at.Target, at.Program = &t, nil
+		f.Attempt.Attach = &at
+		return
+	}
 	byTrampoline := slices.Contains([]int{abi.EBUSY, abi.ENOTSUPP, abi.EOPNOTSUPP}, f.errno()) && f.kind() == load.LinkCreate
 	if f.target().Kind != "function" || f.attached().Type != "" || !byTrampoline {
 		return
@@ -310,20 +317,29 @@ func (f *Facts) otherErrnos(read *reading.Failure) (others []*Facts) {
 
 // signed adds what the words of loaders and of the kernel's log say.
 func (f *Facts) signed(found []finding, lines []string) []finding {
+	heard := map[string]Strength{} // by rule: of words that say as much the first count
 	for _, w := range loaderWords {
-		if w.strength == 0 || w.errno != 0 && w.errno != f.errno() || w.fits != nil && !w.fits(f.Node) {
+		if w.strength <= heard[w.rule] || w.errno != 0 && w.errno != f.errno() || w.fits != nil && !w.fits(f.Node) {
 			continue
 		}
 		i := slices.IndexFunc(lines, w.in)
 		if i < 0 {
 			continue
 		}
+		heard[w.rule] = w.strength
 		r, _ := ByID(w.rule)
 		found = slices.DeleteFunc(found, func(o finding) bool { return o.rule.ID == w.rule && o.match.Strength <= w.strength })
 		if slices.ContainsFunc(found, func(o finding) bool { return o.rule.ID == w.rule }) {
 			continue
 		}
-		found = append(found, finding{r, &Match{Strength: w.strength, How: load.Inferred, Cause: w.means, Evidence: []string{f.text.quoteLine(lines[i])}}})
+		m := &Match{Strength: w.strength, How: load.Inferred, Cause: w.means, Evidence: []string{f.text.quoteLine(lines[i])}}
+		if w.instead {
+			m.First = []load.Remedy{{ID: "words", Title: w.do, Price: "Depends on what has to change."}}
+			for _, remedy := range r.Remedies {
+				m.Without = append(m.Without, remedy.ID)
+			}
+		}
+		found = append(found, finding{r, m})
 	}
 	return found
 }

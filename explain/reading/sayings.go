@@ -196,6 +196,9 @@ var sentences = []saying{
 	says(detail, "", nowhere, `^(?:libbpf: )?Kernel error message: (?P<said>.+)`, "kernel error message"),
 	says(failure, load.PerfEventOpen, perfEvent, `invalid perf event FD|perf (?:buffer|ring|reader)\b.*`+failed+`|`+failed+`\w* [^:]*perf (?:buffer|ring|reader|map)\b`, "perf "),
 
+	// bpftool.
+	says(failure, load.ProgAttach, nowhere, `\binterface (?P<word>xdp\w*|tcx_\w+) (?:attach|detach) failed`, "interface xdp", "interface tcx"),
+
 	// libxdp and xdp-tools.
 	says(tolerated, load.ObjPin, nowhere, `Couldn't open pin directory`, "pin directory"),
 	says(aftermath, "", nowhere, `Compatibility check for dispatcher program failed`, "compatibility check"),
@@ -352,6 +355,12 @@ var places = map[string]place{
 
 func placeOf(word string) (place, bool) {
 	word = strings.ToLower(word)
+	switch {
+	case strings.HasPrefix(word, "tcx_"):
+		return place{"netdev", "sched_cls", word}, true
+	case strings.HasPrefix(word, "xdp"):
+		return xdp, true
+	}
 	p, ok := places[word]
 	if !ok {
 		p, ok = places[strings.NewReplacer(".", "", " ", "", "_", "", "-", "").Replace(word)]

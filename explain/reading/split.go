@@ -166,7 +166,7 @@ func (s *splitter) netlink(c *clue, indices []int, at int) bool {
 			continue
 		}
 		c.kind, c.place = load.TCAttach, tc
-		if strings.Contains(text, "xdp") {
+		if netlinkXDP.MatchString(namedDevice.Compiled().ReplaceAllString(text, " ")) {
 			c.kind, c.place = load.XDPAttach, xdp
 		}
 		c.refine(text)
@@ -174,6 +174,12 @@ func (s *splitter) netlink(c *clue, indices []int, at int) bool {
 	}
 	return false
 }
+
+// namedDevice may be called like anything.
+var (
+	namedDevice = lazyregexp.New(`\bdev(?:ice)? \S+`)
+	netlinkXDP  = lazyregexp.New(`\bxdp`)
+)
 
 var netlinkBPF = lazyregexp.New(`\bxdp|\bbpf\b|\bclsact\b|\.bpf\.o\b|\bsec(?:tion)? `)
 
