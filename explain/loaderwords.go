@@ -24,6 +24,7 @@ type loaderWord struct {
 	rule     string
 	strength Strength
 	errno    int  // that the rule's sentence goes with; 0: any
+	unasked  bool // the library answers by itself, and its errno is no answer of the kernel
 	instead  bool // the rule's remedies do not fit: only do does
 	tells    reading.Telling
 	alone    bool // no other word of the line has to tell of a failure
@@ -85,6 +86,12 @@ func sign(loader, rule string, strength Strength, words, means string) loaderWor
 
 func (w loaderWord) told(rule string, strength Strength) loaderWord {
 	w.rule, w.strength = rule, strength
+	return w
+}
+
+// byItself marks a word whose errno is the library's own.
+func (w loaderWord) byItself() loaderWord {
+	w.unasked = true
 	return w
 }
 
@@ -153,6 +160,9 @@ const wantsRights = `(?:\b(?:requires?|needs?|must|required|only supports?)\b[^:
 
 // wantsRoot are those that are about the user, and not about capabilities.
 const wantsRoot = `(?:\bgeteuid\b|\b(?:requires?|needs?|must be|must run as|required|only supports?|run|running) (?:(?:as|to|be|the|running|with|started) ){0,4}(?:the )?(?:root|superuser|super-user|sudo)\b(?:[^\w]+(?:user|privileges?|access|rights|permissions?))?)`
+
+// bccKprobe is all that bcc says where its library printed no reason.
+const bccKprobe = `Failed to attach BPF (?:program \S+ )?to k(?:ret)?probe(?: \S+)?$`
 
 func aboutBPF(words string) string {
 	const subject = `\b(?:e?bpf\w*|xdp|k(?:ret)?probes?|CAP_BPF|CAP_PERFMON)\b`
@@ -232,6 +242,16 @@ var loaderWords = []loaderWord{
 	sign("libpcap", "CBPF001", Likely, `Kernel filter failed`,
 		"libpcap gives the kernel a filter of its own making. The kernel's checker does not accept this one, and libpcap filters by itself.").with(abi.EINVAL).about(load.SocketFilter),
 
+	sign("bcc", "ATT105", Possible, bccKprobe, "The kernel has no function of this name that can be probed: it was renamed or inlined, or has a suffix.").about(load.ProbeDefine),
+	sign("bcc", "ATT107", Possible, bccKprobe, "The function exists and may not be probed (notrace, or on the list of functions that kprobes leave alone).").about(load.ProbeDefine),
+	sign("bcc", "ATT103", Possible, bccKprobe, "tracefs or debugfs is not mounted where the loader looks for it.").about(load.ProbeDefine),
+	sign("any", "ATT503", Strong, `(?i)\b(?:another|a different|other) (?:sched_ext|scx) scheduler is (?:already )?running`,
+		"Another scheduler of sched_ext runs, and the kernel takes one at a time: the loader looked, and did not ask. /sys/kernel/sched_ext/root/ops names it.").about(load.LinkCreate),
+	sign("any", "ATT115", Likely, `(?i)kernel does not support fentry\b.*too old`,
+		"The loader found out by itself that this kernel has no fentry: it came with 5.5 on x86-64, and with 6.0 on arm64."),
+	word("any", own, `(?i)parsing \.?BTF header|header contains non-zero trailer`,
+		"The library could not read BTF: its header is newer than the library, or damaged. The kernel was not asked.",
+		"Update the library, or the agent that was built with it: an older kernel works until then.").told("BTF002", Likely).byItself(),
 	word("any", own, `(?i)(?:\bbtf\b|\bspec\b|relocations?\b).*\b(?:bad|invalid|unrecogni[sz]ed|unknown|unsupported) (?:magic|header|version)|bad magic number`,
 		"The library could not read BTF: that of the kernel, of a module, or of the object. It is damaged, of another byte order, or in a form that is newer than the library.",
 		"Update the library. 'bpftool btf dump file /sys/kernel/btf/vmlinux' shows whether the kernel's BTF can be read."),
@@ -301,7 +321,7 @@ var loaderWords = []loaderWord{
 		"The map's definition in the object is not valid, or the map is used before it exists.", "Mend the definition in SEC(\".maps\"); create the maps before using them."),
 	word("libbpf", load.LinkCreate, `prog '[^']*': no BTF-based attach target is specified`, "The program type attaches by BTF, and the target was not named.", "Name it in the section, or by bpf_program__set_attach_target before loading."),
 	word("libbpf", own, `prog '[^']*': can't (?:attach|pin|unpin|use|associate) .*|can't associate struct_ops program|can't attach BPF program without FD|invalid perf event FD|target netdevice ifindex cannot be zero|relative_fd and relative_id|user context value is not supported`,
-		"The program is used before it was loaded, or after its load failed, or with options that do not go together.", callInOrder),
+		"The program is used before it was loaded, or after its load failed, or with options that do not go together.", callInOrder).byItself(),
 	word("libbpf", load.PerfEventOpen, `failed to (?:create|determine) .*(?:perf event|perf type|retprobe bit|event id)|perf_event_open\(\) failed|failed to (?:add|remove|determine) legacy [ku]probe event|tracepoint \S+ path is too long|failed to determine tracepoint`,
 		"The event of a kprobe, uprobe or tracepoint could not be made: no such symbol, file, offset or tracepoint, tracefs is not mounted, or perf_event_paranoid and capabilities forbid it.",
 		"The errno tells these apart: ENOENT is a name, EACCES and EPERM are rights."),
@@ -314,6 +334,9 @@ var loaderWords = []loaderWord{
 	word("libbpf", load.LinkCreate, `usdt: `, "A USDT probe could not be attached: the file has no such probe, is of another architecture, or the kernel lacks what it needs.",
 		"Look at the file's notes (readelf -n); give the process id for shared libraries on kernels without bpf_get_attach_cookie."),
 	word("libbpf", own, `struct_ops \S+: member \S+ not found in kernel, skipping`, "The kernel's struct has no such member. The object leaves it empty, so nothing is lost.", "").goesOn(""),
+	word("libbpf", own, `struct_ops init_kern\b.*cannot find (?:member|type|struct)`,
+		"The program fills in a member of the kernel's struct that this kernel does not have: the program is newer than the kernel, or older than a change of the struct.",
+		"Run a kernel that has the member, or a version of the program for this kernel. A member that is left zero is skipped.").byItself(),
 	word("libbpf", own, `struct_ops init_kern|struct_ops reloc|struct_ops init|struct_ops \S+: member`,
 		"The struct_ops definition of the object does not fit the kernel's struct: a member that does not exist here, or has another type.",
 		"Leave members out that the kernel lacks (a zero value is skipped), or use a flavour of the struct (name___suffix)."),
@@ -454,7 +477,7 @@ var loaderWords = []loaderWord{
 		"systemd could not use BPF as a security module (RestrictFileSystems= and its kin).", "Boot with lsm=...,bpf, and a kernel with CONFIG_BPF_LSM=y and BTF."),
 	word("systemd", load.ProgAttach, `(?:[Aa]ttaching|[Ee]xtending) .*BPF program|bpf-foreign: Attaching|Failed to link '\S+' cgroup-bpf program`,
 		"systemd could not attach one of the programs for IPAddressAllow=, DeviceAllow=, BPFProgram= and such of a unit.", "In containers leave these settings out; elsewhere look at the capabilities and at programs that are attached already."),
-	word("systemd", load.ProgLoad, `(?:[Ll]oading|allocate|Allocation|Compilation|Preparation|initialize|trivial instructions|load kernel) (?:of |the )?.{0,24}(?:BPF (?:program|accounting|allow|deny)|device control bpf program)|(?:bind-interface|restrict-interfaces|bpf-[\w-]+): (?:Failed to (?:load|open) BPF object|Loading of|socket bind filtering is not supported|BPF firewalling not supported)|Loading device control BPF`,
+	word("systemd", load.ProgLoad, `(?:Loading|Allocation|Compilation|Preparation) of (?:\w+ ){0,3}BPF (?:program|accounting|allow|deny)|(?:load kernel|allocate) (?:\w+ ){0,3}BPF (?:program|accounting)|(?:initialize|add|Loading|allocate) .{0,24}device control bpf program|trivial instructions .*BPF program|(?:bind-interface|restrict-interfaces|bpf-[\w-]+): (?:Failed to (?:load|open) BPF object|Loading of|socket bind filtering is not supported|BPF firewalling not supported)|Loading device control BPF`,
 		"systemd could not load the programs or maps for IPAddressAllow=, DeviceAllow=, SocketBindAllow=, RestrictNetworkInterfaces= and such of a unit. In a container it has no right to; the unit then runs without the restriction, or fails.",
 		"In containers leave these settings out; elsewhere look at CONFIG_CGROUP_BPF and the capabilities."),
 	echo("systemd", load.MapCreate, `(?:bpf-[\w-]+|restrict-interfaces): Failed to create (?:inner )?BPF map`, "A map of systemd's could not be created."),

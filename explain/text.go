@@ -188,6 +188,8 @@ func (f *Facts) quoteText(read *reading.Failure) {
 	f.hearLoader(read)
 	f.narrow()
 	switch {
+	case read.Errno.Nameless:
+		f.text.lines = append(f.text.lines, "\"No error information\" is what the C library musl prints for an errno that it does not know. ENOTSUPP (524) is the one that these calls end with; strace shows the number")
 	case read.Errno.Either && read.Errno.Number == 0:
 		f.text.lines = append(f.text.lines, "these words are a Go library's: it has them for EOPNOTSUPP (95), for ENOTSUPP (524), and for what it found to be missing by itself")
 	case read.Errno.Either:
@@ -266,6 +268,9 @@ func textMatches(f *Facts, read *reading.Failure) []finding {
 	found := matches(f)
 	if f.call != "" {
 		found = f.tabled(nil) // the rules are about attempts
+	}
+	if w, own := meaningOf(read.Lines); own && w.unasked && !f.words.said() {
+		return f.signed(nil, read.Lines) // the errno is the library's
 	}
 	others := f.otherErrnos(read)
 	for _, other := range others {
@@ -375,8 +380,11 @@ func (p *pasted) quoteLine(l string) string {
 func (f *Facts) sayUnknown(d *load.Diagnosis, read *reading.Failure, found int) {
 	what := describeAttempt(read)
 	w, worded := meaningOf(read.Lines)
-	worded = worded && (found == 0 || f.errno() == 0)
+	worded = worded && (found == 0 || f.errno() == 0) && !(found > 0 && w.strength == Possible)
 	switch n := f.errno(); {
+	case n != 0 && worded && w.unasked:
+		d.Cause = fmt.Sprintf("The %s says that %s failed with %s (%d). That is the library's own answer: it did not ask the kernel.", f.text.whose(), what, errnoName(n), n)
+		d.Title = "The loader stopped by itself, before it asked the kernel"
 	case n != 0 && worded && len(f.otherMeanings(nil)) == 0:
 		d.Cause = fmt.Sprintf("The %s says that %s failed with %s (%d).", f.text.whose(), what, errnoName(n), n)
 	case n != 0:

@@ -384,3 +384,22 @@ func FuzzExplain(f *testing.F) {
 		}
 	})
 }
+
+// A log of any length is one log: what is left out of its middle does not make two failures of one.
+func TestLongLog(t *testing.T) {
+	var log strings.Builder
+	for i := range 25_000 {
+		fmt.Fprintf(&log, "%d: (bf) r%d = r1 ; R1=ctx() R%d_w=ctx()\n", i, i%9, i%9)
+	}
+	log.WriteString("R7 invalid mem access 'scalar'\nprocessed 25000 insns (limit 1000000) max_states_per_insn 4 total_states 99 peak_states 9 mark_read 3\n")
+	for name, text := range map[string]string{
+		"marked": "libbpf: prog 'big': BPF program load failed: Permission denied\nlibbpf: prog 'big': -- BEGIN PROG LOAD LOG --\n" + log.String() +
+			"-- END PROG LOAD LOG --\nlibbpf: prog 'big': failed to load: -13\nlibbpf: failed to load object 'x'\n",
+		"bcc":      "bpf: Failed to load program: Permission denied\n" + log.String() + "\nTraceback (most recent call last):\nException: Failed to load BPF program b'big': Permission denied\n",
+		"indented": "load program: permission denied:\n\t" + strings.ReplaceAll(log.String(), "\n", "\n\t"),
+	} {
+		ds := Text(text)
+		qt.Assert(t, qt.HasLen(ds, 1), qt.Commentf("%s", name))
+		qt.Check(t, qt.Equals(ds[0].Rule, "VER007"), qt.Commentf("%s", name))
+	}
+}

@@ -90,7 +90,7 @@ var memoryWordings = []Info{
 	// there are none.
 	wording(StackBounds, `invalid write to stack `+reg+` off=(?P<off>-?\d+) size=(?P<size>-?\d+)`, "invalid write to stack R10 off=-520 size=8").printedBy("5.12 and newer"),
 	wording(StackUninit, `invalid (?:read from|access to|indirect access to) stack `+reg+` off=(?P<off>-?\d+) size=(?P<size>-?\d+)`, "invalid read from stack R10 off=-16 size=8").refined(stackOrBeyond),
-	wording(StackUninit, `invalid variable-offset (?P<how>read from|indirect access to) stack `+reg, "invalid variable-offset read from stack R2 var_off=(0x0; 0xff) off=-64 size=8").printedBy("5.12 and newer"),
+	wording(StackUninit, `invalid variable-offset (?P<how>read from|indirect access to) stack `+reg+`(?: var_off=\(0x(?P<base>[0-9a-f]+); 0x(?P<mask>[0-9a-f]+)\)(?: off=(?P<off>-?\d+))? size=(?P<size>\d+))?`, "invalid variable-offset read from stack R2 var_off=(0x0; 0x3f) off=-72 size=8").printedBy("5.12 and newer").refined(variableStack),
 	wording(StackBounds, `invalid (?:unbounded )?variable-offset (?P<how>read from|write to|indirect access to) stack `+reg, "invalid unbounded variable-offset write to stack R2"),
 	wording(StackUninit, `invalid (?:indirect )?read from stack (?:`+reg+` )?(?:off|var_off) (?P<off>\S+(?: \S+\))?\+\d+) size (?P<size>\d+)`, "invalid read from stack R10 off -8+0 size 8"),
 	wording(StackUninit, `corrupted spill memory`, "corrupted spill memory"),
@@ -162,6 +162,21 @@ var memoryWordings = []Info{
 		note("A function returns the address of its own variable, which ends with it.", "Let the caller pass the variable."),
 	wording(ReturnValue, `BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value`, "BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!").
 		note("The LSM hook returns nothing, so the program may not set a return value.", "Return 1, and do not call bpf_set_retval."),
+}
+
+// variableStack is stackOrBeyond for an offset of which a part is not known.
+func variableStack(args map[string]string) Kind {
+	base, errBase := strconv.ParseUint(args["base"], 16, 64)
+	mask, errMask := strconv.ParseUint(args["mask"], 16, 64)
+	size, errSize := strconv.ParseInt(args["size"], 10, 32)
+	off, _ := strconv.ParseInt(args["off"], 10, 32)
+	if errBase != nil || errMask != nil || errSize != nil || mask > 1<<16 {
+		return StackBounds
+	}
+	if lowest := int64(base) + off; lowest < -512 || lowest+int64(mask)+size > 0 {
+		return StackBounds
+	}
+	return StackUninit
 }
 
 // stackOrBeyond tells a read of stack that was not written from one that lies outside of the 512

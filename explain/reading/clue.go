@@ -75,7 +75,7 @@ func read(l Line, table Table) clue {
 	if c.errno, found = errnoOf(text); !found && quoted != "" {
 		c.errno, found = c.behindLog()
 	}
-	if text != whole && len(readings(sentences, text, true)) == 0 {
+	if text != whole && !slices.ContainsFunc(readings(sentences, text, true), func(r reading) bool { return r.role != aftermath }) {
 		return clue{} // whatever failed, it is the other call's doing
 	}
 	c.tell(text, found, found || quoted != "" || failureWord.MatchString(text), table)
@@ -229,6 +229,7 @@ func (c *clue) tries(text string) {
 
 // byWords guesses from what people call things.
 func (c *clue) byWords(text string, errno bool) {
+	text = otherFile.Compiled().ReplaceAllString(text, " ")
 	all := exact(readings(phrasesOf, text, true))
 	switch {
 	case len(all) > 0:
@@ -246,6 +247,9 @@ func (c *clue) byWords(text string, errno bool) {
 		*c = clue{}
 	}
 }
+
+// otherFile is a file that is no program, whatever it is called.
+var otherFile = lazyregexp.New(`[^\s'"=(]*[\w-]\.(?:conf|cfg|ini|ya?ml|toml|json|csv|log|sock|pid|so(?:\.[\w.+-]+)?|plugin|service)\b`)
 
 // exact leaves words out that are part of others: tracepoint beside raw tracepoint.
 func exact(all []reading) []reading {
@@ -353,7 +357,7 @@ var (
 	targetFunc  = lazyregexp.New(`(?i)\b(?:k(?:ret)?probe|fentry|fexit|fmod_ret|kr?fun?c?t?|lsm)[:/ ]+['"` + "`" + `]?([a-zA-Z_][\w.]{2,})['"` + "`" + `]?|\b(?:symbol|function|func|token)[ =:]+['"` + "`" + `]?([a-zA-Z_][\w.]{2,})['"` + "`" + `]?`)
 	targetTP    = lazyregexp.New(`(?i)\btracepoint[:/ ]+['"]?([a-z]\w*[:/]\w+)|\b(?:raw_tp|tp|raw_tracepoint|tp_btf)/(\w+(?:/\w+)?)`)
 	targetFile  = lazyregexp.New(`['"` + "`" + `: =](/[\w./+@-]+)(?:['"` + "`" + `:, ]|$)`)
-	noNames     = []string{"perf", "event", "events", "program", "programs", "failed", "error", "for", "the", "probe", "not", "multi", "link", "links", "with", "attach", "from", "and", "pmu", "could", "bpf", "could", "does", "may", "func", "is", "was", "cannot", "has", "type", "unable", "invalid", "permission", "operation", "hook", "opening", "setting", "creating", "create", "perf_event_open", "perf_event", "binary", "entry", "entries", "to", "on", "in", "of", "a", "an", "are", "or", "but", "it", "this", "file", "module", "kernel", "attachment", "attaching", "hooks", "this", "that", "using", "via", "because", "returned", "returns", "requires", "needs", "tcx_ingress", "tcx_egress", "xdp", "xdpdrv", "xdpgeneric", "xdpoffload"}
+	noNames     = []string{"perf", "event", "events", "program", "programs", "failed", "error", "for", "the", "probe", "not", "multi", "link", "links", "with", "attach", "from", "and", "pmu", "could", "bpf", "could", "does", "may", "func", "is", "was", "cannot", "has", "type", "unable", "invalid", "permission", "operation", "hook", "opening", "setting", "creating", "create", "perf_event_open", "perf_event", "binary", "entry", "entries", "to", "on", "in", "of", "a", "an", "are", "or", "but", "it", "this", "file", "module", "kernel", "attachment", "attaching", "hooks", "this", "that", "using", "via", "because", "returned", "returns", "requires", "needs", "function", "functions", "tcx_ingress", "tcx_egress", "xdp", "xdpdrv", "xdpgeneric", "xdpoffload"}
 	// A definition in kprobe_events or uprobe_events: what it is called, and where.
 	definition = lazyregexp.New(`["'][pr]\d*:[\w/.-]+ ([^\s"']+)`)
 	chainProg  = lazyregexp.New(`\bprogram ['"]?([\w.-]+)['"]?: `)

@@ -21,6 +21,8 @@ type Errno struct {
 	// Number is 0 they are a library's own, which it has for both and for what it found out by
 	// itself.
 	Either bool
+	// Nameless says that it was read from what musl prints for an errno without words of its own.
+	Nameless bool
 }
 
 // NamesErrno returns the errno that a line names, false if it names none.
@@ -40,6 +42,9 @@ func errnoOf(line string) (Errno, bool) {
 			return Errno{Number: n}, true
 		}
 	}
+	if nameless.MatchString(line) {
+		return Errno{Number: abi.ENOTSUPP, Words: true, Nameless: true}, true
+	}
 	words, at := errnoWords(line)
 	if n := errnoNumber(line, at >= 0); n != 0 {
 		return Errno{Number: n}, true
@@ -51,6 +56,9 @@ func errnoOf(line string) (Errno, bool) {
 }
 
 var (
+	// nameless is musl's answer to an errno that it does not know. Of those that these calls end
+	// with it is one only.
+	nameless = lazyregexp.New(`(?i)(?:bpf|seccomp|SO_ATTACH|attach_filter|kernel filter|verifier|prog\w*)\b.*: No error information\b`)
 	strerror = lazyregexp.New(`strerror(?:_r)?\((?:errno=)?-?(\d{1,4})\)\s*=\s*-?\d+`)
 	// notErrno are numbers with a name of their own.
 	notErrno = lazyregexp.New(`(?i)\((?:truncated, )?\d+ line\(s\) omitted\)|section ?\(\d+\)|` +

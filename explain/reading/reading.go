@@ -183,7 +183,7 @@ func (g *group) failure(lines []Line, from, until int) Failure {
 	} else {
 		f.neighbour(g, lines, from, until)
 	}
-	if slices.ContainsFunc(g.clues, func(c clue) bool { return c.weak }) {
+	if f.Errno.Nameless || slices.ContainsFunc(g.clues, func(c clue) bool { return c.weak }) {
 		f.Sure = false
 	}
 	f.Attempt.Errno = f.Errno.Number

@@ -165,6 +165,8 @@ var sentences = []saying{
 	says(noise, "", nowhere, `\bgot (?:an? |the )?expected (?:error|failure)|\b(?:failed|fails|rejected|refused|error) as expected\b|\bexpected (?:failure|rejection)\b`, "expected"),
 	// systemd asks so whether the kernel could.
 	says(noise, "", nowhere, `prog 'sd_\w+': failed to attach to cgroup: (?:Bad file descriptor|-EBADF)`, "prog 'sd_"),
+	// Shared libraries, of whatever name.
+	says(noise, "", nowhere, `cannot load (?:(?:default )?library )?\S+\.so\b|error while loading shared librar|cannot open shared object file|ImportError: |ModuleNotFoundError: |could not open bpf module:? `, "cannot load", "shared", "importerror", "modulenotfound", "bpf module"),
 	// Compilers and linkers: nothing was loaded.
 	says(noise, "", nowhere, `^(?:clang|clang-\d+|gcc|cc|c\+\+|ld|collect2|make|cmake|cargo|rustc)(?:\[\d+\])?: (?:\*\*\* |fatal |error|warning)|cannot find -l\w|fatal error: '[^']*' file not found|undefined reference to`, "clang", "gcc", "cc:", "ld:", "collect2", "make", "cargo", "rustc", "find -l", "file not found", "undefined reference"),
 	says(noise, "", nowhere, `Got EBADF when using BPF_F_ALLOW_MULTI`, "got ebadf"),
@@ -185,7 +187,7 @@ var sentences = []saying{
 	because(load.ObjPin, nowhere, `couldn't reuse pinned map at '(?P<path>[^']*)'`, "reuse pinned"),
 	says(failure, load.ObjPin, nowhere, `failed to (?:auto-)?pin (?:the )?(?:map|prog\w*|link|at)\b(?:.*(?P<path3>/sys/fs/bpf[^\s:']*))?|map '(?P<map>[^']*)': failed to auto-pin at '(?P<path2>[^']*)'`, "pin"),
 	says(failure, load.ObjPin, nowhere, `map '(?P<map>[^']*)': error reusing pinned map`, "reusing pinned"),
-	because(load.ProgLoad, nowhere, `extern \((?:func|var) ksym\) '(?P<ksym>[^']*)'|extern '[^']*' \(strong\): not resolved`, "extern"),
+	because(load.ProgLoad, nowhere, `extern \((?:func|var) ksym\) '(?P<ksym>[^']*)'(?:: not|: \w*proto|: incompat|: module|: resolution is|: failed)|extern '[^']*' \(strong\): not resolved`, "extern"),
 	because(load.ProgLoad, traced, `(?:prog '(?P<prog>[^']*)': )?failed to find kernel BTF type ID of '(?P<target>[^']*)'`, "kernel btf type id"),
 	because(load.ProgLoad, nowhere, `prog '(?P<prog>[^']*)': relo #\d+: .*(?:no matching targets|failed)|failed to perform CO-RE relocations|CO-RE relocation.*(?:failed|not found)|bad CO-RE relocation|apply(?:ing)? CO-RE relocations`, "relo"),
 	because(load.ProgLoad, nowhere, `failed to find valid kernel BTF|kernel BTF is missing at|failed to parse target BTF|Error loading vmlinux BTF|no BTF found for kernel|vmlinux BTF is not found|load(?:ing)? BTF (?:for|of) (?:kmod|kernel module|module) \S+`, "btf"),
@@ -245,6 +247,7 @@ var sentences = []saying{
 	// bcc and bpftrace.
 	says(aftermath, load.ProgLoad, nowhere, `(?:failed to|could not|couldn't|unable to) load (?:the |any |all )?(?:BPF |eBPF )(?:programs|probes?|code|objects|modules?)\b`, "load"),
 	says(failure, load.ProgLoad, nowhere, `failed to load (?:the )?(?:BPF |eBPF )?(?:program|prog)\b ?`+name+`?|(?:error|failed)[^:]* loading (?:the )?(?:BPF |eBPF )?(?:program|prog)\b(?: for)?:? `+name+`?|could not load (?:the )?(?:BPF|eBPF) program|unable to load (?:the )?(?:BPF |eBPF )?program`, "program", "prog"),
+	says(failure, load.ProgLoad, nowhere, `(?:unable|failed|could not|cannot) (?:to )?initiali[sz]e (?:the )?(?:\w+ )?e?BPF (?:program|module|object|probe)s?\b`, "initialize", "initialise"),
 	says(failure, load.ProgLoad, nowhere, `error while loading "(?P<prog>[^"]*)"`, "error while loading"),
 	because(load.PerfEventOpen, uprobe, `could not (?:determine address of|resolve) (?:symbol|address):? (?P<target>\S+)`, "could not determine", "could not resolve"),
 	because(load.PerfEventOpen, kprobe, `could not resolve symbol (?P<target>\w+)\. Use BPFTRACE_VMLINUX`, "bpftrace_vmlinux"),
@@ -260,6 +263,7 @@ var sentences = []saying{
 	says(tolerated, "", nowhere, `mocked ioctl`, "mocked"),
 	because(load.PerfEventOpen, tracepoint, `tracepoint not found: (?P<target>\S+)|no such tracepoint`, "tracepoint"),
 	names(failure, load.SocketAttach, socket, `SO_ATTACH_BPF|SO_ATTACH_REUSEPORT_EBPF|bpf_attach_socket|attach(?:ing)? socket filter`, "so_attach", "attach_socket", "socket filter"),
+	says(failure, load.SocketFilter, socket, `\bSO_ATTACH_FILTER\b.*: No error information|attach_filter.*: No error information`, "no error information"),
 	says(failure, load.SocketFilter, socket, `Kernel filter failed|can't attach kernel filter`, "kernel filter"),
 	names(failure, load.SocketFilter, socket, `SO_ATTACH_FILTER|attach_filter|attach filter|pcap_setfilter|so_attach_reuseport_cbpf`, "filter", "cbpf"),
 
@@ -295,6 +299,7 @@ var sentences = []saying{
 	says(failure, load.ProgLoad, nowhere, `bpf-(?:lsm|firewall|restrict-fs): [^:]*\bload[^:]*fail|failed to load BPF object`, "bpf"),
 	says(aftermath, "", cgroup, `BPF/cgroup firewalling|procHooks process`, "firewalling", "prochooks"),
 	mentions(load.LinkCreate, structOps, `(?:^|[^-\w])struct[_ ]ops?\b`, "struct"),
+	because(load.LinkCreate, structOps, `\b(?:another|a different|other) (?:sched_ext|scx) scheduler is (?:already )?running`, "scheduler is"),
 	says(failure, load.LinkCreate, structOps, `attach sched_ext|attach(?:ing)? (?:scx|sched_ext)`, "sched_ext", "scx"),
 	says(detail, load.LinkCreate, structOps, `^(?P<said>sched_ext: .*(?:fail|error|exceed|inval|requires|not compatible|unsupported|must|too ).*)`, "sched_ext: "),
 

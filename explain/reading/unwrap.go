@@ -354,7 +354,7 @@ func peelSyslog5424(l *layered) {
 }
 
 var (
-	klogLine   = lazyregexp.New(`^[IWEFD]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./-]+:\d+\] `)
+	klogLine   = lazyregexp.New(`^[IWEFD]\d{4}(?:\d{4})? \d\d:\d\d:\d\d\.\d+ +\d+ [\w./-]+:\d+\] `)
 	klogQuoted = lazyregexp.New(`^"((?:[^"\\]|\\.)*)"(?: [\w.-]+=|$)`)
 )
 
