@@ -164,6 +164,15 @@ nothing to do with hardening.`,
 	}
 }
 
+// silentPatch is for a text that names the errno, and has no log.
+func (f *Facts) silentPatch() *Match {
+	if f.text == nil || !f.words.empty() {
+		return nil
+	}
+	return &Match{Strength: Possible, How: load.Inferred,
+		Why: "a jump that the verifier's own rewriting makes too long gives ENOMEM as well, however much memory there is. The log says 'insn N cannot be patched due to 16-bit range' then"}
+}
+
 // matchVerifierPatch judges a jump that became too long outside of blinding.
 func matchVerifierPatch(f *Facts) *Match {
 	said := f.words.is(verifierlog.PatchRange)
@@ -171,12 +180,8 @@ func matchVerifierPatch(f *Facts) *Match {
 		return nil
 	}
 	patch := f.cause(load.FnPatch)
-	if f.text != nil && !said && f.words.empty() {
-		return &Match{Strength: Possible, How: load.Inferred,
-			Why: "a jump that the verifier's own rewriting makes too long gives ENOMEM as well, however much memory there is. The log says 'insn N cannot be patched due to 16-bit range' then"}
-	}
 	if !said && patch == nil || f.insideJIT() {
-		return nil
+		return f.silentPatch()
 	}
 	m := f.verifierMatch()
 	m.Cause = "The verifier accepted the program, and its own rewriting then made a jump too long for 16 bits. Memory is not short, whatever the errno says."

@@ -62,11 +62,10 @@ func read(l Line, table Table) clue {
 	if quoted != "" {
 		c.log = logLines(quoted)
 	}
-	if l.Debug && asks.MatchString(text) {
+	switch m := matter([]byte(text)); {
+	case l.Debug && asks.MatchString(text):
 		return clue{role: tolerated}
-	}
-	m := matter([]byte(text))
-	if !m.topic && !m.any() && quoted == "" {
+	case !m.topic && !m.any() && quoted == "":
 		return clue{}
 	}
 	whole := text
@@ -75,14 +74,24 @@ func read(l Line, table Table) clue {
 	if c.errno, found = errnoOf(text); !found && quoted != "" {
 		c.errno, found = c.behindLog()
 	}
-	if text != whole && !slices.ContainsFunc(readings(sentences, text, true), func(r reading) bool { return r.role != aftermath }) {
+	if text != whole && !tells(text) {
 		return clue{} // whatever failed, it is the other call's doing
 	}
 	c.tell(text, found, found || quoted != "" || failureWord.MatchString(text), table)
-	if c.kernel && c.role == failure && c.place == xdp && !found {
-		c.role, c.said = detail, text // a driver's reason
+	return c.ofDriver(text, found)
+}
+
+// ofDriver takes what the kernel's log says of XDP for a driver's reason.
+func (c clue) ofDriver(text string, errno bool) clue {
+	if c.kernel && c.role == failure && c.place == xdp && !errno {
+		c.role, c.said = detail, text
 	}
 	return c
+}
+
+// tells reports whether a text says more than that something failed.
+func tells(text string) bool {
+	return slices.ContainsFunc(readings(sentences, text, true), func(r reading) bool { return r.role != aftermath })
 }
 
 // asks is what developers write of a program that finds out what the kernel can do.

@@ -373,9 +373,9 @@ func placeOf(word string) (place, bool) {
 	return p, ok
 }
 
-// SeccompRecord is the audit log's record of a bpf(2) that a seccomp filter did not let through, and
-// SeccompPerfRecord that of a perf_event_open(2); code is what the filter answered, and neither a
-// log (0x7ffc0000) nor an allowance.
+// SeccompRecord is the audit log's record of a bpf(2) that a seccomp filter did not let through,
+// and SeccompPerfRecord that of a perf_event_open(2); code is what the filter answered, and neither
+// a log (0x7ffc0000) nor an allowance.
 const (
 	SeccompRecord     = seccompType + `(?:(?:arch=c000003e syscall=321|arch=c00000b7 syscall=280|arch=c00000f3 syscall=280|arch=c0000015 syscall=361|arch=80000016 syscall=351) .*` + seccompCode + `|\bsyscall=bpf .*` + seccompWord + `)`
 	SeccompPerfRecord = seccompType + `(?:(?:arch=c000003e syscall=298|arch=c00000b7 syscall=241|arch=c00000f3 syscall=241|arch=c0000015 syscall=319|arch=80000016 syscall=331) .*` + seccompCode + `|\bsyscall=perf_event_open .*` + seccompWord + `)`

@@ -81,8 +81,8 @@ func (s *splitter) fallsBack(i int) bool {
 	return !failureWord.MatchString(text) || s.current.last == i && !fallsNot.MatchString(text)
 }
 
-// What runs tests prints when one begins, passes, or fails: go test, cargo, pytest, googletest, TAP,
-// and the kernel's own for BPF.
+// What runs tests prints when one begins, passes, or fails: go test, cargo, pytest, googletest,
+// TAP, and the kernel's own for BPF.
 var (
 	testBegins = lazyregexp.New(`^=== (?:RUN|CONT|NAME) +(\S+)|^\[ RUN +\] (\S+)`)
 	testPasses = lazyregexp.New(`^--- PASS: (\S+)|^\[ +OK \] (\S+)|^test (\S+) \.\.\. ok$|^#\d+(?:/\d+)? +(\S+):OK$|^ok \d+ - (\S+)|^(\S+::\S+) PASSED\b`)
