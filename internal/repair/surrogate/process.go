@@ -3,165 +3,185 @@
 package surrogate
 
 import (
-	"encoding/binary"
+	"errors"
+	"fmt"
 	"os"
-	"runtime"
 	"sync/atomic"
-	"unsafe"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfwhy/bpfwhy/internal/sys/fdinfo"
 )
 
-// Argv0 is the name under which the executable starts processes for loads: see Main.
-const Argv0 = "bpfwhy-surrogates"
+// Process is a process that makes one load.
+type Process struct {
+	script *script
+	load   *Load
+	memory []byte
+	socket *os.File
+	pidfd  int
 
-// Main starts processes for loads, and ends when nobody asks for any more, if the executable was
-// started for that; otherwise it returns at once. Call it first in main, and in TestMain of
-// packages that load so.
-func Main() {
-	if len(os.Args) == 0 || os.Args[0] != Argv0 {
-		return
-	}
-	os.Exit(serve())
+	answers int // that came
 }
 
-// requests is the socket over which processes are asked for.
-const requests = 3
+// Missing waits for the memory in which the instructions are to appear: its userfaultfd, whose
+// owner the caller becomes, and its address. An error means that the load is not made.
+func (p *Process) Missing(until time.Time) (fd int, address uintptr, err error) {
+	fd, err = p.answer(until)
+	if err != nil {
+		return -1, 0, fmt.Errorf("make memory that is missing: %w", err)
+	}
+	return fd, missingBase, nil
+}
 
-// MaxObjects is how many descriptors a load may have. A message takes 253, two of which are the
-// socket and the memory.
-const MaxObjects = 240
+// Gate lets a process make its load when it can read a byte from a file. It has closed the file
+// when it ends.
+func (p *Process) Gate(gate *os.File) error {
+	raw, err := gate.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	if err := raw.Control(func(fd uintptr) { sendErr = send(p.socket, []byte{0}, unix.UnixRights(int(fd))) }); err != nil {
+		return err
+	}
+	return sendErr
+}
 
-// serve starts a process for each request. Nothing of a load is ever in its own memory: it passes
-// on descriptors.
-func serve() int {
-	runtime.LockOSThread()
-	if _, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0, 0); errno != 0 {
-		return 1
-	}
-	// No signal reaches the processes: one would make the verifier give up. Nor does a process that
-	// has ended wait for us.
-	all := ^uint64(0)
-	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&all)), 0, 8, 0, 0); errno != 0 {
-		return 1
-	}
-	if err := ignoreChildren(); err != nil {
-		return 1
-	}
-	unix.CloseOnExec(requests)
-	if err := unix.Sendmsg(requests, []byte{0}, nil, nil, unix.MSG_NOSIGNAL); err != nil {
-		return 0
-	}
-	request, control := make([]byte, 8), make([]byte, unix.CmsgSpace(4*(MaxObjects+2)))
-	var fds [MaxObjects + 2]int32
+// Limits are how long a process may take.
+type Limits struct {
+	Total time.Duration
+	// Still is how long it may not run at all, as when somebody has stopped it.
+	Still time.Duration
+	// MakeWay is called, perhaps more than once, when it has not run for as long as Pause, or is at
+	// it for longer than Turn.
+	Pause, Turn time.Duration
+	MakeWay     func()
+	Ran         func() // called from time to time when it has run
+}
+
+// Result waits for the program, whose owner the caller becomes. The error is an errno where it is
+// the kernel's answer to the load, and ErrTimeout where there was none within the limits; the
+// process is killed then.
+func (p *Process) Result(l Limits) (fd int, err error) {
+	const tick = 100 * time.Millisecond
+	began := time.Now()
+	ran, since := time.Duration(-1), began
 	for {
-		n, controlLen, _, _, err := unix.Recvmsg(requests, request, control, unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
-			continue
+		fd, err := p.answer(time.Now().Add(tick))
+		if !errors.Is(err, ErrTimeout) {
+			return fd, err
 		}
-		if err != nil || n == 0 {
-			return 0
+		if p.ended() { // somebody else has its socket, or there would be the end of it
+			if fd, err := p.answer(time.Now().Add(tick)); !errors.Is(err, ErrTimeout) {
+				return fd, err
+			}
+			return -1, p.script.stopped(p.memory)
 		}
-		got := received(control[:controlLen], &fds)
-		// Their numbers are what the load counts on.
-		ok := n == len(request) && got >= 2
-		for i := range got {
-			ok = ok && unix.Dup3(int(fds[i]), first+i, unix.O_CLOEXEC) == nil
+		if now := p.cpu(); now != ran {
+			ran, since = now, time.Now()
+			if l.Ran != nil {
+				l.Ran()
+			}
 		}
-		if !ok {
-			return 1
+		still := time.Since(since)
+		if l.MakeWay != nil && (still > l.Pause || time.Since(began) > l.Turn) {
+			l.MakeWay()
 		}
-		start(binary.NativeEndian.Uint64(request))
-		for i := range got {
-			unix.Close(int(fds[i]))
-			unix.Close(first + i)
+		if still > l.Still || time.Since(began) > l.Total {
+			p.kill()
+			return -1, ErrTimeout
 		}
 	}
 }
 
-// received are the descriptors of a message, without a use of memory that would grow.
-func received(control []byte, fds *[MaxObjects + 2]int32) int {
-	header := unix.CmsgLen(0)
-	if len(control) < header {
+// cpu is how long the process has run.
+func (p *Process) cpu() time.Duration {
+	const scheduled = 2 // CPUCLOCK_SCHED, include/linux/posix-timers.h
+	var t unix.Timespec
+	pid := p.PID()
+	if pid <= 0 || unix.ClockGettime(int32(^pid<<3|scheduled), &t) != nil {
 		return 0
 	}
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
-	if h.Level != unix.SOL_SOCKET || h.Type != unix.SCM_RIGHTS {
+	return time.Duration(t.Nano())
+}
+
+func (p *Process) answer(until time.Time) (int, error) {
+	var b [2]byte
+	n, fd, err := receive(p.socket, b[:], until)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return -1, ErrTimeout
+	case err != nil:
+		return -1, fmt.Errorf("hear from the process that loads: %w", err)
+	case n == 0:
+		return -1, p.script.stopped(p.memory)
+	case fd < 0:
+		return -1, errors.New("hear from the process that loads: no descriptor came")
+	}
+	if err := p.sent(); err != nil {
+		unix.Close(fd)
+		p.kill()
+		return -1, err
+	}
+	return fd, nil
+}
+
+// sent waits until the process says in its memory that it has sent what came. In the moment of its
+// end, when it has no memory any more by which the kernel would guard its descriptors, somebody
+// with its ids may take its socket, and send what he likes.
+func (p *Process) sent() error {
+	step := p.script.step(p.memory, p.script.sends(p.answers))
+	p.answers++
+	for until := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+		over := p.ended()
+		switch state := atomic.LoadUint32(&step.state); {
+		case state == done && step.errno == 0 && step.result == step.want:
+			return nil
+		case state == done || over:
+			return fmt.Errorf("hear from the process that loads: it did not send what came: %w", ErrEnded)
+		case time.Now().After(until): // stopped
+			return ErrTimeout
+		}
+	}
+}
+
+// ended reports whether the process is no longer there.
+func (p *Process) ended() bool { return fdinfo.Readable(p.pidfd, 0) }
+
+// Attr is what the kernel made of the attributes, and Log what it wrote: both until Close.
+func (p *Process) Attr() []byte { return p.memory[p.load.attr-base:][:len(p.load.Attr)] }
+
+func (p *Process) Log() []byte { return p.memory[p.script.log:] }
+
+// PID is the process' number, 0 when it has ended: to look at it. Nothing is done to it by that.
+// Who starts the processes knows another, that of his pid namespace.
+func (p *Process) PID() int {
+	n, err := fdinfo.Number(p.pidfd, "Pid")
+	if err != nil { // -1
 		return 0
 	}
-	n := min((int(h.Len)-header)/4, len(fds))
-	for i := range n {
-		fds[i] = int32(binary.NativeEndian.Uint32(control[header+4*i:]))
-	}
-	return n
+	return int(n)
 }
 
-// ignoreChildren sets SIGCHLD to SIG_IGN by the system call: os/signal would start threads of its
-// own.
-func ignoreChildren() error {
-	action := [4]uint64{1} // SIG_IGN, no flags, no restorer, no mask
-	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-// start starts one process and passes a handle for it to who asked, with its number in this pid
-// namespace.
-func start(size uint64) {
-	var pidfd int32
-	pid, errno := fork(uintptr(size), &pidfd)
-	var answer [8]byte
-	if errno != 0 {
-		binary.NativeEndian.PutUint64(answer[:], -uint64(errno))
-		_ = unix.Sendmsg(requests, answer[:], nil, nil, unix.MSG_NOSIGNAL)
-		return
-	}
-	binary.NativeEndian.PutUint64(answer[:], uint64(pid))
-	_ = unix.Sendmsg(requests, answer[:], unix.UnixRights(int(pidfd)), nil, unix.MSG_NOSIGNAL)
-	unix.Close(int(pidfd))
-}
-
-// fork returns in the parent alone. The child has one thread, and of Go it has nothing but this
-// code: no call in it may need the scheduler, grow the stack or allocate.
-//
-//go:nosplit
-//go:norace
-//go:noinline
-func fork(size uintptr, pidfd *int32) (uintptr, unix.Errno) {
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, unix.CLONE_PIDFD|uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(pidfd)), 0, 0, 0)
-	if errno != 0 || pid != 0 {
-		return pid, errno
-	}
-	at, _, errno := unix.RawSyscall6(unix.SYS_MMAP, base, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED_NOREPLACE, first+1, 0)
-	if errno == 0 && at == base {
-		play()
-	}
-	for {
-		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+func (p *Process) kill() {
+	if p.pidfd >= 0 {
+		_ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
 	}
 }
 
-// play makes the system calls of a load.
-//
-//go:nosplit
-//go:norace
-//go:nocheckptr
-func play() {
-	at := uintptr(base)
-	for range maxSteps {
-		s := (*step)(*(*unsafe.Pointer)(unsafe.Pointer(&at)))
-		if s.state != toDo {
-			return
-		}
-		r, _, errno := unix.RawSyscall6(uintptr(s.nr), uintptr(s.args[0]), uintptr(s.args[1]), uintptr(s.args[2]),
-			uintptr(s.args[3]), uintptr(s.args[4]), uintptr(s.args[5]))
-		s.result, s.errno = uint64(r), uint32(errno)
-		atomic.StoreUint32(&s.state, done)
-		if errno != 0 || uint64(r) != s.want {
-			return
-		}
-		at += stepSize
+// Close ends the process, if it is still there, and gives back its memory. It does not wait for the
+// end.
+func (p *Process) Close() {
+	p.kill()
+	if p.pidfd >= 0 {
+		unix.Close(p.pidfd)
+	}
+	if p.socket != nil {
+		p.socket.Close()
+	}
+	if p.memory != nil {
+		_ = unix.Munmap(p.memory)
 	}
 }

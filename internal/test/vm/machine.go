@@ -7,26 +7,18 @@
 package vm
 
 import (
-	"archive/tar"
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 )
 
 // Machine describes one boot.
@@ -139,9 +131,6 @@ func printable(text []byte) string {
 		return '.'
 	}, string(bytes.ToValidUTF8(text, []byte("."))))
 }
-
-// maxOutput bounds what is kept of one machine's output, in bytes.
-const maxOutput = 256 << 20
 
 // Run boots a machine, runs its commands, and returns when it is off. Any
 // exit status is a result; an error is a [*MachineError] when the machine did
@@ -282,251 +271,4 @@ func (m Machine) run(ctx context.Context, image Image, accel, work string) (*Res
 		return nil, failure(err.Error())
 	}
 	return &result, nil
-}
-
-// collected is all that came over the port, and what ended it.
-type collected struct {
-	transcript
-	err error
-}
-
-// brokenBy says why a machine did not do what was asked; "" when it did. qemuErr is how QEMU ended.
-func (c *collected) brokenBy(qemuErr error, console []byte) string {
-	switch {
-	case c.fatal != "":
-		return "its init gave up: " + c.fatal
-	case c.err != nil && !errors.Is(c.err, io.ErrUnexpectedEOF):
-		return c.err.Error()
-	case c.done:
-		return "" // whatever ended QEMU after that
-	case qemuErr != nil:
-		return qemuErr.Error()
-	case bytes.Contains(console, []byte("Kernel panic")):
-		return "the kernel panicked"
-	}
-	return "the machine went off before its commands were done"
-}
-
-// transcript is what came over the port.
-type transcript struct {
-	stdout, stderr io.Writer
-	commands       [][]string
-
-	outcomes []Outcome
-	files    bytes.Buffer
-	fatal    string
-	done     bool
-}
-
-//revive:disable-next-line:cyclomatic a case for each kind of message
-func (t *transcript) read(r io.Reader) error {
-	total := 0
-	for {
-		kind, payload, err := wire.Decode(r)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if total += len(payload); total > maxOutput {
-			return fmt.Errorf("the guest sent more than %d MiB", maxOutput>>20)
-		}
-		if kind == wire.Stdout || kind == wire.Stderr || kind == wire.Exit {
-			if len(t.outcomes) == 0 {
-				return errors.New("output came before any command")
-			}
-		}
-		switch kind {
-		case wire.Start:
-			if len(t.outcomes) == len(t.commands) {
-				return errors.New("more commands started than were asked for")
-			}
-			// Until the exit arrives, the command counts as killed.
-			t.outcomes = append(t.outcomes, Outcome{Args: t.commands[len(t.outcomes)], ExitStatus: 128 + 9})
-		case wire.Stdout, wire.Stderr:
-			o := &t.outcomes[len(t.outcomes)-1]
-			o.Output = append(o.Output, payload...)
-			live := t.stdout
-			if kind == wire.Stdout {
-				o.Stdout = append(o.Stdout, payload...)
-			} else {
-				o.Stderr = append(o.Stderr, payload...)
-				live = t.stderr
-			}
-			if live != nil {
-				if _, err := live.Write(payload); err != nil {
-					return err
-				}
-			}
-		case wire.Exit:
-			var status wire.Status
-			if err := json.Unmarshal(payload, &status); err != nil {
-				return fmt.Errorf("read exit status: %w", err)
-			}
-			o := &t.outcomes[len(t.outcomes)-1]
-			o.ExitStatus, o.Duration = status.Code, time.Duration(status.Duration)
-		case wire.Files:
-			t.files.Write(payload)
-		case wire.Fatal:
-			t.fatal = string(payload)
-		case wire.Done:
-			t.done = true
-		default:
-			return fmt.Errorf("frame of unknown kind %q", byte(kind))
-		}
-	}
-}
-
-// follower reads a file that grows until gone is closed.
-type follower struct {
-	file *os.File
-	gone <-chan struct{}
-}
-
-func (f *follower) Read(p []byte) (int, error) {
-	for {
-		// Asked before reading: what is written after gone was seen
-		// closed does not exist.
-		last := false
-		select {
-		case <-f.gone:
-			last = true
-		default:
-		}
-		n, err := f.file.Read(p)
-		if n > 0 || err != io.EOF || last {
-			return n, err
-		}
-		select {
-		case <-f.gone:
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-func unpackFiles(zipped []byte) (map[string][]byte, error) {
-	if len(zipped) == 0 {
-		return nil, nil
-	}
-	raw, err := gzip.NewReader(bytes.NewReader(zipped))
-	if err != nil {
-		return nil, fmt.Errorf("unpack %s: %w", wire.OutDir, err)
-	}
-	files := map[string][]byte{}
-	archive := tar.NewReader(io.LimitReader(raw, maxOutput))
-	for {
-		header, err := archive.Next()
-		if err == io.EOF {
-			return files, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("unpack %s: %w", wire.OutDir, err)
-		}
-		if !filepath.IsLocal(header.Name) {
-			return nil, fmt.Errorf("unpack %s: path %q leads out of it", wire.OutDir, header.Name)
-		}
-		if files[header.Name], err = io.ReadAll(archive); err != nil {
-			return nil, fmt.Errorf("unpack %s: %w", wire.OutDir, err)
-		}
-	}
-}
-
-// guestEnv is what every command finds set, before Machine.Env.
-func (m Machine) guestEnv() []string {
-	return append([]string{
-		"PATH=/usr/sbin:/usr/bin",
-		"HOME=/root",
-		"TMPDIR=/tmp",
-		"TERM=dumb",
-		wire.KernelEnv + "=" + m.Kernel,
-	}, m.Env...)
-}
-
-// writeInitramfs writes the guest's whole file system. It is not compressed:
-// an emulated processor unpacks slower than QEMU loads.
-func (m Machine) writeInitramfs(ctx context.Context, file, work string) (err error) {
-	initProgram := filepath.Join(work, "init")
-	if err := buildInit(ctx, initProgram); err != nil {
-		return err
-	}
-	spec, err := json.Marshal(wire.Spec{
-		Commands:    m.Commands,
-		Dir:         m.Dir,
-		Env:         m.guestEnv(),
-		Sysctls:     m.Sysctls,
-		KeepMemlock: m.KeepMemlock,
-		CgroupV1:    m.CgroupV1,
-	})
-	if err != nil {
-		return err
-	}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	buffered := bufio.NewWriterSize(f, 1<<20)
-	archive := newCPIOWriter(buffered)
-	for _, folder := range []string{"/dev", "/proc", "/sys", "/tmp", "/run", "/etc", "/root", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", wire.OutDir} {
-		if err := archive.folder(folder); err != nil {
-			return err
-		}
-	}
-	for _, merged := range []string{"bin", "sbin", "lib", "lib64"} {
-		if err := archive.symlink("/"+merged, "usr/"+merged); err != nil {
-			return err
-		}
-	}
-	if err := archive.device("/dev/console", 5, 1); err != nil {
-		return err
-	}
-	if err := archive.hostFile("/init", initProgram); err != nil {
-		return err
-	}
-	if err := archive.file(wire.SpecPath, 0o600, int64(len(spec)), bytes.NewReader(spec)); err != nil {
-		return err
-	}
-	for _, guest := range slices.Sorted(maps.Keys(m.Files)) {
-		if err := archive.hostFile(mergedPath(guest), m.Files[guest]); err != nil {
-			return err
-		}
-	}
-	return errors.Join(archive.close(), buffered.Flush())
-}
-
-// mergedPath is where a guest path is in a file system whose /bin, /sbin,
-// /lib and /lib64 are links into /usr.
-func mergedPath(guest string) string {
-	guest = path.Clean(guest)
-	for _, merged := range []string{"/bin/", "/sbin/", "/lib/", "/lib64/"} {
-		if strings.HasPrefix(guest, merged) {
-			return "/usr" + guest
-		}
-	}
-	return guest
-}
-
-// buildInit compiles process 1 of the guests; Go's build cache makes this
-// quick after the first time.
-func buildInit(ctx context.Context, output string) error {
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", output, "github.com/bpfwhy/bpfwhy/internal/test/vm/init")
-	build.Dir = sourceDir()
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux", "GOARCH=amd64")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the guests' init: %w\n%s", err, bytes.TrimSpace(out))
-	}
-	return nil
-}
-
-// sourceDir is this package's folder, or the working directory when the
-// binary does not know where it was built.
-func sourceDir() string {
-	_, file, _, _ := runtime.Caller(0)
-	if dir := filepath.Dir(file); filepath.IsAbs(dir) {
-		if _, err := os.Stat(file); err == nil {
-			return dir
-		}
-	}
-	return "."
 }
