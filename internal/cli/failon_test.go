@@ -8,8 +8,10 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/go-quicktest/qt"
+
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 )
 
 func TestFailOn(t *testing.T) {
@@ -31,8 +33,8 @@ func TestFailOn(t *testing.T) {
 		{failOn{"permission", "jit"}, seen(map[string]int{"PERM003": 1, "VER001": 7}, 0), []string{"permission: 1 load (PERM003)"}},
 		// What hangs has not worked; what was lost may be of any class but one.
 		{failOn{"failed"}, render.Summary{Hanging: 1}, []string{"failed: 1 load"}},
-		{failOn{"blinding"}, render.Summary{LostLoads: 2}, []string{"2 loads failed, of which nothing else is known"}},
-		{failOn{"not-jited"}, render.Summary{LostLoads: 2}, nil},
+		{failOn{"blinding"}, render.Summary{Losses: trace.Losses{LostLoads: 2}}, []string{"2 loads failed, of which nothing else is known"}},
+		{failOn{"not-jited"}, render.Summary{Losses: trace.Losses{LostLoads: 2}}, nil},
 	} {
 		qt.Check(t, qt.DeepEquals(test.f.met(&test.s), test.want), qt.Commentf("%q %+v", test.f, test.s))
 		qt.Check(t, qt.IsNil(test.f.check()), qt.Commentf("%q", test.f))

@@ -15,20 +15,18 @@ import (
 
 // Summary counts what was seen.
 type Summary struct {
-	For          time.Duration     `json:"-"` // 0: of a recording
-	Attempts     int               `json:"attempts"`
-	Loaded       int               `json:"loaded"`
-	NotJITed     int               `json:"loaded_not_jited"`
-	Failed       int               `json:"failed"`
-	Rules        map[string]int    `json:"rules"` // findings by rule
-	FeatureProbe int               `json:"feature_probes"`
-	LeftOut      int               `json:"left_out"`   // healthy calls that are not loads
-	Repeats      int               `json:"repeats"`    // of Attempts, those that were counted and not told
-	Lost         map[string]uint64 `json:"lost"`       // events by mechanism
-	LostLoads    uint64            `json:"lost_loads"` // failing loads that are in no attempt
-	Unknown      []string          `json:"unknown"`    // counters of losses that could not be read
-	Incomplete   int               `json:"incomplete"` // attempts that a hole touched
-	Hanging      int               `json:"hanging"`    // loads that had not come back when it was last looked
+	For          time.Duration  `json:"-"` // 0: of a recording
+	Attempts     int            `json:"attempts"`
+	Loaded       int            `json:"loaded"`
+	NotJITed     int            `json:"loaded_not_jited"`
+	Failed       int            `json:"failed"`
+	Rules        map[string]int `json:"rules"` // findings by rule
+	FeatureProbe int            `json:"feature_probes"`
+	LeftOut      int            `json:"left_out"` // healthy calls that are not loads
+	Repeats      int            `json:"repeats"`  // of Attempts, those that were counted and not told
+	trace.Losses
+	Incomplete int `json:"incomplete"` // attempts that a hole touched
+	Hanging    int `json:"hanging"`    // loads that had not come back when it was last looked
 }
 
 // Add counts one attempt; shown says whether it was one to show.
@@ -66,26 +64,6 @@ func (s *Summary) AddRepeat(a *load.Attempt) {
 	s.Add(a, true)
 	s.Repeats++
 }
-
-// Lose counts a loss.
-func (s *Summary) Lose(l *trace.Loss) {
-	switch {
-	case l.Unknown:
-		if !slices.Contains(s.Unknown, l.Mechanism) {
-			s.Unknown = append(s.Unknown, l.Mechanism)
-		}
-	case l.Mechanism == trace.LostLoads:
-		s.LostLoads += l.Count
-	default:
-		if s.Lost == nil {
-			s.Lost = map[string]uint64{}
-		}
-		s.Lost[l.Mechanism] += l.Count
-	}
-}
-
-// Whole reports whether nothing was lost, as far as is known.
-func (s *Summary) Whole() bool { return len(s.Lost) == 0 && s.LostLoads == 0 && len(s.Unknown) == 0 }
 
 // Summary writes the counts.
 func (t *Text) Summary(s *Summary) error {

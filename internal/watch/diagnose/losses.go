@@ -3,7 +3,6 @@
 package diagnose
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -38,31 +37,17 @@ func (m mechanisms) bounded(l *trace.Loss) *trace.Loss {
 	return l
 }
 
-// losses adds up what was lost since it was last told.
+// losses are what was lost since it was last told.
 type losses struct {
-	since   time.Time // when the first of them came
-	loads   uint64
-	events  map[string]uint64
-	unknown []string
+	trace.Losses
+	since time.Time // when the first of them came
 }
 
 func (l *losses) add(r *trace.Loss, now time.Time) {
 	if l.since.IsZero() {
 		l.since = now
 	}
-	switch {
-	case r.Unknown:
-		if !slices.Contains(l.unknown, r.Mechanism) {
-			l.unknown = append(l.unknown, r.Mechanism)
-		}
-	case r.Mechanism == trace.LostLoads:
-		l.loads += r.Count
-	default:
-		if l.events == nil {
-			l.events = map[string]uint64{}
-		}
-		l.events[r.Mechanism] += r.Count
-	}
+	l.Lose(r)
 }
 
 // due is what was lost, once it has been added up for long enough.
@@ -80,7 +65,7 @@ func (l *losses) take(now time.Time) (*load.Loss, bool) {
 	}
 	was := *l
 	*l = losses{}
-	out := &load.Loss{Schema: load.Schema, Kind: load.KindLoss, Time: now, Loads: was.loads, Events: was.events, Unknown: was.unknown}
+	out := &load.Loss{Schema: load.Schema, Kind: load.KindLoss, Time: now, Loads: was.LostLoads, Events: was.Lost, Unknown: was.Unknown}
 	if out.Events == nil {
 		out.Events = map[string]uint64{}
 	}
