@@ -10,6 +10,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/repair/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/repair/launch"
 	"github.com/bpfwhy/bpfwhy/internal/repair/replay"
+	"github.com/bpfwhy/bpfwhy/internal/serve/exporter"
 	"github.com/bpfwhy/bpfwhy/internal/watch/hang"
 )
 
@@ -17,6 +18,7 @@ import (
 // such does not return.
 func helpers() {
 	launch.Main()
+	exporter.Main()
 	guardian.Main()
 	hang.Main()
 	interpose.Main()

@@ -15,7 +15,7 @@ import (
 // here are the commands that need a kernel that they can watch. There is none: each says so.
 func here(io std) []*cobra.Command {
 	var list []*cobra.Command
-	for _, name := range []string{"watch", "run", "demo", "doctor", "node", "audit", "harden"} {
+	for _, name := range []string{"watch", "serve", "run", "demo", "doctor", "node", "audit", "harden"} {
 		c := &cobra.Command{
 			Use:                name,
 			Short:              needsLinux,

@@ -14,7 +14,7 @@ import (
 
 // here are the commands that need a kernel that they can watch.
 func here(io std) []*cobra.Command {
-	return []*cobra.Command{newWatch(io), newRun(io), newDemo(io), newDoctor(io), newNode(io), newAudit(io), newHarden()}
+	return []*cobra.Command{newWatch(io), newServe(io), newRun(io), newDemo(io), newDoctor(io), newNode(io), newAudit(io), newHarden()}
 }
 
 // host is the profile of this machine.

@@ -109,12 +109,12 @@ const (
 	maxMessage   = 256
 )
 
-// failureOf is what an attempt that carries its diagnosis says.
-func failureOf(a *load.Attempt) Failure {
+// FailureOf is what an attempt that carries its diagnosis says. It does not keep the attempt.
+func FailureOf(a *load.Attempt) Failure {
 	f := Failure{
 		Kind: a.Kind, Rule: a.Diagnosis.Rule, Title: a.Diagnosis.Title, Program: programOf(a), Comm: a.Process.Comm,
 		Errno: a.Errno, Stage: string(a.FailedStage), Count: 1, First: a.Time, Last: a.Time,
-		Message: cut(a.Diagnosis.Cause, maxMessage), attempt: a,
+		Message: cut(a.Diagnosis.Cause, maxMessage),
 	}
 	if len(a.Diagnosis.Remedies) > 0 {
 		f.Remedy = cut(a.Diagnosis.Remedies[0].Title, maxMessage)
@@ -162,12 +162,64 @@ func (n *Node) Add(a *load.Attempt) {
 	n.see(&a.Evidence)
 	switch {
 	case a.Finding() && a.Diagnosis != nil:
-		n.fail(failureOf(a))
+		f := FailureOf(a)
+		f.attempt = a
+		n.fail(f)
 	case a.Outcome != load.Loaded || a.FeatureProbe != "":
 	case a.Kind == load.ProgLoad && a.Program != nil:
 		n.Loaded = counting(n.Loaded, programOf(a))
 	case a.Kind.Attaches() && a.Attach != nil && a.Attach.Program != nil:
 		n.Attached = counting(n.Attached, programOf(a))
+	}
+}
+
+// Count takes a kind of failures that was counted on the node. Settings are those at the last of
+// them, as far as others hold now.
+func (n *Node) Count(f Failure, settings map[string]string) {
+	n.fail(f)
+	if len(settings) == 0 {
+		return
+	}
+	if n.seen == nil {
+		n.seen = map[string]string{}
+	}
+	maps.Copy(n.seen, settings)
+}
+
+// Works takes a program that loads on the node.
+func (n *Node) Works(p Program, times int) {
+	n.Loaded = counting(n.Loaded, p)
+	if n.Loaded[p] > 0 {
+		n.Loaded[p] += max(times, 1) - 1
+	}
+}
+
+// Merge adds what the node says of itself, as it is now, to what recordings tell. They are examples
+// of what the state counts, so a kind of failures that both have is counted once. over are kinds
+// that fail no longer.
+func (n *Node) Merge(state *Node, over []string) {
+	if p := state.Profile; p != nil {
+		if n.Profile != nil && p.Features == nil {
+			whole := *p
+			whole.Features = n.Profile.Features
+			p = &whole
+		}
+		n.Profile = p
+	}
+	n.Watched = n.Watched || state.Watched
+	n.Dropped += state.Dropped
+	n.seen = state.seen
+	n.Failures = slices.DeleteFunc(n.Failures, func(f Failure) bool { return slices.Contains(over, f.ID) })
+	for _, f := range state.Failures {
+		if i := slices.IndexFunc(n.Failures, func(have Failure) bool { return have.ID == f.ID }); i >= 0 {
+			f.attempt = n.Failures[i].attempt
+			n.Failures[i] = f
+			continue
+		}
+		n.fail(f)
+	}
+	for p, times := range state.Loaded {
+		n.Works(p, times)
 	}
 }
 

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package folder reads a fleet from files: recordings ('watch --record', 'run --record') and
-// profiles ('node --json') that were gathered from nodes.
+// Package folder reads a fleet from files: recordings ('watch --record', 'run --record'), profiles
+// ('node --json') and what 'serve' and kubectl say of nodes.
 package folder
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet"
+	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 	"github.com/bpfwhy/bpfwhy/internal/watch/diagnose"
 	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/node"
@@ -32,15 +36,19 @@ type Skipped struct {
 }
 
 // Read takes files, and the files of folders and of the folders in them. A file is of the node that
-// it is named after: worker-1.json, worker-1.bpfwhy and worker-1/anything are of worker-1. Files of
+// it is named after: worker-1.json, worker-1.bpfwhy and worker-1/anything are of worker-1. But a
+// NodeReport names its node, and so the node of all files in the state folder of 'serve'. Files of
 // a folder that are nothing of bpfwhy's are skipped, and returned; one that was named itself is an
 // error.
 func Read(paths []string) (*fleet.Fleet, []Skipped, error) {
-	g := gatherer{nodes: map[string]*fleet.Node{}, kept: map[string]bool{}}
+	g := gatherer{nodes: map[string]*fleet.Node{}, kept: map[string]bool{}, reports: map[string]*nodereport.Report{}, classes: map[string]*nodereport.Class{}}
 	for _, p := range paths {
 		if err := g.path(p); err != nil {
 			return nil, nil, err
 		}
+	}
+	for name, r := range g.reports {
+		g.node(name).Merge(r.Node(g.classes[r.Status.Class]), r.Status.Over())
 	}
 	f := &fleet.Fleet{}
 	for _, n := range g.nodes {
@@ -57,6 +65,8 @@ type gatherer struct {
 	files   int
 	taken   []fs.FileInfo   // folders and files that were named: one counts once
 	kept    map[string]bool // kinds of failures of which an attempt is kept
+	reports map[string]*nodereport.Report
+	classes map[string]*nodereport.Class
 }
 
 func (g *gatherer) path(p string) error {
@@ -78,10 +88,16 @@ func (g *gatherer) path(p string) error {
 		}
 		return nil
 	}
+	states := map[string]string{} // the nodes of state folders
 	return filepath.WalkDir(p, func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			g.skipped = append(g.skipped, Skipped{File: file, Err: err})
 			return nil
+		}
+		if d.IsDir() {
+			if of := cmp.Or(stateOf(file), states[filepath.Dir(file)]); of != "" {
+				states[file] = of
+			}
 		}
 		// Nothing is waited for: a pipe or a device in the folder is no file of ours.
 		if !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") {
@@ -98,6 +114,7 @@ func (g *gatherer) path(p string) error {
 		if !nested {
 			first = name(first)
 		}
+		first = cmp.Or(states[filepath.Dir(file)], first)
 		if partly, err := g.file(file, first); err != nil {
 			g.skipped = append(g.skipped, Skipped{file, err, partly})
 		}
@@ -124,7 +141,55 @@ func (g *gatherer) file(file, node string) (partly bool, err error) {
 	if trace.Recorded(in) {
 		return g.recording(in, node)
 	}
-	return false, g.profile(in, node)
+	return false, g.text(in, node)
+}
+
+// maxText bounds a file of JSON: the reports of the largest clusters, as kubectl writes them.
+const maxText = 512 << 20
+
+// stateFile is that of the folder of 'serve'.
+const stateFile = "node.json"
+
+// stateOf returns the node of a state folder, "" for other folders.
+func stateOf(folder string) string {
+	path := filepath.Join(folder, stateFile)
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if reports, _, err := nodereport.Decode(io.LimitReader(f, maxText)); err == nil && len(reports) == 1 {
+		return reports[0].Metadata.Name
+	}
+	return ""
+}
+
+// text takes objects of Kubernetes, or a profile.
+func (g *gatherer) text(in io.Reader, name string) error {
+	b, err := io.ReadAll(io.LimitReader(in, maxText+1))
+	if err != nil {
+		return err
+	}
+	if len(b) > maxText {
+		return fmt.Errorf("more than %d MiB", maxText>>20)
+	}
+	reports, classes, err := nodereport.Decode(bytes.NewReader(b))
+	if errors.Is(err, nodereport.ErrOther) {
+		return g.profile(bytes.NewReader(b), name)
+	}
+	if err != nil {
+		return err
+	}
+	for _, r := range reports {
+		g.reports[r.Metadata.Name] = r
+	}
+	for _, c := range classes {
+		g.classes[c.Metadata.Name] = c
+	}
+	return nil
 }
 
 func (g *gatherer) node(name string) *fleet.Node {
@@ -136,7 +201,7 @@ func (g *gatherer) node(name string) *fleet.Node {
 	return n
 }
 
-func (g *gatherer) profile(in *bufio.Reader, name string) error {
+func (g *gatherer) profile(in io.Reader, name string) error {
 	p, err := node.Decode(in)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@
 package nodereport
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet"
@@ -24,6 +25,7 @@ const (
 	MaxWorst    = 16
 	MaxLost     = 32
 	MaxSilent   = 16
+	MaxLoaded   = 64
 	MaxBytes    = 16 << 10
 )
 
@@ -53,17 +55,23 @@ type Status struct {
 	Class   string  `json:"class,omitempty"`
 	Summary Summary `json:"summary"`
 	// Watching is nil where nobody watches.
-	Watching   *Watching   `json:"watching,omitempty"`
+	Watching *Watching `json:"watching,omitempty"`
+	// Failing are the kinds of failures that are not over.
 	Failing    int         `json:"failing"`
 	Conditions []Condition `json:"conditions,omitempty"`
 	Failures   []Failure   `json:"failures,omitempty"` // the last seen first
 	Dropped    uint64      `json:"dropped,omitempty"`  // failures of kinds that found no room in the list
 	// Silent are pods in a crash loop that have rights for BPF, and that nobody has seen load since
 	// Watching.Since: their loads may have failed before.
-	Silent  []Workload `json:"silent,omitempty"`
-	Audit   *Audit     `json:"audit,omitempty"`
-	Changes []Change   `json:"changes,omitempty"` // the last ones, the oldest first
-	// Lost are failures and events that are in no count, by what lost them.
+	Silent []Workload `json:"silent,omitempty"`
+	// Loaded are programs that loaded and were compiled, with how often.
+	Loaded  []Loaded `json:"loaded,omitempty"`
+	Audit   *Audit   `json:"audit,omitempty"`
+	Changes []Change `json:"changes,omitempty"` // the last ones, the oldest first
+	// Calls are those of which the kernel told and that were looked at: they are in failures, or
+	// feature probes of loaders, or retries.
+	Calls uint64 `json:"calls,omitempty"`
+	// Lost are calls and pieces of calls that are in no count, by what lost them.
 	Lost map[string]uint64 `json:"lost,omitempty"`
 }
 
@@ -82,6 +90,8 @@ type Watching struct {
 	Backend string    `json:"backend"`
 	Missing []string  `json:"missing,omitempty"` // stages that are not observed
 	Version string    `json:"version,omitempty"` // of bpfwhy
+	// Last is when the node said so last.
+	Last time.Time `json:"last,omitzero"`
 	// Before is when somebody watched last before Since; zero: nobody did, as far as is known.
 	Before time.Time `json:"before,omitzero"`
 }
@@ -99,6 +109,16 @@ type Condition struct {
 type Failure struct {
 	fleet.Failure
 	Workload
+	// Over says that it fails no longer: nothing of it was seen for a while, and its process is gone.
+	Over bool `json:"over,omitempty"`
+	// Settings are those that decided it and have been changed since.
+	Settings map[string]string `json:"settings,omitempty"`
+}
+
+// Loaded is a program that works on the node.
+type Loaded struct {
+	fleet.Program
+	Count int `json:"count"`
 }
 
 // Workload is what a process belongs to.
@@ -127,6 +147,43 @@ type Worst struct {
 	Tag     string `json:"tag,omitempty"`
 	Owner   string `json:"owner,omitempty"`
 	Margin  int    `json:"margin"` // slots until a jump is too long; below 0: it is
+}
+
+// What lost whole calls that had come from the kernel. Together with Calls these are all that came.
+const (
+	LostExporter = "process that exports was killed"
+	LostReader   = "process that reads the kernel was killed"
+)
+
+// Accounted is how many calls a status accounts for.
+func (s *Status) Accounted() uint64 { return s.Calls + s.Lost[LostExporter] + s.Lost[LostReader] }
+
+// Bounded returns the report as it goes to an API server: cut to MaxFailures and to MaxBytes of
+// JSON. What does not fit is counted in Dropped.
+func (r *Report) Bounded() *Report {
+	out := *r
+	s := &out.Status
+	s.Changes = s.Changes[max(0, len(s.Changes)-MaxChanges):]
+	most := min(len(s.Failures), MaxFailures)
+	for {
+		s.Failures, s.Dropped = r.Status.Failures[:most], r.Status.Dropped
+		for _, f := range r.Status.Failures[most:] {
+			s.Dropped += uint64(max(f.Count, 0))
+		}
+		b, err := json.Marshal(&out)
+		switch {
+		case err != nil || len(b) <= MaxBytes:
+			return &out
+		case most > 0:
+			most--
+		case s.Loaded != nil:
+			s.Loaded = nil
+		case s.Lost != nil || s.Audit != nil:
+			s.Lost, s.Audit = nil, nil
+		default:
+			return &out
+		}
+	}
 }
 
 // NewReport returns the report of a node.

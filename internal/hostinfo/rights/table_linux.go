@@ -26,6 +26,8 @@ func (c Command) named(name string) Command { c.Name = name; return c }
 var (
 	Watch = watching.named("bpfwhy watch")
 	Run   = Command{Name: "bpfwhy run", Must: watching.Must, More: watching.More, Note: watching.Note, Like: Watch.Name}
+	// Serve: its other process has no capability at all.
+	Serve = Command{Name: "bpfwhy serve", Must: watching.Must, More: watching.More, Note: watching.Note, Like: Watch.Name}
 	// RunUser is run --user.
 	RunUser = Command{
 		Name: "bpfwhy run --user U",
@@ -116,5 +118,5 @@ var (
 
 // Commands are all rows, in the order of the documents.
 func Commands() []Command {
-	return []Command{Watch, Run, RunUser, Repair, Demo, Audit, Prove, Node, Restore, Doctor, Behaviour, Files, Syscalls, OpenSSL, Packets}
+	return []Command{Watch, Serve, Run, RunUser, Repair, Demo, Audit, Prove, Node, Restore, Doctor, Behaviour, Files, Syscalls, OpenSSL, Packets}
 }

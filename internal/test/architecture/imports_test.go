@@ -48,9 +48,11 @@ var pure = map[string][]string{
 	"internal/output/text":       {},
 	"internal/hostinfo/nodediff": {"load", "node", "explain", "internal/watch/trace"},
 	"internal/fleet":             {"load", "node", "explain"},
-	"internal/fleet/folder":      {"node", "internal/fleet", "internal/watch/diagnose", "internal/watch/trace"},
+	"internal/fleet/folder":      {"node", "internal/fleet", "internal/fleet/nodereport", "internal/watch/diagnose", "internal/watch/trace"},
 	"internal/fleet/nodereport":  {"internal/fleet"},
 	"internal/serve/sink":        {"load", "internal/fleet/nodereport"},
+	"internal/serve/failures":    {"load", "internal/fleet", "internal/fleet/nodereport"},
+	"internal/serve/config":      {},
 	"internal/output/render":     {"internal/output/text", "insn", "blinding", "rewrite", "load", "node", "explain", "internal/watch/trace", "internal/objects/check", "internal/objects/object", "internal/objects/preflight", "internal/hostinfo/nodediff", "internal/fleet"},
 
 	"httpprobe/event":        {},

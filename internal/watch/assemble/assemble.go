@@ -65,6 +65,7 @@ type Assembler struct {
 	seed      maphash.Seed
 	done      []*retryGroup // final, and not yet taken
 	dropped   uint64        // calls of which pieces were forgotten
+	strays    uint64
 }
 
 // Dropped is the mechanism that loses pieces of calls whose end does not come, or comes too late.
@@ -72,6 +73,9 @@ const Dropped = "pieces without their call"
 
 // DroppedCalls is how many calls lost pieces to it.
 func (a *Assembler) DroppedCalls() uint64 { return a.dropped }
+
+// Strays is how many calls were no load, and are in no attempt.
+func (a *Assembler) Strays() uint64 { return a.strays }
 
 // New returns an assembler for the records after a header.
 func New(h trace.Header) *Assembler {
@@ -288,6 +292,7 @@ func (a *Assembler) addCall(c *trace.Call) {
 	delete(a.pending, c.ID)
 	a.ended(c)
 	if a.stray(c) {
+		a.strays++
 		a.bytes -= p.size
 		return
 	}

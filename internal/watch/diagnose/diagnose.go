@@ -39,6 +39,9 @@ type Event struct {
 	// Story sums up what a process did until it was quiet. Only where the feed holds the healthy
 	// calls too.
 	Story *load.Story
+	// Strays are calls that are in no attempt, since they turned out to be no load. All other calls
+	// are one of an attempt's, which are its retries and one more.
+	Strays uint64
 }
 
 // Options say what is told. The zero value tells every attempt.
@@ -137,7 +140,12 @@ func (p *pipeline) add(r trace.Record) bool {
 	case r.Loss != nil && !p.lose(r.Loss):
 		return false
 	}
-	return p.conclude(p.asm.Add(r))
+	before := p.asm.Strays()
+	attempts := p.asm.Add(r)
+	if n := p.asm.Strays() - before; n > 0 && !p.tell(Event{Strays: n}) {
+		return false
+	}
+	return p.conclude(attempts)
 }
 
 // end tells what was held back, and what was only counted, due or not.

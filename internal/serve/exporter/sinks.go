@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package exporter
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
+	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/serve/config"
+	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
+)
+
+// sinks opens those that a configuration names, but for the state folder. name completes a
+// workload, as far as anybody knows its name.
+func sinks(c *config.Config) (list []sink.Sink, name func(nodereport.Workload) nodereport.Workload, err error) {
+	name = func(w nodereport.Workload) nodereport.Workload { return w }
+	if *c.Log {
+		list = append(list, logSink{os.Stdout})
+	}
+	return list, name, nil
+}
+
+// logSink writes JSON lines, as 'bpfwhy watch --json --failed' does.
+type logSink struct{ w io.Writer }
+
+func (logSink) Name() string { return "log" }
+
+func (l logSink) Put(_ context.Context, i sink.Item) error {
+	var line any
+	switch {
+	case i.Failure != nil && i.Failure.Attempt != nil:
+		line = i.Failure.Attempt
+	case i.Failure != nil && i.Failure.Repeats != nil:
+		line = i.Failure.Repeats
+	case i.Loss != nil:
+		line = i.Loss
+	case i.Hang != nil:
+		line = i.Hang
+	default:
+		return nil
+	}
+	if err := render.JSON(l.w, line); err != nil {
+		return fmt.Errorf("write log: %w", err)
+	}
+	return nil
+}
+
+func (logSink) Close(context.Context) error { return nil }
