@@ -88,38 +88,46 @@ func (g *gatherer) path(p string) error {
 		}
 		return nil
 	}
+	return g.folder(p)
+}
+
+// folder takes the files of a folder and of those in it.
+func (g *gatherer) folder(top string) error {
 	states := map[string]string{} // the nodes of state folders
-	return filepath.WalkDir(p, func(file string, d fs.DirEntry, err error) error {
+	return filepath.WalkDir(top, func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			g.skipped = append(g.skipped, Skipped{File: file, Err: err})
 			return nil
 		}
 		if d.IsDir() {
-			if of := cmp.Or(stateOf(file), states[filepath.Dir(file)]); of != "" {
-				states[file] = of
-			}
+			states[file] = cmp.Or(stateOf(file), states[filepath.Dir(file)])
+			return nil
 		}
 		// Nothing is waited for: a pipe or a device in the folder is no file of ours.
 		if !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") {
 			return nil
 		}
 		if g.files++; g.files > maxFiles {
-			return fmt.Errorf("%s: more than %d files", p, maxFiles)
+			return fmt.Errorf("%s: more than %d files", top, maxFiles)
 		}
-		relative, err := filepath.Rel(p, file)
-		if err != nil {
-			return err
-		}
-		first, _, nested := strings.Cut(relative, string(filepath.Separator))
-		if !nested {
-			first = name(first)
-		}
-		first = cmp.Or(states[filepath.Dir(file)], first)
-		if partly, err := g.file(file, first); err != nil {
+		if partly, err := g.file(file, cmp.Or(states[filepath.Dir(file)], below(top, file))); err != nil {
 			g.skipped = append(g.skipped, Skipped{file, err, partly})
 		}
 		return nil
 	})
+}
+
+// below is the node that a file below a folder is named after.
+func below(top, file string) string {
+	relative, err := filepath.Rel(top, file)
+	if err != nil {
+		relative = filepath.Base(file)
+	}
+	first, _, nested := strings.Cut(relative, string(filepath.Separator))
+	if !nested {
+		first = name(first)
+	}
+	return first
 }
 
 // name is the node's, of a file's.

@@ -93,9 +93,6 @@ func (c *Config) Check() (err error) {
 			return fmt.Errorf("node: %w", err)
 		}
 	}
-	if len(c.Node) > 253 || strings.ContainsFunc(c.Node, func(r rune) bool { return r <= ' ' || r == '/' || r >= 0x7f }) {
-		return fmt.Errorf("node %q: not the name of a node", c.Node)
-	}
 	if c.Log == nil {
 		on := c.State == "" && c.Listen == "" && c.Textfile == "" && c.OTLP.Endpoint == ""
 		c.Log = &on
@@ -103,24 +100,46 @@ func (c *Config) Check() (err error) {
 	if c.Listen, err = address(c.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	for name, path := range map[string]string{"state": c.State, "textfile": c.Textfile} {
-		if path != "" && !filepath.IsAbs(path) {
-			return fmt.Errorf("%s %q: give an absolute path", name, path)
+	if c.Kubernetes == "" {
+		c.Kubernetes = kubernetes[0]
+	}
+	for _, check := range []func() error{c.checkNode, c.checkPaths, c.checkWords, c.OTLP.check} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkNode() error {
+	if len(c.Node) > 253 || strings.ContainsFunc(c.Node, func(r rune) bool { return r <= ' ' || r == '/' || r >= 0x7f }) {
+		return fmt.Errorf("node %q: not the name of a node", c.Node)
+	}
+	return nil
+}
+
+func (c *Config) checkPaths() error {
+	for _, p := range []struct{ name, path string }{{"state", c.State}, {"textfile", c.Textfile}} {
+		if p.path != "" && !filepath.IsAbs(p.path) {
+			return fmt.Errorf("%s %q: give an absolute path", p.name, p.path)
 		}
 	}
 	if c.Textfile != "" && !strings.HasSuffix(c.Textfile, ".prom") {
 		return fmt.Errorf("textfile %q: node_exporter reads files that end with .prom", c.Textfile)
 	}
+	return nil
+}
+
+var kubernetes = []string{"auto", "on", "off"}
+
+func (c *Config) checkWords() error {
 	if c.Backend != "" && !slices.Contains(Backends, c.Backend) {
 		return fmt.Errorf("backend %q: choose one of %s", c.Backend, strings.Join(Backends, ", "))
 	}
-	if c.Kubernetes == "" {
-		c.Kubernetes = "auto"
+	if !slices.Contains(kubernetes, c.Kubernetes) {
+		return fmt.Errorf("kubernetes %q: choose one of %s", c.Kubernetes, strings.Join(kubernetes, ", "))
 	}
-	if !slices.Contains([]string{"auto", "on", "off"}, c.Kubernetes) {
-		return fmt.Errorf("kubernetes %q: choose auto, on or off", c.Kubernetes)
-	}
-	return c.OTLP.check()
+	return nil
 }
 
 func (o *OTLP) check() error {
