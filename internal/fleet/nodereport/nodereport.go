@@ -109,7 +109,8 @@ type Condition struct {
 type Failure struct {
 	fleet.Failure
 	Workload
-	// Over says that it fails no longer: nothing of it was seen for a while, and its process is gone.
+	// Over says that it fails no longer: nothing of it was seen for a while, and its process is
+	// gone; or its program was loaded.
 	Over bool `json:"over,omitempty"`
 	// Settings are those that decided it and have been changed since.
 	Settings map[string]string `json:"settings,omitempty"`

@@ -54,8 +54,8 @@ func TestCounts(t *testing.T) {
 	qt.Check(t, qt.Equals(got.ID, s.Failures[0].ID))
 }
 
-// A failure is over when its process is gone and nothing of it was seen for a while, and not before.
-// One that comes back is new.
+// A failure is over when its process is gone and nothing of it was seen for a while, and not
+// before. One that comes back is new.
 func TestOver(t *testing.T) {
 	table := New()
 	table.Add(attempt("p", 0), nodereport.Workload{})

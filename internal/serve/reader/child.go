@@ -91,8 +91,9 @@ func (e *exporter) write(now bool, m stream.Message) error {
 	return err
 }
 
-// send hands over a line, with the next ones or now. Without a process to take it, it waits for one: the kernel keeps what
-// comes meanwhile, and counts what finds no room. An error is one after which nothing can be sent.
+// send hands over a line, with the next ones or now. Without a process to take it, it waits for
+// one: the kernel keeps what comes meanwhile, and counts what finds no room. An error is one after
+// which nothing can be sent.
 func (e *exporter) send(now bool, m stream.Message) error {
 	if e.socket == nil {
 		if err := e.restart(); err != nil {
