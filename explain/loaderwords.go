@@ -53,6 +53,11 @@ func (w *loaderWord) in(line string) bool {
 	return w.words.MayMatch(line) && w.matches(line)
 }
 
+// goesWith reports whether the word counts beside an errno, 0 for none.
+func (w *loaderWord) goesWith(errno int) bool {
+	return w.errno == 0 || w.errno == errno || w.errno == noErrno && errno == 0
+}
+
 func (w *loaderWord) matches(line string) bool {
 	return w.words.MatchString(line) && (w.besides == nil || !w.besides.MatchString(line))
 }
@@ -162,7 +167,10 @@ const wantsRights = `(?:\b(?:requires?|needs?|must|required|only supports?)\b[^:
 const wantsRoot = `(?:\bgeteuid\b|\b(?:requires?|needs?|must be|must run as|required|only supports?|run|running) (?:(?:as|to|be|the|running|with|started) ){0,4}(?:the )?(?:root|superuser|super-user|sudo)\b(?:[^\w]+(?:user|privileges?|access|rights|permissions?))?)`
 
 // bccKprobe is all that bcc says where its library printed no reason.
-const bccKprobe = `Failed to attach BPF (?:program \S+ )?to k(?:ret)?probe(?: \S+)?$`
+const bccKprobe = `Failed to attach BPF (?:program \S+ )?to k(?:ret)?probe(?: \S+)?$|Unable to attach probe: '?k(?:ret)?probe:|Error attaching probe: '?k(?:ret)?probe:`
+
+// noErrno is for words that say something only where the text has no errno.
+const noErrno = -1
 
 func aboutBPF(words string) string {
 	const subject = `\b(?:e?bpf\w*|xdp|k(?:ret)?probes?|CAP_BPF|CAP_PERFMON)\b`
@@ -227,8 +235,10 @@ var loaderWords = []loaderWord{
 		"The loader's library does not know a kind of BTF that is newer than itself: the library is old, not the kernel."),
 	sign("any", "BTF002", Likely, `(?i)error loading \.BTF|BTF_LOAD|load btf(?:: | failed)|\bbtf: (?:malformed|invalid (?:BTF|header|magic|type|member|name|string|length|size)\b)`,
 		"The kernel does not accept the object's BTF.").with(abi.EINVAL).about(load.BTFLoad),
-	sign("any", "BTF003", Strong, `(?i)no BTF found(?: for kernel)?|failed to find valid kernel BTF|failed to parse target BTF|kernel (?:doesn't|does not) (?:support|have) BTF(?:[.:;!)]|\s*$| or\b| and\b)|/sys/kernel/btf/vmlinux.*(?:no such|not found)`,
+	sign("any", "BTF003", Strong, `(?i)no BTF found(?: for kernel)?|failed to find valid kernel BTF|kernel (?:doesn't|does not) (?:support|have) BTF(?:[.:;!)]|\s*$| or\b| and\b)|/sys/kernel/btf/vmlinux.*(?:no such|not found)`,
 		"The loader found no BTF of the running kernel."),
+	sign("libbpf", "BTF003", Strong, `failed to parse target BTF`,
+		"The loader could not read the BTF that it was given for this kernel, or the kernel's own: it is damaged, of another form than the library knows, or the file is not there."),
 	sign("any", "BTF001", Strong, `(?i)bad CO-RE relocation|instruction poisoned by CO-RE|no matching targets|CO-RE relocation.*(?:failed|not found)`,
 		"A CO-RE relocation found nothing to point to in this kernel's BTF."),
 	sign("any", "BTF005", Likely, `(?i)attach.*: target .*not found|couldn't find .*in kernel BTF`,
@@ -242,9 +252,13 @@ var loaderWords = []loaderWord{
 	sign("libpcap", "CBPF001", Likely, `Kernel filter failed`,
 		"libpcap gives the kernel a filter of its own making. The kernel's checker does not accept this one, and libpcap filters by itself.").with(abi.EINVAL).about(load.SocketFilter),
 
-	sign("bcc", "ATT105", Possible, bccKprobe, "The kernel has no function of this name that can be probed: it was renamed or inlined, or has a suffix.").about(load.ProbeDefine),
-	sign("bcc", "ATT107", Possible, bccKprobe, "The function exists and may not be probed (notrace, or on the list of functions that kprobes leave alone).").about(load.ProbeDefine),
-	sign("bcc", "ATT103", Possible, bccKprobe, "tracefs or debugfs is not mounted where the loader looks for it.").about(load.ProbeDefine),
+	sign("any", "FEAT004", Likely, `(?i)\b(?:tracing|lsm|struct_ops|\w+) program type is not supported`,
+		"The loader tried out whether this kernel has the program type, and says that it has not."),
+	sign("kernel", "PERM005", Certain, `apparmor="DENIED".*(?:\bbpf|tracefs|debugfs|/sys/kernel/(?:debug|tracing)|capname="(?:bpf|perfmon|sys_admin)")`, "AppArmor denied it, as the audit log says.").
+		doing("Run the loader under an AppArmor profile that allows what the line names, in Kubernetes by securityContext.appArmorProfile (Unconfined allows all)"),
+	sign("bcc", "ATT105", Possible, bccKprobe, "The kernel has no function of this name that can be probed: it was renamed or inlined, or has a suffix.").about(load.ProbeDefine).with(noErrno),
+	sign("bcc", "ATT107", Possible, bccKprobe, "The function exists and may not be probed (notrace, or on the list of functions that kprobes leave alone).").about(load.ProbeDefine).with(noErrno),
+	sign("bcc", "ATT103", Possible, bccKprobe, "tracefs or debugfs is not mounted where the loader looks for it.").about(load.ProbeDefine).with(noErrno),
 	sign("any", "ATT503", Strong, `(?i)\b(?:another|a different|other) (?:sched_ext|scx) scheduler is (?:already )?running`,
 		"Another scheduler of sched_ext runs, and the kernel takes one at a time: the loader looked, and did not ask. /sys/kernel/sched_ext/root/ops names it.").about(load.LinkCreate),
 	sign("any", "ATT115", Likely, `(?i)kernel does not support fentry\b.*too old`,

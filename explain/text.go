@@ -242,6 +242,9 @@ func textWords(read *reading.Failure) words {
 		return noWords()
 	}
 	w := parseWords(read.Log)
+	if w.clean() && read.Errno.Number == abi.EPERM {
+		return noWords() // no verifier accepts what is not permitted: the log is another program's
+	}
 	if w.match.Remark && read.Errno.Number != 0 {
 		return noWords() // the complaint itself is not in the text
 	}
@@ -257,7 +260,7 @@ func textWords(read *reading.Failure) words {
 // unheardOf reports whether what stands where the verifier complains may be a sentence of it that
 // nobody knows. In a text, loaders' lines and marks of what was left out stand there too.
 func unheardOf(w words) bool {
-	_, names := reading.NamesErrno(w.message)
+	_, names := reading.ErrnoOf(w.message)
 	return len(w.log.Path) > 0 && !names && threeLetters.MatchString(w.message)
 }
 
@@ -329,7 +332,7 @@ func (f *Facts) otherErrnos(read *reading.Failure) (others []*Facts) {
 func (f *Facts) signed(found []finding, lines []string) []finding {
 	heard := map[string]Strength{} // by rule: of words that say as much the first count
 	for _, w := range loaderWords {
-		if w.strength <= heard[w.rule] || w.errno != 0 && w.errno != f.errno() || w.fits != nil && !w.fits(f.Node) {
+		if w.strength <= heard[w.rule] || !w.goesWith(f.errno()) || w.fits != nil && !w.fits(f.Node) {
 			continue
 		}
 		i := slices.IndexFunc(lines, w.in)

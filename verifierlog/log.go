@@ -9,7 +9,6 @@
 package verifierlog
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -99,26 +98,15 @@ var (
 	poisonLine = lazyregexp.New(`^(\d+): (<invalid [^>]*>.*)$`)
 	// Nothing ends the line after a jump if the kernel has not printed its
 	// state yet, so that the next message or state stands behind it.
-	jumpText  = lazyregexp.New(`^(.*goto(?:_or_nop)? pc[+-]\d+)(?: +(.*))?$`)
-	stateLine = lazyregexp.New(`^(?:from \d+ to \d+[^:]*: ?|\d+: )((?:frame\d+: ?)?(?:\s*(?:R\d+|fp-\d+|refs|cb|async_cb)\b.*)?)$`)
-	frameLine = lazyregexp.New(`^ (?:frame\d+: ?)?(?:R\d+|fp-\d+)`)
-	sourceAt  = lazyregexp.New(`^(.*?) @ (\S[^@]*):(\d+)$`)
-	safeLine  = lazyregexp.New(`^(?:\d+: |from \d+ to \d+[^:]*: )safe$`)
-	statsLine = lazyregexp.New(`^processed (\d+) insns(?: \(limit (\d+)\))?(?: max_states_per_insn (\d+) total_states (\d+) peak_states (\d+) mark_read (\d+))?`)
-	// Two complaints begin like chatter.
-	unlikeChatter = lazyregexp.New(`^adding tail call poke|^stack depth \d+ exceeds`)
-	funcLine      = lazyregexp.New(`^func#\d+ @\d+$`)
-	validating    = lazyregexp.New(`(?m)^\t?Validating (\w+)\(\) func#\d+`)
+	jumpText   = lazyregexp.New(`^(.*goto(?:_or_nop)? pc[+-]\d+)(?: +(.*))?$`)
+	stateLine  = lazyregexp.New(`^(?:from \d+ to \d+[^:]*: ?|\d+: )((?:frame\d+: ?)?(?:\s*(?:R\d+|fp-\d+|refs|cb|async_cb)\b.*)?)$`)
+	frameLine  = lazyregexp.New(`^ (?:frame\d+: ?)?(?:R\d+|fp-\d+)`)
+	sourceAt   = lazyregexp.New(`^(.*?) @ (\S[^@]*):(\d+)$`)
+	safeLine   = lazyregexp.New(`^(?:\d+: |from \d+ to \d+[^:]*: )safe$`)
+	statsLine  = lazyregexp.New(`^processed (\d+) insns(?: \(limit (\d+)\))?(?: max_states_per_insn (\d+) total_states (\d+) peak_states (\d+) mark_read (\d+))?`)
+	funcLine   = lazyregexp.New(`^func#\d+ @\d+$`)
+	validating = lazyregexp.New(`(?m)^\t?Validating (\w+)\(\) func#\d+`)
 )
-
-// chatter starts lines that are neither state nor complaint.
-var chatter = []string{
-	"Func#", "Validating ", "Live regs before insn", "topo_order", "subprog#", "stack use/def", "SCC ",
-	"last_idx ", "regs=", "mark_precise:", "parent ", "parent didn't", "propagating ", "caller:", "callee:",
-	"returning from callee:", "to caller at ", "cur state:", "old state:", "verification time ", "stack depth ", "insns processed ",
-	"adding ", "frame 0", "frame 1", "frame 2", "libbpf: ", "-- BEGIN PROG LOAD LOG --", "-- END PROG LOAD LOG --", "insn history",
-	"Call to ", hole,
-}
 
 // argument starts lines that may be either.
 const argument = "arg#"
@@ -326,8 +314,7 @@ func isComplaint(line string) bool {
 	if line == "" || line[0] == ' ' || line[0] == ';' {
 		return false
 	}
-	begins := func(c string) bool { return strings.HasPrefix(line, c) }
-	if slices.ContainsFunc(chatter, begins) && !unlikeChatter.MatchString(line) {
+	if isChatter(line) {
 		return false
 	}
 	return !funcLine.MatchString(line) && !stateLine.MatchString(line) && !safeLine.MatchString(line) && !statsLine.MatchString(line)

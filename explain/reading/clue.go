@@ -71,7 +71,7 @@ func read(l Line, table Table) clue {
 	whole := text
 	text = withoutOtherCall(text)
 	var found bool
-	if c.errno, found = errnoOf(text); !found && quoted != "" {
+	if c.errno, found = ErrnoOf(text); !found && quoted != "" {
 		c.errno, found = c.behindLog()
 	}
 	if text != whole && !tells(text) {
@@ -121,7 +121,7 @@ func (c *clue) behindLog() (Errno, bool) {
 	if at == nil {
 		return Errno{}, false
 	}
-	e, ok := errnoOf((*last)[at[0]:])
+	e, ok := ErrnoOf((*last)[at[0]:])
 	*last = (*last)[:at[0]]
 	return e, ok
 }

@@ -25,14 +25,12 @@ type Errno struct {
 	Nameless bool
 }
 
-// NamesErrno returns the errno that a line names, false if it names none.
-func NamesErrno(line string) (Errno, bool) { return errnoOf(line) }
-
-// The last one on a line counts: a chain of errors ends with what the kernel said.
+// ErrnoOf returns the errno that a line names, false if it names none. The last one on a line
+// counts: a chain of errors ends with what the kernel said.
 //
-// errnoOf never takes numbers for an errno that count or name something else: the sections of an
+// It never takes numbers for an errno that count or name something else: the sections of an
 // object, omitted lines, lines of source, descriptors, processes, statuses of commands.
-func errnoOf(line string) (Errno, bool) {
+func ErrnoOf(line string) (Errno, bool) {
 	if notErrno.MatchString(line) {
 		line = notErrno.Compiled().ReplaceAllString(line, " ")
 	}

@@ -71,7 +71,7 @@ func TestErrnoOf(t *testing.T) {
 		{"5 errors", 0},
 		{"", 0},
 	} {
-		got, ok := errnoOf(tt.line)
+		got, ok := ErrnoOf(tt.line)
 		qt.Check(t, qt.Equals(got.Number, tt.want), qt.Commentf("%s", tt.line))
 		qt.Check(t, qt.Equals(ok, tt.want != 0), qt.Commentf("%s", tt.line))
 	}
@@ -86,7 +86,7 @@ func TestErrnoOfUnsupported(t *testing.T) {
 		"create tracing link: not supported (errno 524)":                {Number: abi.ENOTSUPP},
 		"bpf_link_create failed: Operation not supported (os error 95)": {Number: abi.EOPNOTSUPP},
 	} {
-		got, ok := errnoOf(line)
+		got, ok := ErrnoOf(line)
 		qt.Check(t, qt.IsTrue(ok), qt.Commentf("%s", line))
 		qt.Check(t, qt.Equals(got, want), qt.Commentf("%s", line))
 	}
@@ -100,7 +100,7 @@ func TestErrnoOfAll(t *testing.T) {
 			if n == abi.EPERM && form == "prog 'x': failed to load: -%[2]d" {
 				continue // -1 is what failed calls return
 			}
-			got, _ := errnoOf(line)
+			got, _ := ErrnoOf(line)
 			qt.Check(t, qt.Equals(got.Number, numberOf(abi.ErrnoName(n))), qt.Commentf("%s", line))
 		}
 	}
@@ -109,7 +109,7 @@ func TestErrnoOfAll(t *testing.T) {
 func FuzzErrno(f *testing.F) {
 	f.Add("failed: -22 (Invalid argument) strerror_r(-524)=22 [Errno 1] err=99999999999999999999")
 	f.Fuzz(func(t *testing.T, line string) {
-		e, ok := errnoOf(line)
+		e, ok := ErrnoOf(line)
 		if ok != (e != Errno{}) {
 			t.Fatalf("%v, and %+v", ok, e)
 		}

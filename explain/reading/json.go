@@ -268,7 +268,7 @@ func chain(messages, causes []string) []string {
 	for _, c := range causes {
 		c = strings.TrimSpace(c)
 		// A word such as FailedCreatePodSandBox is a kind and no cause.
-		_, isErrno := errnoOf(c)
+		_, isErrno := ErrnoOf(c)
 		if (isErrno || strings.ContainsAny(c, " _")) && !strings.Contains(last, c) {
 			last = strings.TrimRight(last, ".: ") + ": " + c
 		}

@@ -24,9 +24,10 @@ var (
 	bareState  = lazyregexp.New(`^(?:frame\d+: ?)?(?:R\d+(?:_\w+)?=\S*|fp-\d+(?:_\w+)?=\S*)(?: (?:R\d+|fp-\d+|refs|cb)\S*)*$`)
 	statsLine  = lazyregexp.New(`^processed \d+ insns?\b`)
 	afterStats = lazyregexp.New(`^(?:verification time \d+ usec|stack depth [\d+]+|insns processed )`)
-	chatter    = lazyregexp.New(`^(?:func#\d+ @\d+|Func#\d+ (?:\('[^']*'\) )?is (?:safe|global)|Validating \S+\(\) func#\d+|Live regs before insn|mark_precise: |last_idx \d+|regs=\w+ stack=|parent (?:didn't|already) have|propagating |caller:|callee:|returning from callee:|to caller at|cur state:|old state:|adding |insn history|topo_order\[|subprog#\d+:|stack use/def |SCC |\d+: [.\da-z]{6,} \([0-9a-f]{2}\) |Call to |BPF program is too large|arg#\d+ )`)
-	beginLog   = lazyregexp.New(`-- BEGIN (?:PROG LOAD|DUMP) LOG -|^Verifier analysis:$|^Kernel error log:$`)
-	endLog     = lazyregexp.New(`-- END (?:PROG LOAD )?LOG -`)
+	// Further lines of a log, beside verifierlog.Chatter.
+	ofLog    = lazyregexp.New(`^(?:\d+: [.\da-z]{6,} \([0-9a-f]{2}\) |BPF program is too large|arg#\d+ )`)
+	beginLog = lazyregexp.New(`-- BEGIN (?:PROG LOAD|DUMP) LOG -|^Verifier analysis:$|^Kernel error log:$`)
+	endLog   = lazyregexp.New(`-- END (?:PROG LOAD )?LOG -`)
 	// Lines about a function that is tried in a way that may fail: what is said later counts.
 	trial     = lazyregexp.New(`^reg type unsupported for arg#\d+|^(?:arg#\d+ )?reg type \S+ (?:is )?unsupported`)
 	passes    = lazyregexp.New(`(?i)passes invalid args into`)
@@ -40,7 +41,7 @@ func quotedLog(text string) (loader, log string) {
 		text = text[:maxLine]
 	}
 	if m := verifierError.FindStringSubmatch(text); m != nil {
-		if _, ok := errnoOf(m[1]); ok {
+		if _, ok := ErrnoOf(m[1]); ok {
 			return m[1], m[2]
 		}
 	}
@@ -90,15 +91,18 @@ func known(sentence string) bool { return verifierlog.Classify(sentence).Kind !=
 
 // beginsLog reports a line that only a verifier's log has.
 func beginsLog(text string) bool {
-	return logLine(text) && !(chatter.MatchString(text) && !strings.HasPrefix(text, "func#") && !strings.HasPrefix(text, "Validating ")) && !afterStats.MatchString(text)
+	return logLine(text) && !(chatter(text) && !strings.HasPrefix(text, "func#") && !strings.HasPrefix(text, "Validating ")) && !afterStats.MatchString(text)
 }
+
+// chatter reports what only a verifier's log has, beside instructions and states.
+func chatter(text string) bool { return verifierlog.Chatter(text) || ofLog.MatchString(text) }
 
 // logLine reports a line that a verifier's log has, and that nothing else has next to one.
 func logLine(text string) bool {
 	if text == "" {
 		return false
 	}
-	if chatter.MatchString(text) {
+	if chatter(text) {
 		return true
 	}
 	switch c := text[0]; {

@@ -171,8 +171,10 @@ func (g *group) failure(lines []Line, from, until int) Failure {
 	f := Failure{Call: main.call, Times: 1, Log: logText(g.log)}
 	f.Sentence = len(g.log) == 1 && known(g.log[0])
 	kind, place := g.attempted(main)
-	if kind.Attaches() && place.target == "" {
-		place = placeNear(lines[max(from, g.first-nearErrno):min(until, g.last+nearErrno)], g.source)
+	if kind.Attaches() && (place.target == "" || place == device) {
+		if near := placeNear(lines[max(from, g.first-nearErrno):min(until, g.last+nearErrno)], g.source); near != nowhere {
+			place = near
+		}
 	}
 	f.Attempt = &load.Attempt{Kind: kind, Outcome: load.Failed}
 	g.describe(f.Attempt, append([]clue{main}, g.clues...), place)
@@ -235,7 +237,7 @@ func placeNear(lines []Line, source string) (found place) {
 		}
 		for _, r := range readings(phrasesOf, l.Text, true) {
 			switch {
-			case r.place.target == "" || r.place == perfEvent:
+			case r.place.target == "" || r.place == perfEvent || r.place == device:
 			case found == nowhere || found.target == r.place.target:
 				found = r.place
 			default:
@@ -333,7 +335,7 @@ func (f *Failure) neighbour(g *group, lines []Line, from, until int) {
 		if l.Gap || l.Kernel || l.Source != g.source || slices.Contains(g.log, l.Text) || !mayNameErrno(l.Text) {
 			continue
 		}
-		if e, ok := errnoOf(l.Text); ok {
+		if e, ok := ErrnoOf(l.Text); ok {
 			f.Errno, f.Line = e, l.Text
 			f.Sure = cause.MatchString(l.Text) || i > g.first && i < g.last
 			return

@@ -55,6 +55,7 @@ var (
 	lsm           = place{"function", "lsm", "lsm_mac"}
 	xdp           = place{"netdev", "xdp", "xdp"}
 	tc            = place{target: "netdev", program: "sched_cls"}
+	device        = place{target: "netdev"}
 	tcx           = place{"netdev", "sched_cls", "tcx_ingress"}
 	netkit        = place{"netdev", "sched_cls", "netkit_primary"}
 	cgroup        = place{target: "cgroup"}
@@ -153,7 +154,7 @@ var sentences = []saying{
 	because(load.ProgLoad, nowhere, `object file (?:doesn't|does not) contain any bpf program`, "contain any"),
 	says(aftermath, "", nowhere, `failed to load (?:BPF )?(?:object|skeleton)|failed to (?:open and(?:/or)? )?load (?:and verify )?(?:the )?(?:BPF |eBPF )?(?:skeleton|object)|loading BPF object\(s\) failed|failed to open and load|load skeleton failed`, "load", "skeleton"),
 	says(failure, load.MapCreate, nowhere, `map '(?P<map>[^']*)': failed to create\b`, "map '"),
-	says(failure, load.MapCreate, nowhere, `(?:failed to create|Error creating|could not create) (?:the )?(?:bpf |ebpf )?map:? `+anyMap+`|failed to create (?:\w+ )?maps?(?:$|[:,.]|\s*['"(])`, "map"),
+	says(failure, load.MapCreate, nowhere, `(?:failed to create|Error creating|could not create|cannot create|can't create|unable to create) (?:the |a )?(?:bpf |ebpf )?map:? `+anyMap+`|(?:failed to|cannot|could not|unable to|error) creat\w* (?:the |a )?(?:\w+ )?map of type|failed to create (?:\w+ )?maps?(?:$|[:,.]|\s*['"(])`, "map"),
 	says(failure, load.MapUpdate, nowhere, `map '(?P<map>[^']*)': failed to (?:set initial contents|initialize slot|update)`, "map '"),
 	says(failure, load.LinkCreate, structOps, `map '(?P<map>[^']*)': failed to (?:auto-)?attach\b`, "map '"),
 	says(detail, "", nowhere, `permission error while running as root; try raising 'ulimit -l'`, "ulimit -l"),
@@ -197,6 +198,10 @@ var sentences = []saying{
 	says(detail, load.XDPAttach, xdp, `^(?:libbpf: )?Kernel error message: (?P<said>.*XDP.*)`, "kernel error message"),
 	says(detail, "", nowhere, `^(?:libbpf: )?Kernel error message: (?P<said>.+)`, "kernel error message"),
 	says(failure, load.PerfEventOpen, perfEvent, `invalid perf event FD|perf (?:buffer|ring|reader)\b.*`+failed+`|`+failed+`\w* [^:]*perf (?:buffer|ring|reader|map)\b`, "perf "),
+
+	// katran.
+	names(failure, load.LinkCreate, device, `\breceiving netlink message\b`, "receiving netlink"),
+	says(failure, load.LinkCreate, device, `(?:can'?t|cannot|could not|failed to|unable to) attach (?:the )?(?:main )?(?:e?bpf )?(?:prog\w* )?to (?:the )?(?:main )?(?:interface|inteface|device|nic)\b(?: (?P<dev>[\w.-]+))?`, "attach"),
 
 	// bpftool.
 	says(failure, load.ProgAttach, nowhere, `\binterface (?P<word>xdp\w*|tcx_\w+) (?:attach|detach) failed`, "interface xdp", "interface tcx"),
@@ -312,7 +317,7 @@ var sentences = []saying{
 	says(failure, load.ProgLoad, nowhere, `avc:\s+denied .*tclass=bpf`, "avc:"),
 	says(detail, "", nowhere, SeccompRecord, "syscall="),
 	says(detail, load.PerfEventOpen, perfEvent, SeccompPerfRecord, "syscall="),
-	says(detail, "", nowhere, `apparmor="DENIED".*(?:bpf|tracefs|debugfs)`, "apparmor"),
+	says(detail, "", nowhere, `apparmor="DENIED".*(?:bpf|tracefs|debugfs|/sys/kernel/(?:debug|tracing))`, "apparmor"),
 	says(detail, "", nowhere, `MEMLOCK may be too low|raise (?:the )?memlock|RemoveMemlock|ulimit -l`, "memlock", "ulimit"),
 }
 

@@ -218,7 +218,7 @@ func (s *splitter) after(c clue) {
 	if s.attempt.role != attempted || c.at-s.attempt.at > nearAttempt || l.Kernel || otherCall.MatchString(l.Text) {
 		return
 	}
-	if e, ok := errnoOf(l.Text); ok && (s.current == nil || s.current.last < s.attempt.at) {
+	if e, ok := ErrnoOf(l.Text); ok && (s.current == nil || s.current.last < s.attempt.at) {
 		f := s.attempt
 		f.role, f.end, f.errno, f.weak = failure, c.at, e, !raised.MatchString(l.Text)
 		s.begin(f)

@@ -57,7 +57,7 @@ func saidByLoader(text string) bool {
 	if _, quoted := quotedLog(text); quoted != "" {
 		return true
 	}
-	_, errno := errnoOf(text)
+	_, errno := ErrnoOf(text)
 	all := readings(sentences, text, errno || failureWord.MatchString(text))
 	return slices.ContainsFunc(all, func(r reading) bool { return !r.word })
 }
