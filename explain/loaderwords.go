@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/explain/reading"
@@ -178,7 +179,10 @@ func aboutBPF(words string) string {
 }
 
 // loaderWords is searched in order; the first that matches counts.
-var loaderWords = []loaderWord{
+var loaderWords = slices.Concat(libraryWords, runtimeWords)
+
+// libraryWords are those of the kernel's log, of libraries and of tools.
+var libraryWords = []loaderWord{
 	// The kernel's log.
 	sign("kernel", "PERM003", Strong, `(?i)lockdown: .*bpf to read kernel`, "The kernel's log says that lockdown kept BPF from reading kernel memory."),
 	sign("kernel", "PERM003", Strong, `(?i)lockdown: .*(?:kprobes|tracefs|perf)\b`,
@@ -418,6 +422,12 @@ var loaderWords = []loaderWord{
 	word("aya", load.MapCreate, "failed to create map `|requested pinning\\. pinning failed", "A map could not be created or pinned.", ""),
 	word("aya", own, `[Uu]nknown BTF type|no BTF type found for`, "The function or type that the program names is not in the kernel's BTF.",
 		"Look the name up: bpftool btf dump file /sys/kernel/btf/vmlinux. It may have been renamed or inlined.").told("BTF005", Likely),
+	word("aya", own, "error relocating (?:function|section|`|\\S+, multiple)|applying relocation `|unsupported relocation target|not found while relocating|was not found while relocating|invalid (?:access string|relocation access string|BTF relocation) |applying relocation #",
+		"aya could not resolve what the program's code refers to: a function, a map, a variable, or a field of the kernel. The kernel was not asked.", rebuildObject),
+	word("aya", own, "error parsing (?:BPF object|ELF\\b|map `|section with index)|invalid program section `|the map number \\d+ in the `maps`|map for section with index",
+		"aya could not read the object file: it is no BPF object, was made by tools that do not go with this version of aya, or has a section that aya does not know.", rebuildObject),
+	word("aya", own, `^(?:\d: )?(?:BTF error\b|invalid BTF(?:$| info, | line info, | relocation | string offset| type )|no BTF parsed for object)`,
+		"aya could not read the BTF of the object or of the kernel.", "Update aya and bpf-linker together, or build with an older compiler."),
 	word("aya", load.XDPAttach, `netlink error while attaching XDP program`, "XDP could not be attached by netlink.", ""),
 	word("aya", load.TCAttach, `netlink error while attaching ebpf program to tc`, "The program could not be attached to tc.", "Add the clsact qdisc first (tc::qdisc_add_clsact), unless it is there."),
 	word("aya", load.SocketAttach, `setsockopt SO_ATTACH_BPF failed`, "The program could not be attached to the socket.", "ENOMEM: raise net.core.optmem_max. EINVAL: it is no socket filter."),
@@ -464,44 +474,4 @@ var loaderWords = []loaderWord{
 		"tc and ip mount a bpffs for their pins if there is none. mount(2) takes CAP_SYS_ADMIN, which containers do not have. They go on without pins.").about(load.ObjPin).
 		doing("Mount the bpffs on the host (mount -t bpf bpf /sys/fs/bpf), and pass it into the container; or run this command on the host"),
 	word("iproute2", load.ObjPin, `mount -t bpf bpf \S+ failed|mount --(?:bind|make-private) \S+ (?:\S+ )?failed`, "A bpffs could not be mounted.", "Mount it before, or give the process the right."),
-
-	// Container runtimes.
-	word("runc", load.Seccomp, `error loading seccomp filter|[Uu]nable to load seccomp|error patching filter|seccomp_load`,
-		"The container's seccomp filter could not be loaded. errno 524 is the memory limit of the JIT, which leaking agents use up.", "Look at net.core.bpf_jit_limit and at who holds programs."),
-	echo("runc", load.OtherCommand, `bpf_prog_query\(BPF_CGROUP_DEVICE`, "The programs that guard the container's devices could not be listed."),
-	word("runc", own, `error (?:adding|creating|generating|initializing|validating) .*(?:[Ss]eccomp)|seccomp: config provided but seccomp not supported|seccomp notify unsupported|action in seccomp profile is invalid|unable to (?:validate seccomp architecture|fetch (?:seccomp filter flags|SECCOMP_FILTER_FLAG))`,
-		"The container's seccomp profile cannot be made into a filter here.", "Look at the profile, and at what libseccomp and the kernel know."),
-	echo("runc", load.OtherCommand, `BPF_PROG_DETACH \(BPF_CGROUP_DEVICE`, "The old program that guards the container's devices could not be removed."),
-	word("runc", load.ProgAttach, `BPF_PROG_ATTACH \(BPF_CGROUP_DEVICE|complete list of CGROUP_DEVICE programs`,
-		"The program that guards the container's devices could not be attached to its control group, or the old one not found.", "EPERM: rootless without delegation, or a missing capability. EINVAL: another manager's program does not allow several."),
-	word("crun", own, `eBPF not supported`,
-		"crun was built without eBPF, or the kernel without CONFIG_CGROUP_BPF. With cgroup v2 the devices of a container are guarded by such a program.",
-		"Use a crun with eBPF ('crun --version' lists +EBPF), and a kernel with CONFIG_CGROUP_BPF=y."),
-	word("crun", load.ProgAttach, `failed to install eBPF device filter`, "The program that guards the container's devices could not be attached to its control group.", "Look at the capabilities, at seccomp and at the version of systemd."),
-	word("crun", load.OtherCommand, `cannot detach eBPF program`, "The old program that guards the container's devices could not be removed.", ""),
-	word("crun", load.ProgLoad, `cannot open existing eBPF program|not supported when using BPFProgram|bpf\(\w+\) `, "The program that guards the container's devices could not be loaded, pinned or attached.", "Look at the capabilities, at seccomp and at the pin."),
-	word("crun", own, `error seccomp_init|invalid seccomp (?:BPF data|syscall|index|notify context)|error handling seccomp notify|seccomp plugins and seccomp receivers|run_oci_seccomp_notify|seccomp (?:cache directory|receiver fd)`,
-		"The container's seccomp profile cannot be made into a filter here.", "Look at the profile, and at what libseccomp and the kernel know."),
-
-	word("bpftrace", own, `Offset outside the function bounds \('[^']*' size is 0\)`,
-		"The symbol has no size in the file, as assembly without .size has none, so that bpftrace takes every place for one outside of the function. The kernel was not asked.", "Probe by address, or let bpftrace go on with --unsafe."),
-
-	// systemd.
-	word("systemd", load.LinkCreate, `bpf-restrict-fs\w*: (?:.*(?:BPF LSM|securityfs)|Failed to (?:link|attach)|Can't determine|\S+ link missing)`,
-		"systemd could not use BPF as a security module (RestrictFileSystems= and its kin).", "Boot with lsm=...,bpf, and a kernel with CONFIG_BPF_LSM=y and BTF."),
-	word("systemd", load.ProgAttach, `(?:[Aa]ttaching|[Ee]xtending) .*BPF program|bpf-foreign: Attaching|Failed to link '\S+' cgroup-bpf program`,
-		"systemd could not attach one of the programs for IPAddressAllow=, DeviceAllow=, BPFProgram= and such of a unit.", "In containers leave these settings out; elsewhere look at the capabilities and at programs that are attached already."),
-	word("systemd", load.ProgLoad, `(?:Loading|Allocation|Compilation|Preparation) of (?:\w+ ){0,3}BPF (?:program|accounting|allow|deny)|(?:load kernel|allocate) (?:\w+ ){0,3}BPF (?:program|accounting)|(?:initialize|add|Loading|allocate) .{0,24}device control bpf program|trivial instructions .*BPF program|(?:bind-interface|restrict-interfaces|bpf-[\w-]+): (?:Failed to (?:load|open) BPF object|Loading of|socket bind filtering is not supported|BPF firewalling not supported)|Loading device control BPF`,
-		"systemd could not load the programs or maps for IPAddressAllow=, DeviceAllow=, SocketBindAllow=, RestrictNetworkInterfaces= and such of a unit. In a container it has no right to; the unit then runs without the restriction, or fails.",
-		"In containers leave these settings out; elsewhere look at CONFIG_CGROUP_BPF and the capabilities."),
-	echo("systemd", load.MapCreate, `(?:bpf-[\w-]+|restrict-interfaces): Failed to create (?:inner )?BPF map`, "A map of systemd's could not be created."),
-	echo("systemd", load.MapUpdate, `(?:bpf-[\w-]+|restrict-interfaces): (?:Error populating|Failed to (?:update|delete) .*)BPF map|(?:bpf-[\w-]+|restrict-interfaces): .*BPF map`, "A map of systemd's could not be written."),
-	word("systemd", load.ObjPin, `bpf-foreign: Failed to (?:determine filesystem type of|prepare foreign BPF hashmap)`,
-		"systemd looks for the program of BPFProgram= at its pin, and there is none: the path does not exist, or is not on a bpffs. The unit starts without it.", "Pin the program there before the unit starts (bpftool prog show pinned PATH)."),
-	sign("systemd", "", 0, `local system does(?:n't seem to| not) support BPF/cgroup`,
-		"systemd found out at its start that it cannot attach programs to control groups, and starts the unit without its IPAddressAllow= or IPAddressDeny=. The kernel lacks CONFIG_CGROUP_BPF or CONFIG_BPF_SYSCALL, or systemd runs on control groups of version 1 or in a container.").goesOn(""),
-	word("systemd", own, `local system does(?:n't seem to| not) support (?:the BPF-based device controller|BPF/cgroup|that)|BPF_PROG_DETACH call`,
-		"systemd found out at its start that BPF programs cannot be used here.", "In containers that is so by design; elsewhere look at CONFIG_CGROUP_BPF.").goesOn(""),
-	word("systemd", own, `(?:bpf-(?:firewall|foreign|restrict-fs\w*|socket-bind)|bind-interface|restrict-interfaces): |(?:mount|fsmount|move) (?:new )?bpffs|bpffs (?:helper|instance|fd)|foreign BPF program|BPF kernel fd|vmlinux BTF, assuming kfunc`,
-		"systemd could not set up one of its BPF programs or maps.", ""),
 }

@@ -3,9 +3,11 @@
 package explain
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,6 +66,81 @@ func TestEveryLoaderSentence(t *testing.T) {
 			}
 		}
 		t.Logf("%s: %d sentences are known, %d of them about attempts, %d with a reason; %d are the loader's own affairs", filepath.Base(file), said, attempts, reasons, others)
+	}
+}
+
+// seenIn is where a user sees the sentences of a library that are common words by themselves.
+var seenIn = map[string]string{
+	"aya":         "Error: failed to load the eBPF programs\n\nCaused by:\n    0: %s\n",
+	"cilium-ebpf": "2026/01/02 03:04:05 loading objects: field OnOpen: program on_open: %s\n",
+	"libbpf-rs":   "Error: failed to load BPF object\n\nCaused by:\n    %s\n",
+	"bcc-python":  "Traceback (most recent call last):\n  File \"trace.py\", line 12, in <module>\n    b = BPF(text=prog)\nException: Failed to load BPF program b'f': %s\n",
+}
+
+// unanswered are sentences that get no answer, each with the reason.
+var unanswered = map[string][]struct {
+	why   string
+	words *regexp.Regexp
+}{
+	"bcc": {
+		{"a checksum that bcc computes by a socket of the kernel, and containers of the C++ library", regexp.MustCompile(`^sha1|std::`)},
+		{"files of bcc's own, without a word of BPF", regexp.MustCompile(`vDSO|^Unlink|statfs|mkdir`)},
+	},
+	"bpftrace": {{"files and plugins of bpftrace's own, without a word of BPF", regexp.MustCompile(`^Failed to (?:find|create|open|load plugin|resolve)|^Missing required`)}},
+	"iproute2": {{"the command line, and no word of an object", regexp.MustCompile(`bpf parameters|command line|receive fds|opening BPF object file failed$`)}},
+	"runc":     {{"rules of the container's profile, before anything is loaded, without a word of BPF", regexp.MustCompile(`device|wildcard|rule|filter|program|target|[Ss]eccomp|no_new_privs|fds`)}},
+	"systemd":  {{"what systemd tries out at its start, and policies of libseccomp", regexp.MustCompile(`BPF_PROG_DETACH|(?i)seccomp|MemoryDenyWriteExecute|does(?:n't| not) (?:seem to )?support|bpf-restrict-fsaccess`)}},
+	"libxdp":   {{"what libxdp tells in detail", regexp.MustCompile(`.`)}},
+	"libbpf":   {{"a file of /proc", regexp.MustCompile(`/proc/kallsyms`)}, {"what libbpf goes on without, and tells in detail", regexp.MustCompile(`(?i)skipping|ignor|optional|weak|detection of|doesn't support|failed to iterate|get BTF object|load module|dup FD|API not supported|bump RLIMIT|Program (?:unexpectedly|loading)|retry|failed to create BPF token|not found in kernel|token`)}},
+}
+
+// How many sentences of a loader may get no answer.
+var maxUnanswered = map[string]int{"bcc": 11, "bpftrace": 10, "iproute2": 4, "runc": 26, "systemd": 11, "libxdp": 3, "libbpf": 14}
+
+// leads are rules that sentences lead to, beside those that loaderWords names for them.
+var leads = map[string]string{
+	"error parsing BTF header": "BTF002", "symbol `foo` not found, mismatched build IDs in main and debug files": "ATT110", "could not determine address of symbol foo in foo": "ATT110",
+	"key too big for map: Invalid argument": "MAP004", "map spec is incompatible with existing map": "ATT604", "token foo: not found: Invalid argument": "ATT105",
+}
+
+// Each sentence of a loader, as a user sees it, is told as one failure, and not of another cause
+// than its own; or it is listed above, with the reason.
+func TestEveryLoaderSentenceIsAnswered(t *testing.T) {
+	files, err := filepath.Glob("testdata/loaders/*.txt")
+	qt.Assert(t, qt.IsNil(err))
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		qt.Assert(t, qt.IsNil(err))
+		name := strings.TrimSuffix(filepath.Base(file), ".txt")
+		silent := 0
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimSuffix(line, "\n")
+			if strings.HasPrefix(line, "#") {
+				continue
+			}
+			example := loaderExample(line)
+			seen := example
+			if frame, ok := seenIn[name]; ok {
+				seen = fmt.Sprintf(frame, example)
+			}
+			ds := Text(seen)
+			if len(ds) == 0 {
+				silent++
+				qt.Check(t, qt.IsTrue(slices.ContainsFunc(unanswered[name], func(u struct {
+					why   string
+					words *regexp.Regexp
+				}) bool {
+					return u.words.MatchString(line)
+				})), qt.Commentf("%s: no answer to: %s", name, line))
+				continue
+			}
+			if _, framed := seenIn[name]; framed && ds[0].Rule != Unknown {
+				w, _ := loaderSays(example)
+				qt.Check(t, qt.IsTrue(ds[0].Rule == w.rule || ds[0].Rule == leads[example]), qt.Commentf("%s: %s for %s", name, ds[0].Rule, line))
+			}
+		}
+		t.Logf("%s: %d sentences get no answer", name, silent)
+		qt.Check(t, qt.IsTrue(silent <= maxUnanswered[name]), qt.Commentf("%s: %d sentences get no answer", name, silent))
 	}
 }
 

@@ -77,7 +77,7 @@ func read(l Line, table Table) clue {
 	if text != whole && !tells(text) {
 		return clue{} // whatever failed, it is the other call's doing
 	}
-	c.tell(text, found, found || quoted != "" || failureWord.MatchString(text), table)
+	c.tell(text, found, found || quoted != "" || failureWord.MatchString(text) || lacks(text), table)
 	return c.ofDriver(text, found)
 }
 
@@ -88,6 +88,13 @@ func (c clue) ofDriver(text string, errno bool) clue {
 	}
 	return c
 }
+
+// lacks reports what libbpf says of an object that lacks something, and that it does not do without.
+func lacks(text string) bool {
+	return strings.HasPrefix(text, "libbpf: ") && lackWord.MatchString(text) && !strings.Contains(text, "skipping")
+}
+
+var lackWord = lazyregexp.New(`\bmissing\b|\bnot compatible\b|\bno BTF-based\b`)
 
 // tells reports whether a text says more than that something failed.
 func tells(text string) bool {

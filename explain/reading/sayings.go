@@ -218,7 +218,9 @@ var sentences = []saying{
 
 	because(load.PerfEventOpen, uprobe, `\b(?:u(?:ret)?probe|usdt) target file ['"]?(?P<path>[^'"\s]+)['"]? does(?: not|n't) exist`, "target file"),
 
-	// cilium/ebpf.
+	// cilium/ebpf. A field of the caller's struct stands in a chain of errors and nowhere else.
+	says(failure, load.ProgLoad, nowhere, `\bfield \w+: program (?P<prog>[\w./-]+) ?: `, "field "),
+	says(failure, load.MapCreate, nowhere, `\bfield \w+: map (?P<map>[\w./-]+) ?: `, "field "),
 	names(failure, load.ProgLoad, nowhere, `(?:program `+name+` )?load program:`, "load program:"),
 	names(failure, load.MapCreate, nowhere, `(?:map `+anyMap+` )?map create(?: without BTF)?:`, "map create"),
 	names(failure, load.MapUpdate, nowhere, `(?:^|: )(?:update|put|batch update|update batch|update element|map update)(?: failed)?: |key too big for map|\bbpf_map_update_elem\b|failed to update (?:the )?(?:bpf |ebpf )?map|map '?`+`(?P<map>[\w.-]+)'?: update`, "updat", "put", "key too big"),
