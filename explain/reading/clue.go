@@ -89,7 +89,7 @@ func (c clue) ofDriver(text string, errno bool) clue {
 	return c
 }
 
-// lacks reports what libbpf says of an object that lacks something, and that it does not do without.
+// lacks reports what libbpf says of an object that lacks something which it cannot do without.
 func lacks(text string) bool {
 	return strings.HasPrefix(text, "libbpf: ") && lackWord.MatchString(text) && !strings.Contains(text, "skipping")
 }
