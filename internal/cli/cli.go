@@ -103,7 +103,7 @@ stage that failed, the cause, how the cause is known, and what can be done.`,
 	root.Flags().BoolVar(&asVersion, "version", false, "the same as the command version")
 	explain := newExplain(io)
 	explain.ValidArgsFunction = rulesAndErrnos
-	root.AddCommand(explain, newCheck(io), newFix(io), newFleet(io), newVersion(io))
+	root.AddCommand(explain, newCheck(io), newFix(io), newFleet(io), newCopy(), newVersion(io))
 	root.AddCommand(here(io)...)
 	root.InitDefaultCompletionCmd()
 	if c, _, err := root.Find([]string{"completion"}); err == nil {
