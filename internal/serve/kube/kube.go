@@ -33,7 +33,7 @@ type Options struct {
 	Conditions bool
 	// Pods are those of the node; nil: their names are not known.
 	Pods *Pods
-	// Jitter is how long a report waits at most, so that the nodes of a cluster do not write at once.
+	// Jitter is how long a report waits at most, so that not all nodes write at once.
 	Jitter time.Duration
 	// Say tells people what is left out, and why.
 	Say func(format string, args ...any)
