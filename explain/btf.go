@@ -98,7 +98,7 @@ func (f *Facts) countPoison() int {
 func btf002() Rule {
 	return Rule{
 		ID:    "BTF002",
-		Title: "The kernel rejects the program's BTF",
+		Title: "BTF is rejected: by the kernel, or by the loader's library",
 		Class: "R2",
 		Stage: load.BTF,
 		Text: `BTF_LOAD failed. The BTF is malformed, or it has a kind that is newer than

@@ -299,7 +299,7 @@ var libraryWords = []loaderWord{
 		"The kernel does not accept the object's BTF, and the object cannot do without (maps with special fields, struct_ops, global functions).",
 		"Update the library, or build with an older compiler.").told("BTF002", Likely).with(abi.EINVAL),
 	word("libbpf", own, `(?:[Uu]nsupported|unknown) BTF_KIND:\d+|unsupported kind \d+`,
-		"The library does not know a kind of BTF that is newer than itself: the library is old, not the kernel.", "Update the library.").told("BTF002", Likely),
+		"The library does not know a kind of BTF that is newer than itself: the library is old, not the kernel.", "Update the library.").told("BTF002", Certain),
 	word("libbpf", own, `kernel BTF is missing at|vmlinux BTF is not found|failed to find valid kernel BTF|Error loading vmlinux BTF|failed to read kernel BTF from`,
 		"The kernel's own BTF was not found or could not be read.", "Run a kernel with CONFIG_DEBUG_INFO_BTF=y, mount /sys, or give the loader BTF for this kernel.").told("BTF003", Strong),
 	word("libbpf", load.TokenCreate, `failed \(\S+\) to create BPF token|BPF token delegation set up|to open BPF FS mount`,

@@ -58,8 +58,13 @@ const maxQuoted = 8
 // tell adds a diagnosis, unless one of them says the same already.
 func tell(out []load.Diagnosis, d load.Diagnosis) []load.Diagnosis {
 	i := slices.IndexFunc(out, func(o load.Diagnosis) bool {
-		same := o.Title == d.Title && (o.Cause == d.Cause || slices.Contains(ofTheNode, d.Rule))
-		return same && o.Rule == d.Rule && slices.Equal(o.Alternatives, d.Alternatives)
+		switch {
+		case o.Rule != d.Rule || o.Title != d.Title:
+			return false
+		case slices.Contains(ofTheNode, d.Rule):
+			return true
+		}
+		return o.Cause == d.Cause && slices.Equal(o.Alternatives, d.Alternatives)
 	})
 	if i < 0 {
 		return append(out, d)

@@ -5,6 +5,7 @@ package reading
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -61,6 +62,7 @@ func split(lines []Line, table Table) (groups []*group, aside []clue) {
 		s.one(indices)
 	}
 	s.fromKernel()
+	s.fold()
 	slices.SortStableFunc(s.groups, func(a, b *group) int { return cmp.Compare(a.first, b.first) })
 	slices.SortStableFunc(s.aside, func(a, b clue) int { return cmp.Compare(a.at, b.at) })
 	return s.groups, s.aside
@@ -191,6 +193,7 @@ func (s *splitter) put(c clue) {
 		s.attempt = c
 	case c.role == noise || c.role == tolerated:
 		s.aside = append(s.aside, c)
+		s.excuse(c)
 	case c.role == detail && c.kernel:
 		s.kernel = append(s.kernel, c)
 	case c.role == detail:
@@ -201,6 +204,16 @@ func (s *splitter) put(c clue) {
 	case len(s.groups) < maxGroups:
 		s.settleBefore(c.at)
 		s.begin(c)
+	}
+}
+
+// excuse forgets a failure that says no more than that its reason is in the next line, where this
+// is nothing that the kernel refused.
+func (s *splitter) excuse(c clue) {
+	g := s.current
+	if g != nil && c.at == g.last+1 && strings.HasSuffix(s.lines[g.last].Text, ":") && !slices.ContainsFunc(g.clues, func(o clue) bool { return !o.bare() }) {
+		s.groups = slices.DeleteFunc(s.groups, func(o *group) bool { return o == g })
+		s.current = nil
 	}
 }
 
@@ -272,6 +285,41 @@ func (s *splitter) settle() {
 	s.pending = nil
 }
 
+// fold puts together what one writer says of a load that failed, and the log that another has of
+// it, where there is no other of either.
+func (s *splitter) fold() {
+	var bare, log *group
+	for _, g := range s.groups {
+		switch {
+		case g.saysOnlyThat() && bare == nil:
+			bare = g
+		case g.hasOnlyLog() && log == nil:
+			log = g
+		default:
+			return
+		}
+	}
+	if bare == nil || log == nil || bare.last >= log.first || log.first-bare.last > nearFailure {
+		return
+	}
+	for _, c := range bare.clues {
+		log.add(c)
+	}
+	s.groups = slices.DeleteFunc(s.groups, func(g *group) bool { return g == bare })
+}
+
+// saysOnlyThat reports a load that failed with an errno, without a program's name and a log.
+func (g *group) saysOnlyThat() bool {
+	program, _, _ := g.names()
+	return g.main().kind == load.ProgLoad && program == "" && len(g.log) == 0 && g.errno() != (Errno{})
+}
+
+// hasOnlyLog reports a log of a load, without a program's name and an errno.
+func (g *group) hasOnlyLog() bool {
+	program, _, _ := g.names()
+	return g.main().kind == load.ProgLoad && program == "" && len(g.log) > 0 && g.errno() == (Errno{})
+}
+
 // fromKernel gives the reasons in the kernel's log to the failures next to them.
 func (s *splitter) fromKernel() {
 	for _, d := range s.kernel {
@@ -309,7 +357,7 @@ func (g *group) add(c clue) {
 	if len(g.clues) < maxClues {
 		g.clues = append(g.clues, c)
 	}
-	if len(c.log) > 0 && len(g.log) < len(c.log) {
+	if len(c.log) > 0 && len(g.log) < len(c.log) && (lastKnown(g.log) == "" || lastKnown(c.log) != "") {
 		g.log = c.log
 	}
 	g.first, g.last = min(g.first, c.at), max(g.last, c.end)
@@ -364,6 +412,8 @@ func (g *group) joins(c clue) bool {
 	switch {
 	case near > sameProgram, near > nearFailure && (program == "" || program != c.program):
 		return false
+	case len(c.log) > 0 && len(g.log) > 0 && near <= 2 && program != "" && lastKnown(c.log) == "":
+		return true // no other complaint
 	case len(c.log) > 0 && len(g.log) > 0:
 		return lastKnown(c.log) != "" && lastKnown(c.log) == lastKnown(g.log) && !differ(program, c.program)
 	case differ(program, c.program), differ(mapName, c.mapName):

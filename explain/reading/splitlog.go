@@ -116,7 +116,7 @@ func (s *splitter) unmarked(indices []int, at int) (log []string, next int) {
 		case stats:
 		case report && n-end < maxReported && !saidByLoader(t):
 			continue
-		case n-end <= 3 && t != "" && insnLine.MatchString(text(end)) && !saidByLoader(t) && s.read(indices[n]).role == nothing:
+		case n-end <= 3 && t != "" && s.lines[indices[n]].Whole == s.lines[indices[end]].Whole && insnLine.MatchString(text(end)) && !saidByLoader(t) && s.read(indices[n]).role == nothing:
 			end = n // a complaint that is not known
 			continue
 		case n-end < maxLogHole && !saidByLoader(t):
