@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -199,7 +200,7 @@ func (m Machine) run(ctx context.Context, image Image, accel, work string) (*Res
 		accel:   accel,
 		kernel:  image.Path,
 		initrd:  initrd,
-		args:    m.KernelArgs,
+		args:    slices.Concat(quickBoot(), m.KernelArgs),
 		cpus:    max(m.CPUs, 1),
 		memory:  m.MemoryMiB,
 		icount:  m.CountInstructions,
