@@ -350,7 +350,7 @@ func tooMany() scene {
 func longLog() scene {
 	var log []byte
 	return scene{"long log", func(t *testing.T) {
-		code := slices.Concat(bytes.Repeat(mustHex("bf10000000000000"), 30000), mustHex("bf50000000000000"), smallProgram[8:])
+		code := slices.Concat(bytes.Repeat(mustHex("bf10000000000000"), 16000), mustHex("bf50000000000000"), smallProgram[8:])
 		buf := make([]byte, 16<<20)
 		license := []byte("GPL\x00")
 		var pin runtime.Pinner
