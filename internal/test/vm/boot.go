@@ -9,7 +9,8 @@ func quickBoot() []string {
 		"no5lvl", // a level less of page tables to walk, at each miss of the emulated TLB
 		"init_on_alloc=0",
 		"cryptomgr.notests", // each cipher's test of itself
-		// The kernel's own keys, whose signatures it checks. They are for modules, and guests load none.
+		// The kernel's own keys, whose signatures it checks. They are for modules, which no guest
+		// loads.
 		"initcall_blacklist=load_system_certificate_list",
 	}
 }
