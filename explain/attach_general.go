@@ -4,11 +4,9 @@ package explain
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -241,90 +239,6 @@ func lookMisfit(f *Facts, m *Match) Strength {
 	return m.Strength
 }
 
-func att002() Rule {
-	return Rule{
-		ID:    "ATT002",
-		Title: "This kernel does not support this attach type or link",
-		Class: "R5",
-		Stage: load.Request,
-		Text: `Links and attach types were added over time: links in 5.7, XDP links in
-5.9, links of perf events in 5.15, kprobe.multi in 5.18, links of fentry by BPF_LINK_CREATE in
-5.19, tcx and uprobe.multi in 6.6, netkit in 6.7. An older kernel answers EINVAL, as it does for a
-wrong argument. So does a kernel that was built without the feature (CONFIG_CGROUP_BPF,
-CONFIG_FPROBE). The program itself may still load.`,
-		Kernels: "All before the release that added the attach type.",
-		Remedies: []load.Remedy{
-			{
-				ID:    "older-way",
-				Title: "Attach in the older way: BPF_PROG_ATTACH, netlink, a perf event with its ioctl, or BPF_RAW_TRACEPOINT_OPEN",
-				Price: "There is no link. Some programs then stay attached when the loader ends. Others are detached when their descriptor is closed.",
-			},
-			{
-				ID:    "newer-kernel",
-				Title: "Use a kernel that supports it",
-				Price: "A reboot, and another kernel to test.",
-			},
-		},
-		Match: byReason("ATT002"),
-	}
-}
-
-// optionOf is the option of the kernel's configuration without which a place takes nothing.
-var optionOf = map[place]string{
-	atCgroup: "CONFIG_CGROUP_BPF", atKprobeMulti: "CONFIG_FPROBE", atUprobeMulti: "CONFIG_UPROBE_EVENTS", atSockmap: "CONFIG_BPF_STREAM_PARSER",
-}
-
-func lookUnknownType(f *Facts, m *Match) Strength {
-	name := f.attach().Type
-	if p := f.attached(); name == "" && (p.Type == "tracing" || p.Type == "lsm") {
-		name = p.AttachType
-	}
-	t, known := attachTypes[name]
-	if option := optionOf[f.places()]; option != "" && f.Node.Config[option] == "n" {
-		m.Evidence = append(m.Evidence, option+" is off in this kernel")
-		return Strong
-	}
-	since := f.typeCame(t)
-	switch {
-	case f.errno() == abi.EOPNOTSUPP:
-		return m.Strength
-	case !known || f.Node.Backports():
-		return m.Strength
-	case f.since(since):
-		return 0
-	case f.before(since):
-		m.Cause = fmt.Sprintf("This kernel (%d.%d) cannot attach %s in this way: that came with %s.", f.kernel.Major, f.kernel.Minor, printable(name, 40), since)
-		m.Evidence = append(m.Evidence, fmt.Sprintf("the kernel is %d.%d", f.kernel.Major, f.kernel.Minor))
-		return Strong
-	}
-	return m.Strength
-}
-
-// typeCame is the release that brought the attach type to this call.
-func (f *Facts) typeCame(t attachType) insn.Version {
-	if f.kind() == load.LinkCreate {
-		return latest(t.since, t.link, release(5, 7))
-	}
-	return t.since
-}
-
-// typeTooNew reports an attach type that this kernel does not know.
-func (f *Facts) typeTooNew() bool {
-	t, known := attachTypes[f.attach().Type]
-	return known && !f.Node.Backports() && f.before(f.typeCame(t))
-}
-
-// latest is the last of some releases.
-func latest(list ...insn.Version) insn.Version {
-	last := list[0]
-	for _, v := range list {
-		if last.Before(v) {
-			last = v
-		}
-	}
-	return last
-}
-
 func att003() Rule {
 	return Rule{
 		ID:    "ATT003",
@@ -432,80 +346,6 @@ func lookDescriptor(f *Facts, m *Match) Strength {
 		return 0
 	}
 	return Possible
-}
-
-func att006() Rule {
-	return Rule{
-		ID:    "ATT006",
-		Title: "Invalid flag or argument for this way of attaching",
-		Class: "R6",
-		Stage: load.Request,
-		Text: `Each way of attaching has its own flags and arguments, and refuses all
-others with EINVAL. Links of perf events, network namespaces and netfilter take no flags. Sockmaps
-take no flags of BPF_PROG_ATTACH. kprobe.multi takes names or addresses, not both, and at least
-one. XDP takes one mode. The kernel does not say which argument is wrong.`,
-		Kernels: "All; flags were added over time.",
-		Remedies: []load.Remedy{
-			{
-				ID:      "arguments",
-				Title:   "Compare what the loader passes with its library's manual and with include/uapi/linux/bpf.h",
-				Price:   "A change of the loader.",
-				Command: "strace -f -v -e trace=bpf COMMAND",
-			},
-		},
-		Match: byReason("ATT006"),
-	}
-}
-
-// noFlags are places whose links take none.
-const noFlags = byEvent | atNetns | atNetfilter | atKprobeMulti | atUprobeMulti | atSockmap | atIter
-
-func lookFlags(f *Facts, m *Match) Strength {
-	flags, where := f.attach().Flags, f.places()
-	if flags == 0 {
-		return m.Strength
-	}
-	m.Evidence = append(m.Evidence, fmt.Sprintf("the flags of the call were %#x", flags))
-	if f.kind() == load.LinkCreate && where&^noFlags == 0 {
-		m.Cause = "The call has flags, and a link of this kind takes none."
-		return Strong
-	}
-	return Likely
-}
-
-// lookGroupFlags looks at the flags of BPF_PROG_ATTACH to a control group.
-func lookGroupFlags(f *Facts, m *Match) Strength {
-	const override, multi, replace = abi.AttachFlagOverride, abi.AttachFlagMulti, abi.AttachFlagReplace
-	flags := f.attach().Flags
-	if flags != 0 {
-		m.Evidence = append(m.Evidence, fmt.Sprintf("the flags of the call were %#x", flags))
-	}
-	switch {
-	case flags&(override|multi) == override|multi, flags&(replace|multi) == replace:
-		return Strong
-	case flags&replace != 0 && f.before(release(5, 6)) && !f.Node.Backports():
-		m.Cause = "The flags have BPF_F_REPLACE, which kernels know since 5.6."
-		return Strong
-	case flags&^(override|multi) != 0, f.text != nil:
-		return m.Strength
-	}
-	return 0
-}
-
-func lookXDPFlags(f *Facts, m *Match) Strength {
-	const modes = abi.XDPFlagSKBMode | abi.XDPFlagDRVMode | abi.XDPFlagHWMode
-	flags := f.attach().Flags
-	mode := flags & modes
-	switch {
-	case flags == 0 && f.text == nil:
-		return 0
-	case mode&(mode-1) != 0, f.kind() == load.LinkCreate && flags&^modes != 0:
-		m.Evidence = append(m.Evidence, fmt.Sprintf("the flags of the call were %#x", flags))
-		return Strong
-	case flags != 0:
-		return 0
-	}
-	return m.Strength
 }
 
 func att007() Rule {
