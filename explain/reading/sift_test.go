@@ -146,6 +146,7 @@ func TestSieve(t *testing.T) {
 func FuzzLines(f *testing.F) {
 	f.Add("a\nbpf failed\r\n", 3)
 	f.Add("libbpf: x failed: -22\n\x00", 70_000)
+	f.Add("libbpf: x failed: -22\n.", 69_939)
 	f.Fuzz(func(t *testing.T, s string, times int) {
 		times = min(max(times, 1), (3*maxText)/(len(s)+1)+1)
 		text := strings.Repeat(s, times)
@@ -155,7 +156,7 @@ func FuzzLines(f *testing.F) {
 		}
 		kept := 0
 		for _, l := range lines {
-			if kept += len(l) + 1; l != gap && !strings.Contains(text, l) {
+			if kept += len(l) + 1; l != gap && l != lost && !strings.Contains(text, l) {
 				t.Fatalf("%q is not in the text", l)
 			}
 		}
