@@ -145,7 +145,7 @@ func (o *serveOptions) serve(ctx context.Context, cfg config.Config) error {
 	defer page.Close()
 	ctx = interruptible(ctx)
 	have, _ := rights.Have()
-	c, err := openCapture(ctx, capture.Options{Backend: cfg.Backend})
+	c, err := openCapture(ctx, capture.Options{Backend: cfg.Backend, Calm: true})
 	if err != nil && ctx.Err() != nil {
 		return &status{code: negative, err: errors.New("interrupted before watching began")}
 	}

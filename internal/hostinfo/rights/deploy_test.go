@@ -39,6 +39,7 @@ func deployed(t *testing.T, name string) string {
 
 const (
 	unit          = "systemd/bpfwhy.service"
+	serveUnit     = "systemd/bpfwhy-serve.service"
 	probeUnit     = "systemd/httpprobe.service"
 	manifest      = "kubernetes/bpfwhy.yaml"
 	probeManifest = "kubernetes/httpprobe.yaml"
@@ -68,14 +69,17 @@ func deployedCaps() []string {
 // TestDeployed: unit and manifest have the rights of the table and no more.
 func TestDeployed(t *testing.T) {
 	want := deployedCaps()
-	got := settings(deployed(t, unit), "CapabilityBoundingSet")
-	qt.Check(t, qt.DeepEquals(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))))
+	for _, name := range []string{unit, serveUnit} {
+		got := settings(deployed(t, name), "CapabilityBoundingSet")
+		qt.Check(t, qt.DeepEquals(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))), qt.Commentf("%s", name))
+	}
+	qt.Check(t, qt.SliceContains(settings(deployed(t, serveUnit), "Before"), "kubelet.service"))
 	var probe []int
 	for _, c := range []rights.Command{rights.Syscalls, rights.OpenSSL} {
 		probe = append(probe, c.Least(true)...)
 	}
 	probe = append(probe, unix.CAP_SYS_ADMIN) // what some kernels want, as the rows note
-	got = settings(deployed(t, probeUnit), "CapabilityBoundingSet")
+	got := settings(deployed(t, probeUnit), "CapabilityBoundingSet")
 	qt.Check(t, qt.DeepEquals(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(node.Capabilities(bits(probe))))))
 	for name, want := range map[string][]string{manifest: want, probeManifest: node.Capabilities(bits(probe))} {
 		m := deployed(t, name)
@@ -101,7 +105,7 @@ func TestUnit(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil && os.Getenv("BPFWHY_LAB") != "1" {
 		t.Skip("no systemd-analyze")
 	}
-	for name, most := range map[string]string{unit: "25", probeUnit: "30"} {
+	for name, most := range map[string]string{unit: "25", serveUnit: "30", probeUnit: "30"} {
 		path := filepath.Join(t.TempDir(), filepath.Base(name))
 		text := regexp.MustCompile(`(?m)^ExecStart=/usr/local/bin/\w+`).ReplaceAllString(deployed(t, name), "ExecStart=/bin/true") // which is there
 		qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte(text), 0o644)))

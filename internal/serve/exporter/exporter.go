@@ -17,6 +17,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 	"github.com/bpfwhy/bpfwhy/internal/serve/failures"
 	"github.com/bpfwhy/bpfwhy/internal/serve/metrics"
+	"github.com/bpfwhy/bpfwhy/internal/serve/otlp"
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
 	"github.com/bpfwhy/bpfwhy/internal/serve/statefolder"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
@@ -40,6 +41,8 @@ type exporter struct {
 	page     *stream.Page
 	folder   *statefolder.Folder // nil: no state folder
 	recent   *recent             // nil: nor recordings
+	recorder *recorder
+	otlp     *otlp.Metrics // nil: none
 	table    *failures.Table
 	queues   []*sink.Queue
 	name     func(nodereport.Workload) nodereport.Workload
@@ -67,9 +70,14 @@ func open(s *stream.Start, page *stream.Page) (e *exporter, err error) {
 		e.profile.Sysctls = map[string]string{}
 	}
 	e.metrics = metrics.New(e.stats)
-	list, name, err := sinks(&s.Config)
+	list, name, err := sinks(s)
 	if err != nil {
 		return nil, err
+	}
+	if s.Config.OTLP.Endpoint != "" {
+		if e.otlp, err = otlp.NewMetrics(context.Background(), otlpOptions(s), e.metrics.Gatherer()); err != nil {
+			return nil, err
+		}
 	}
 	e.name = name
 	e.status.Lost = map[string]uint64{}
@@ -98,7 +106,7 @@ func (e *exporter) openFolder() error {
 		say("%v; it is replaced", err)
 		was = nil
 	}
-	e.folder, e.recent = folder, newRecent(e.start.Header)
+	e.folder, e.recent, e.recorder = folder, newRecent(e.start.Header), newRecorder(folder)
 	if was == nil {
 		was = &nodereport.Report{}
 	}
@@ -137,6 +145,9 @@ func (e *exporter) watching() {
 func (e *exporter) stats() (list []sink.Stats) {
 	for _, q := range e.queues {
 		list = append(list, q.Stats())
+	}
+	if e.otlp != nil {
+		list = append(list, sink.Stats{Name: "otlp metrics", Failed: e.otlp.Failed()})
 	}
 	return list
 }
@@ -207,11 +218,16 @@ func (e *exporter) run(in *stream.Reader) error {
 			ended = errors.New("the process that reads the kernel was killed")
 		}
 	}
-	return errors.Join(ended, e.close())
+	e.close()
+	return ended
 }
 
-// close tells the last state, and gives each sink its time.
-func (e *exporter) close() error {
+// close tells the last state, and gives each sink its time. A sink that does not take it is no
+// failure of the service.
+func (e *exporter) close() {
+	if e.recorder != nil {
+		e.recorder.close()
+	}
 	e.look(time.Now())
 	e.tell(time.Now())
 	if e.listener != nil {
@@ -233,11 +249,16 @@ func (e *exporter) close() error {
 			errs <- nil
 		}()
 	}
-	var all error
 	for range e.queues {
-		all = errors.Join(all, <-errs)
+		if err := <-errs; err != nil {
+			say("%v", err)
+		}
 	}
-	return all
+	if e.otlp != nil {
+		if err := e.otlp.Close(ctx); err != nil {
+			say("close OTLP metrics: %v", err)
+		}
+	}
 }
 
 // feed is the stream as a feed of records.

@@ -12,18 +12,30 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 	"github.com/bpfwhy/bpfwhy/internal/output/render"
-	"github.com/bpfwhy/bpfwhy/internal/serve/config"
+	"github.com/bpfwhy/bpfwhy/internal/serve/otlp"
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
+	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
 )
 
 // sinks opens those that a configuration names, but for the state folder. name completes a
 // workload, as far as anybody knows its name.
-func sinks(c *config.Config) (list []sink.Sink, name func(nodereport.Workload) nodereport.Workload, err error) {
+func sinks(s *stream.Start) (list []sink.Sink, name func(nodereport.Workload) nodereport.Workload, err error) {
 	name = func(w nodereport.Workload) nodereport.Workload { return w }
-	if *c.Log {
+	if *s.Config.Log {
 		list = append(list, logSink{os.Stdout})
 	}
+	if s.Config.OTLP.Endpoint != "" {
+		logs, err := otlp.NewLogs(context.Background(), otlpOptions(s))
+		if err != nil {
+			return nil, nil, err
+		}
+		list = append(list, logs)
+	}
 	return list, name, nil
+}
+
+func otlpOptions(s *stream.Start) otlp.Options {
+	return otlp.Options{Endpoint: s.Config.OTLP.Endpoint, Headers: s.Config.OTLP.Headers, Node: s.Config.Node, Version: s.Header.Tool}
 }
 
 // logSink writes JSON lines, as 'bpfwhy watch --json --failed' does.

@@ -5,9 +5,9 @@
 package exporter
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path"
@@ -96,16 +96,15 @@ func (e *exporter) over(list []nodereport.Failure) {
 
 // record keeps a recording of the first failure of a kind that came whole.
 func (e *exporter) record(id string, a *load.Attempt) {
-	if e.recent == nil || e.folder.Has(id) {
+	if e.recent == nil || !e.recorder.wants(id) || !e.recent.has(a) {
+		return // a later one may do
+	}
+	var text bytes.Buffer
+	if err := e.recent.write(&text, a); err != nil {
+		say("%v", err)
 		return
 	}
-	if !e.recent.has(a) {
-		return // the next one may be whole
-	}
-	if err := e.folder.Record(id, func(w io.Writer) error { return e.recent.write(w, a) }); err != nil {
-		e.lose(lostRecordings, 1)
-		say("%v", err)
-	}
+	e.recorder.put(id, text.Bytes())
 }
 
 func (e *exporter) put(i sink.Item) {
@@ -184,6 +183,9 @@ func (e *exporter) setting(name, value string, now time.Time) {
 
 // look finds failures that are over, and names for pods.
 func (e *exporter) look(now time.Time) {
+	if e.recorder != nil {
+		e.lose(lostRecordings, e.recorder.lost.Swap(0))
+	}
 	e.over(e.table.Over(now, gone))
 	if e.table.Name(e.name) {
 		e.dirty = true

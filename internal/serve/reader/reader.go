@@ -22,8 +22,10 @@ import (
 // How often the exporter hears that time has passed: soon after a record, and else seldom, since
 // each time costs two processes.
 const (
-	busy    = 5 * time.Second
-	quietly = time.Second
+	// interval is how often it is looked whether time is to be told.
+	interval = 250 * time.Millisecond
+	busy     = 5 * time.Second
+	quietly  = time.Second
 )
 
 // Options are what a reader is given.
@@ -47,7 +49,7 @@ func Run(ctx context.Context, source diagnose.Source, o Options) error {
 		return errors.Join(err, source.Close())
 	}
 	var ended error
-	for step, err := range diagnose.Live(source, ctx.Done(), o.Clock) {
+	for step, err := range diagnose.LiveEvery(interval, source, ctx.Done(), o.Clock) {
 		if err != nil {
 			ended = fmt.Errorf("read the kernel: %w", err)
 			break

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -60,10 +61,7 @@ func pageFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == unix.EWOULDBLOCK {
-		err = fmt.Errorf("%s: %w", path, ErrInUse)
-	}
+	err = lock(f)
 	if err == nil {
 		err = allocate(f)
 	}
@@ -72,6 +70,22 @@ func pageFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// patience is how long the exporter of a reader that was killed may take to end. It holds the lock
+// until then.
+const patience = 12 * time.Second
+
+func lock(f *os.File) error {
+	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err != unix.EWOULDBLOCK:
+			return err
+		case time.Since(began) > patience:
+			return fmt.Errorf("%s: %w", f.Name(), ErrInUse)
+		}
+	}
 }
 
 // allocate gives the file its size. A page without a block on a full disk would end the process

@@ -71,6 +71,9 @@ func dropped(kind load.Kind, a, b attr) bool {
 			cnt  uint32
 		}
 		was, is := a.prog(), b.prog()
+		if was.ProgType != is.ProgType || was.InsnCnt != is.InsnCnt || was.Insns != is.Insns { // nearly always, and soon known
+			return false
+		}
 		if !mayDrop(was.ProgName, is.ProgName) || !mayDrop(was.ExpectedAttachType, is.ExpectedAttachType) || !mayDrop(was.ProgBTFFD, is.ProgBTFFD) ||
 			!mayDrop(info{was.FuncInfoRecSize, was.FuncInfo, was.FuncInfoCnt}, info{is.FuncInfoRecSize, is.FuncInfo, is.FuncInfoCnt}) ||
 			!mayDrop(info{was.LineInfoRecSize, was.LineInfo, was.LineInfoCnt}, info{is.LineInfoRecSize, is.LineInfo, is.LineInfoCnt}) {

@@ -51,6 +51,9 @@ type Options struct {
 	All          bool // successful maps, BTF, links too
 	// HangAfter is how long a call may take before it is told that it hangs; 0: HangAfter.
 	HangAfter time.Duration
+	// Calm is for who watches for ever: calls that worked are read later, and losses told later. A
+	// failure is not.
+	Calm bool
 	// Node goes into the trace's header. Read by the caller, who may know more.
 	Node node.Profile
 	Tool string // version, for the header
@@ -217,11 +220,11 @@ func (c *Capture) Next() (trace.Record, error) {
 		if c.ended {
 			return trace.Record{}, io.EOF
 		}
-		if time.Since(c.polled) >= pollInterval {
+		if time.Since(c.polled) >= c.every(pollInterval) {
 			c.poll()
 			continue
 		}
-		c.reader.SetDeadline(time.Now().Add(readInterval))
+		c.reader.SetDeadline(time.Now().Add(c.every(readInterval)))
 		c.waits.Store(c.reader.AvailableBytes() == 0)
 		err := c.reader.ReadInto(&c.sample)
 		c.waits.Store(false)
@@ -244,6 +247,16 @@ func (c *Capture) Next() (trace.Record, error) {
 			return trace.Record{}, fmt.Errorf("read ring buffer: %w", err)
 		}
 	}
+}
+
+// calm is by how much less often who watches for ever looks.
+const calm = 5
+
+func (c *Capture) every(interval time.Duration) time.Duration {
+	if c.opts.Calm {
+		return calm * interval
+	}
+	return interval
 }
 
 // Behind reports that there are events which Next has not read, or is reading: also where its

@@ -52,6 +52,11 @@ const Queued = queued + 2
 // Live reads from a kernel until the channel stop gives something, and then to the end of what is
 // buffered. clock is the kernel's monotonic clock in ns.
 func Live(s Source, stop <-chan struct{}, clock func() uint64) Feed {
+	return LiveEvery(patience, s, stop, clock)
+}
+
+// LiveEvery is Live for which time passes at other intervals.
+func LiveEvery(interval time.Duration, s Source, stop <-chan struct{}, clock func() uint64) Feed {
 	return func(yield func(Step, error) bool) {
 		type read struct {
 			trace.Record
@@ -73,7 +78,7 @@ func Live(s Source, stop <-chan struct{}, clock func() uint64) Feed {
 				}
 			}
 		}()
-		tick := time.NewTicker(patience)
+		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		var last uint64 // end of a call
 		for stop := stop; ; {
