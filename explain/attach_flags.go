@@ -7,6 +7,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 )
 
 func att006() Rule {
@@ -58,7 +59,7 @@ func lookGroupFlags(f *Facts, m *Match) Strength {
 	switch {
 	case flags&(override|multi) == override|multi, flags&(replace|multi) == replace:
 		return Strong
-	case flags&replace != 0 && f.before(release(5, 6)) && !f.Node.Backports():
+	case flags&replace != 0 && f.doesNot(node.ReplacesInCgroups):
 		m.Cause = "The flags have BPF_F_REPLACE, which kernels know since 5.6."
 		return Strong
 	case flags&^(override|multi) != 0, f.text != nil:

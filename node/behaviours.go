@@ -27,6 +27,7 @@ const (
 	TrampolinesOnKernel Behaviour = "trampolines_on_kernel_functions"
 	RefusesLargePercpu  Behaviour = "refuses_large_percpu_values"
 	OptmemPerNamespace  Behaviour = "optmem_max_of_a_namespace"
+	ReplacesInCgroups   Behaviour = "replaces_in_control_groups"
 	UserNamespaceTokens Behaviour = "tokens"
 
 	HardenSparesCapBPF Behaviour = "harden_1_spares_cap_bpf"
@@ -78,6 +79,8 @@ func v(major, minor int) KernelVersion { return KernelVersion{Major: major, Mino
 var table = []row{
 	{name: MillionInstructions, since: v(5, 2), commit: "c04c0d2b968a",
 		note: "A privileged program has up to a million instructions, and the verifier walks a million. Before: 4096, and 131,072."},
+	{name: ReplacesInCgroups, since: v(5, 6), commit: "7dd68b3279f1",
+		note: "BPF_PROG_ATTACH to a control group takes BPF_F_REPLACE: one of several programs gives its place to another."},
 	{name: BoundedLoops, since: v(5, 3), commit: "2589726d12a1",
 		note: "The verifier walks loops that end."},
 	{name: ProbeReadKernel, since: v(5, 5), commit: "6ae08ae3dea2",

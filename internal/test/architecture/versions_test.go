@@ -46,6 +46,8 @@ func TestVersionComparisonsAreFound(t *testing.T) {
 		`_ = blinding.ForVersion(6, 12)`:          1,
 		`_ = p.Reached(6, 6) == node.Yes`:         1,
 		`_ = youngest == insn.Version{6, 6}`:      1,
+		`_ = f.before(release(5, 6))`:             1,
+		`_ = v.Before(insn.Version{5, 6})`:        1,
 		`_ = strings.HasPrefix(n.Release, "5.1")`: 1,
 		`_ = strings.Contains(release, ".el")`:    1,
 		`_ = release == "6.1"`:                    1,
@@ -54,6 +56,7 @@ func TestVersionComparisonsAreFound(t *testing.T) {
 		`_ = p.Does(node.ChecksWrap) == node.Yes`: 0,
 		`_ = unix.Major(st.Dev) > 3`:              0,
 		`_ = at.Before(end)`:                      0,
+		`_ = f.before(row.since)`:                 0,
 		`_ = bytes.Cut(b, 5)`:                     0,
 		`_ = release == ""`:                       0,
 		`_ = since([]int{5, 6})`:                  0,
@@ -137,9 +140,18 @@ func isNumber(e ast.Expr) bool {
 	return ok && lit.Kind == token.INT
 }
 
-// comparingCall finds before(5, 11), and strings.HasPrefix(release, "5.").
+// isWritten finds a call that makes a version of numbers: release(5, 6).
+func isWritten(e ast.Expr) bool {
+	c, ok := e.(*ast.CallExpr)
+	return ok && len(c.Args) == 2 && isNumber(c.Args[0]) && isNumber(c.Args[1])
+}
+
+// comparingCall finds before(5, 11), before(release(5, 11)), and strings.HasPrefix(release, "5.").
 func comparingCall(c *ast.CallExpr) bool {
 	n := len(c.Args)
+	if n == 1 && versionCall.MatchString(nameOf(c.Fun)) && (isVersion(c.Args[0]) || isWritten(c.Args[0])) {
+		return true
+	}
 	if n < 2 {
 		return false
 	}
