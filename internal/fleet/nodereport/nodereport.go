@@ -165,6 +165,7 @@ func (r *Report) Bounded() *Report {
 	out := *r
 	s := &out.Status
 	s.Changes = s.Changes[max(0, len(s.Changes)-MaxChanges):]
+	s.Loaded = s.Loaded[:min(len(s.Loaded), MaxLoaded)]
 	most := min(len(s.Failures), MaxFailures)
 	for {
 		s.Failures, s.Dropped = r.Status.Failures[:most], r.Status.Dropped
@@ -175,16 +176,34 @@ func (r *Report) Bounded() *Report {
 		switch {
 		case err != nil || len(b) <= MaxBytes:
 			return &out
-		case most > 0:
-			most--
-		case s.Loaded != nil:
+		case s.Loaded != nil: // what fails is worth more
 			s.Loaded = nil
+		case len(s.Lost) > 1 && size(s.Lost) > MaxBytes/8:
+			s.Lost = total(s.Lost)
+		case most > 1:
+			most--
 		case s.Lost != nil || s.Audit != nil:
 			s.Lost, s.Audit = nil, nil
 		default:
 			return &out
 		}
 	}
+}
+
+// size is about how long losses are as JSON, and total is all of them under one name.
+func size(lost map[string]uint64) (n int) {
+	for where := range lost {
+		n += len(where) + 16
+	}
+	return n
+}
+
+func total(lost map[string]uint64) map[string]uint64 {
+	var sum uint64
+	for _, n := range lost {
+		sum += n
+	}
+	return map[string]uint64{"all together": sum}
 }
 
 // NewReport returns the report of a node.
