@@ -64,17 +64,19 @@ func confine() error {
 		return err
 	}
 	realTime()
-	if err := hold(have & keep); err != nil {
-		return err
-	}
+	return errors.Join(
+		hold(have&keep),
+		noNewPrivileges(),
+		hide(), // new ids set it to fs.suid_dumpable
+		ignoreSignals(),
+	)
+}
+
+func noNewPrivileges() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	// New ids set it to fs.suid_dumpable.
-	if err := hide(); err != nil {
-		return err
-	}
-	return ignoreSignals()
+	return nil
 }
 
 // hold gives up the calling thread's capabilities but for these.

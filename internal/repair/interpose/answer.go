@@ -112,10 +112,13 @@ func (p *Proxy) passThrough(n *notification) error {
 }
 
 // passThroughFor leaves a load that might have been repaired to the kernel. It is counted where
-// that is for want of room.
+// that is for want of room, or of knowledge.
 func (p *Proxy) passThroughFor(n *notification, err error) {
-	if wantsRoom(err) {
+	switch {
+	case wantsRoom(err):
 		p.count(func(l *Unrepaired) { l.NoRoom++ })
+	case errors.Is(err, errOwn):
+		p.count(func(l *Unrepaired) { l.Own++ })
 	}
 	p.passThrough(n)
 }

@@ -95,7 +95,7 @@ func (s *snapshot) duplicate(fds []int) (*handles, error) {
 	if len(fds) == 0 {
 		return h, nil
 	}
-	pidfd, err := openThread(s.tid, s.who.tgid)
+	pidfd, shared, err := openThread(s.tid, s.who.tgid)
 	if err != nil {
 		return nil, err
 	}
@@ -109,35 +109,49 @@ func (s *snapshot) duplicate(fds []int) (*handles, error) {
 		h.of[fd] = len(h.fds)
 		h.fds = append(h.fds, dup)
 		id, err := identify(dup)
+		if id.fd = fd; err == nil && !shared {
+			err = id.ofThread(s.tid)
+		}
 		if err != nil {
 			h.close()
 			return nil, err
 		}
-		id.fd = fd
 		s.idents = append(s.idents, id)
 	}
 	return h, nil
 }
 
+// errOwn is a load that was left to the kernel since it is not known whose its descriptors are.
+var errOwn = errors.New("the thread may have descriptors of its own")
+
 // openThread opens a thread, whose descriptors may be others than those of its process (Linux 6.9),
-// or a process whose threads share them.
-func openThread(tid, tgid int) (int, error) {
-	fd, err := unix.PidfdOpen(tid, unix.PIDFD_THREAD)
-	if err == nil {
-		return fd, nil
+// or its process. Then shared says that they are known to be the same: kcmp(2) takes CONFIG_KCMP.
+func openThread(tid, tgid int) (fd int, shared bool, err error) {
+	if fd, err = unix.PidfdOpen(tid, unix.PIDFD_THREAD); err == nil {
+		return fd, true, nil
 	}
-	if tid != tgid {
+	shared = tid == tgid
+	if !shared {
 		const kcmpFiles = 2
 		r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(tid), uintptr(tgid), kcmpFiles, 0, 0, 0)
-		if errno != 0 || r != 0 {
-			return -1, fmt.Errorf("thread %d may have descriptors of its own", tid)
+		if errno == 0 && r != 0 {
+			return -1, false, errOwn
 		}
+		shared = errno == 0
 	}
-	fd, err = unix.PidfdOpen(tgid, 0)
-	if err != nil {
-		return -1, fmt.Errorf("open process %d: %w", tgid, err)
+	if fd, err = unix.PidfdOpen(tgid, 0); err != nil {
+		return -1, false, fmt.Errorf("open process %d: %w", tgid, err)
 	}
-	return fd, nil
+	return fd, shared, nil
+}
+
+// ofThread reports whether a thread has this very object at the descriptor.
+func (i ident) ofThread(tid int) error {
+	field := map[kind]string{mapKind: "map_id", progKind: "prog_id", btfKind: "btf_id"}[i.kind]
+	if id, err := fdinfo.NumberOf(tid, i.fd, field); err != nil || id != uint64(i.id) {
+		return errOwn
+	}
+	return nil
 }
 
 func identify(fd int) (ident, error) {

@@ -5,6 +5,7 @@ package interpose
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -40,6 +41,38 @@ func TestDescriptors(t *testing.T) {
 	qt.Check(t, qt.IsFalse(wantsRoom(unix.EPERM)))
 	p.countProcess(fmt.Errorf("make a socket: %w", unix.EMFILE))
 	qt.Check(t, qt.Equals(p.unrepaired, Unrepaired{NoRoom: 1}))
+}
+
+// testOwnDescriptors: a thread that shares its descriptors with nobody has other objects there.
+func testOwnDescriptors(t *testing.T) {
+	mine, errno := newMap()
+	qt.Assert(t, qt.Equals(errno, 0))
+	defer unix.Close(mine)
+	other, errno := newMap()
+	qt.Assert(t, qt.Equals(errno, 0))
+	defer unix.Close(other)
+	id, err := identify(mine)
+	qt.Assert(t, qt.IsNil(err))
+	id.fd = mine
+	tids, end := make(chan int), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends
+		tids <- unix.Gettid()
+		<-end
+		if err := unix.Unshare(unix.CLONE_FILES); err == nil {
+			_ = unix.Dup2(other, mine)
+			tids <- unix.Gettid()
+			<-end
+		}
+		close(tids)
+	}()
+	qt.Check(t, qt.IsNil(id.ofThread(<-tids)))
+	end <- struct{}{}
+	tid, ok := <-tids
+	qt.Assert(t, qt.IsTrue(ok))
+	qt.Check(t, qt.ErrorIs(id.ofThread(tid), errOwn))
+	close(end)
+	qt.Check(t, qt.Equals((Unrepaired{Own: 2}).String(), "2 because the thread may have descriptors of its own"))
 }
 
 // testHoard: on the way to the answer of a load that names hundreds of maps none of them is taken.

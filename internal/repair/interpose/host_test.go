@@ -84,6 +84,7 @@ func everywhere(t *testing.T) {
 	t.Run("no more than natively", testNoMore)
 	t.Run("hostile", func(t *testing.T) { newest(t, testHostile) })
 	t.Run("hoard", testHoard)
+	t.Run("descriptors of its own", testOwnDescriptors)
 	t.Run("changing", func(t *testing.T) { newest(t, testChanging) })
 	t.Run("many", func(t *testing.T) { newest(t, testMany) })
 	t.Run("interrupted", func(t *testing.T) { newest(t, testInterrupted) })

@@ -13,6 +13,7 @@ import (
 type Unrepaired struct {
 	NoRoom   int // too many at a time
 	Timeout  int // the command's memory did not come in time
+	Own      int // the thread may have descriptors of its own
 	Process  int // the process that loads was stopped, or ended
 	Stuck    int // the kernel does not free what is closed
 	Dumpable int // fs.suid_dumpable is 1
@@ -52,6 +53,7 @@ func (l Unrepaired) String() string {
 	}
 	add(l.NoRoom, "because there was no room")
 	add(l.Timeout, "because the command's memory did not come in time")
+	add(l.Own, "because "+errOwn.Error())
 	if l.Process > 0 {
 		add(l.Process, fmt.Sprintf("because the process that loads was stopped or ended (%v)", l.ProcessErr))
 	}
