@@ -35,6 +35,8 @@ apache2 apache2-bin
 haproxy haproxy
 node nodejs
 wrk wrk
+etcd etcd-server
+promtool prometheus
 /usr/include/bpf/libbpf.h libbpf-dev
 /usr/include/libelf.h libelf-dev
 /usr/include/zlib.h zlib1g-dev
@@ -92,7 +94,7 @@ if [ -n "$packages" ]; then
 	apt-get install -qq --no-install-recommends $packages >/dev/null
 	restore
 	trap - EXIT HUP INT TERM
-	for service in nginx haproxy; do
+	for service in nginx haproxy etcd prometheus; do
 		case " $packages " in *" $service "*)
 			update-rc.d "$service" disable >/dev/null
 			;;

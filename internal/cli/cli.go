@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/bpfwhy/bpfwhy/internal/output/terminal"
@@ -65,7 +66,11 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr *o
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetArgs(signed(args[1:]))
+	words := args[1:]
+	if filepath.Base(args[0]) == plugin {
+		words = append([]string{"fleet"}, words...)
+	}
+	root.SetArgs(signed(words))
 	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0

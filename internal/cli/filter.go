@@ -43,6 +43,9 @@ func (s *selection) options() (capture.Options, error) {
 	if err := checkBackend(s.backend); err != nil {
 		return o, err
 	}
+	if err := checkPod(s.pod); err != nil {
+		return o, err
+	}
 	if len(s.comm) > 15 {
 		return o, usage("--comm %q: the kernel keeps 15 bytes of a name, and this one has %d", s.comm, len(s.comm))
 	}

@@ -108,3 +108,21 @@ func TestOutputFile(t *testing.T) {
 		qt.Check(t, qt.Equals(string(b), "new"))
 	}
 }
+
+// A pod is known by its uid, in the names that either driver of control groups gives.
+func TestShowsPod(t *testing.T) {
+	const uid = "0a1b2c3d-0000-1111-2222-333344445555"
+	s := selection{pod: uid}
+	for name, wanted := range map[string]bool{
+		"kubepods/burstable/pod" + uid + "/x": true,
+		"kubepods-burstable.slice/kubepods-burstable-pod0a1b2c3d_0000_1111_2222_333344445555.slice/cri-containerd-" + strings.Repeat("a", 64) + ".scope": true,
+		"kubepods/pod1a1b2c3d-0000-1111-2222-333344445555": false,
+		"/": false,
+	} {
+		a := &load.Attempt{Kind: load.ProgLoad, Outcome: load.Failed, Process: load.Process{Cgroups: []load.Cgroup{{Version: 2, Name: "/"}, {Version: 1, Name: name}}}}
+		qt.Check(t, qt.Equals(s.shows(a), wanted), qt.Commentf("%s", name))
+	}
+	qt.Check(t, qt.IsNil(checkPod("")))
+	qt.Check(t, qt.IsNil(checkPod(uid)))
+	qt.Check(t, qt.IsNotNil(checkPod("agent-x1")))
+}

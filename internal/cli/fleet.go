@@ -3,11 +3,12 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet"
-	"github.com/bpfwhy/bpfwhy/internal/fleet/folder"
+	"github.com/bpfwhy/bpfwhy/internal/fleet/kube"
 	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/spf13/cobra"
 )
@@ -16,63 +17,69 @@ import (
 const fleetSchema = "bpfwhy.fleet/v1"
 
 func newFleet(io std) *cobra.Command {
-	var asJSON bool
+	o := fleetOptions{std: io}
 	c := &cobra.Command{
-		Use:   "fleet SOURCE... [overview | failures | why [WHAT] | diff A B]",
+		Use:   "fleet [SOURCE...] [VERB [WORD...]]",
 		Short: "Many nodes: what fails on which, and what separates them",
-		Long: `Read what was gathered from many nodes, and say what fails on which of them, and
-what separates the nodes on which a program fails from those where it loads.
+		Long: `Say what fails on which of many nodes, and what separates the nodes on which a
+program fails from those where it loads.
 
-A SOURCE is a folder or a file: recordings of 'watch --record' and 'run
---record', and profiles of 'node --json'. A file is of the node that it is named
-after: worker-1.json, worker-1.bpfwhy and worker-1/anything are of worker-1.
+Without a SOURCE the nodes are those of the cluster of your kubeconfig, on which
+'bpfwhy serve' runs. As kubectl-bpfwhy in your PATH this command is 'kubectl
+bpfwhy'. A SOURCE is a folder or a file: state folders of 'serve', recordings of
+'watch --record' and 'run --record', profiles of 'node --json', and what
+'kubectl get nodereports,nodeclasses -o json' prints. A file is of the node that
+it is named after: worker-1.json, worker-1.bpfwhy and worker-1/anything are of
+worker-1.
 
   overview        the classes of nodes, and what fails (the default)
   failures        each kind of failures: on how many nodes, how often
   why [WHAT...]   the reason, and what to do. WHAT is an id of 'failures', a
-                  rule, or the name of a program or process
+                  rule, or the name of a program, process, pod or workload
   diff A B        what separates two sets of nodes. Each is a name, a pattern
                   ("worker-*") or a class
+  audit           what net.core.bpf_jit_harden (--harden) would break, where
 
-The status of why is 1 when it finds nothing that separates the nodes.`,
-		Example: `  bpfwhy fleet nodes/
+In a cluster also, each with a command that it prints, or runs with --run:
+
+  trace ID        the recording of a failure, from a node that has it
+  watch NODE      the loads of a node, as they happen
+  now POD         the loads of the pod's node, where nothing is installed
+  repair WORKLOAD a patch that lets a workload load what blinding breaks. It is
+                  printed, and never applied
+
+The status of why is 1 when it finds nothing that separates the nodes, that of
+audit when something would break.`,
+		Example: `  bpfwhy fleet
   bpfwhy fleet nodes/ why BLIND001
-  bpfwhy fleet nodes/ diff 'gpu-*' 'worker-*'`,
-		RunE: func(_ *cobra.Command, args []string) error {
-			sources, verb, rest, err := fleetArgs(args)
-			if err != nil {
-				return err
-			}
-			f, skipped, err := folder.Read(sources)
-			if err != nil {
-				return fmt.Errorf("fleet: %w", err)
-			}
-			for _, s := range skipped {
-				what := "was skipped"
-				if s.Partly {
-					what = "was read in part"
-				}
-				io.say("fleet: %s %s: %v", s.File, what, s.Err)
-			}
-			if len(f.Nodes) == 0 {
-				return fmt.Errorf("fleet: no recording and no profile in %q. Record with 'bpfwhy watch --record FILE', and write profiles with 'bpfwhy node --json'", sources)
-			}
-			return fleetVerbs[verb].run(fleetOutput{io, asJSON}, f, rest)
-		},
+  bpfwhy fleet nodes/ diff 'gpu-*' 'worker-*'
+  kubectl bpfwhy why agent-x7k2p -n observability
+  kubectl bpfwhy now agent-x7k2p --image registry.example.com/bpfwhy:0.1.0`,
+		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), args) },
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "as one line of JSON")
+	o.flags(c)
 	return c
 }
 
-// fleetVerbs are what can be asked of a fleet, with how many words each takes.
-var fleetVerbs = map[string]struct {
+// fleetVerb is what can be asked of a fleet, and how many words it takes.
+type fleetVerb struct {
 	least, most int
+	words       string // what they are
 	run         func(o fleetOutput, f *fleet.Fleet, words []string) error
-}{
-	"overview": {0, 0, fleetOutput.overview},
-	"failures": {0, 0, fleetOutput.failures},
-	"why":      {0, 1000, fleetOutput.why},
-	"diff":     {2, 2, fleetOutput.diff},
+	// cluster is set for what needs no fleet, but a cluster.
+	cluster func(o *fleetOptions, ctx context.Context, c *kube.Cluster, word string) error
+}
+
+var fleetVerbs = map[string]fleetVerb{
+	"overview": {run: fleetOutput.overview},
+	"failures": {run: fleetOutput.failures},
+	"why":      {most: 1000, run: fleetOutput.why},
+	"diff":     {least: 2, most: 2, words: "two words: names, patterns or classes of nodes", run: fleetOutput.diff},
+	"audit":    {run: fleetOutput.audit},
+	"trace":    {least: 1, most: 1, words: "an id of 'failures'", cluster: (*fleetOptions).trace},
+	"watch":    {least: 1, most: 1, words: "the name of a node", cluster: (*fleetOptions).watch},
+	"now":      {least: 1, most: 1, words: "the name of a pod", cluster: (*fleetOptions).now},
+	"repair":   {least: 1, most: 1, words: "a workload, such as daemonset/agent", cluster: (*fleetOptions).repair},
 }
 
 // fleetArgs tells the sources from what is asked of them.
@@ -84,12 +91,12 @@ func fleetArgs(args []string) (sources []string, verb string, words []string, er
 	}
 	v := fleetVerbs[verb]
 	switch {
-	case len(sources) == 0:
-		return nil, "", nil, usage("fleet: give a folder or files that were gathered from nodes")
 	case len(words) < v.least:
-		return nil, "", nil, usage("fleet: %s takes two words: names, patterns or classes of nodes", verb)
+		return nil, "", nil, usage("fleet: %s takes %s", verb, v.words)
 	case len(words) > v.most:
 		return nil, "", nil, usage("fleet: %s does not take %q", verb, words[v.most])
+	case v.cluster != nil && len(sources) > 0:
+		return nil, "", nil, usage("fleet: %s asks a cluster, and takes no folder or file", verb)
 	}
 	return sources, verb, words, nil
 }
@@ -98,6 +105,7 @@ func fleetArgs(args []string) (sources []string, verb string, words []string, er
 type fleetOutput struct {
 	std
 	asJSON bool
+	harden int
 }
 
 // fleetDocument is the JSON form. One of its lists is set, as was asked.
@@ -108,6 +116,7 @@ type fleetDocument struct {
 	Reasons     []*fleet.Reason    `json:"reasons,omitempty"`
 	Separations []fleet.Separation `json:"separations,omitempty"`
 	Unknown     []fleet.Unknown    `json:"unknown,omitempty"`
+	Hardened    *fleet.Change      `json:"hardened,omitempty"`
 }
 
 func (o fleetOutput) document(d fleetDocument) error {
@@ -152,7 +161,7 @@ func (o fleetOutput) why(f *fleet.Fleet, words []string) error {
 	}
 	for _, w := range words {
 		if !found[w] {
-			return fmt.Errorf("fleet: why: nothing fails that is named %q; 'bpfwhy fleet SOURCE failures' lists what does", w)
+			return fmt.Errorf("fleet: why: nothing fails that is named %q; 'bpfwhy fleet [SOURCE] failures' lists what does", w)
 		}
 	}
 	if o.asJSON {
@@ -193,4 +202,23 @@ func (o fleetOutput) diff(f *fleet.Fleet, words []string) error {
 		return o.document(fleetDocument{Separations: list, Unknown: unknown})
 	}
 	return o.text().FleetDiff(words[0], words[1], list, unknown)
+}
+
+func (o fleetOutput) audit(f *fleet.Fleet, _ []string) error {
+	c := f.Hardened(o.harden)
+	err := error(nil)
+	if o.asJSON {
+		err = o.document(fleetDocument{Hardened: c})
+	} else {
+		err = o.text().FleetHardened(c)
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(c.Nodes) > 0:
+		return &status{code: negative}
+	case len(c.Fine) == 0:
+		return &status{code: nothing}
+	}
+	return nil
 }

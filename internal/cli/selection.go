@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/internal/watch/enrich"
 	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/spf13/cobra"
 )
@@ -15,6 +16,7 @@ type selection struct {
 	std
 	comm    string
 	cgroup  string
+	pod     string // the uid of a pod of Kubernetes
 	failed  bool
 	all     bool
 	json    bool
@@ -45,6 +47,8 @@ func (v schemaVersion) old() bool { return v == "v1" }
 // shows reports whether an attempt is one to show.
 func (s *selection) shows(a *load.Attempt) bool {
 	switch {
+	case s.pod != "" && !ofPod(a, s.pod):
+		return false
 	case a.Finding():
 		return true
 	case s.failed:
@@ -53,4 +57,21 @@ func (s *selection) shows(a *load.Attempt) bool {
 		return true
 	}
 	return a.FeatureProbe == "" && a.Kind == load.ProgLoad
+}
+
+// ofPod reports an attempt of a process in a pod. Names of control groups say so everywhere,
+// while paths and ids need the machine's own view.
+func ofPod(a *load.Attempt, uid string) bool {
+	return slices.ContainsFunc(a.Process.Cgroups, func(g load.Cgroup) bool {
+		c, ok := enrich.Parse(g.Name)
+		return ok && c.PodUID == uid
+	})
+}
+
+// checkPod refuses what is no uid, such as a pod's name.
+func checkPod(uid string) error {
+	if c, ok := enrich.Parse("/kubepods/pod" + uid); uid != "" && (!ok || c.PodUID != uid) {
+		return usage("--pod %q: give the uid of a pod: kubectl get pod NAME -o jsonpath={.metadata.uid}", uid)
+	}
+	return nil
 }

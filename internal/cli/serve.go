@@ -76,6 +76,8 @@ A flag beats the file.`,
 	f.StringVar(&o.flags.Node, "node", "", "name of this node (default: its host name)")
 	f.StringVar(&o.flags.Backend, "backend", "", "watch by fentry, kprobe, tracepoint or tp_btf alone")
 	complete(c, "backend", config.Backends...)
+	f.StringVar(&o.flags.Kubernetes, "kubernetes", "", "write Events and a NodeReport: auto (in a pod with a service account), on or off")
+	complete(c, "kubernetes", "auto", "on", "off")
 	return c
 }
 
@@ -91,7 +93,7 @@ func (o *serveOptions) config(c *cobra.Command) (cfg config.Config, err error) {
 		to   *string
 	}{
 		{o.flags.State, &cfg.State}, {o.flags.Listen, &cfg.Listen}, {o.flags.Textfile, &cfg.Textfile},
-		{o.flags.Node, &cfg.Node}, {o.flags.Backend, &cfg.Backend},
+		{o.flags.Node, &cfg.Node}, {o.flags.Backend, &cfg.Backend}, {o.flags.Kubernetes, &cfg.Kubernetes},
 	} {
 		if s.from != "" {
 			*s.to = s.from
@@ -119,6 +121,9 @@ func (o *serveOptions) explain(cfg config.Config) error {
 		if s.where != "" {
 			lines = append(lines, s.what+s.where)
 		}
+	}
+	if cfg.InCluster() {
+		lines = append(lines, "Events and a NodeReport of node "+cfg.Node+" are written to the API server of Kubernetes")
 	}
 	if have, err := rights.Have(); err == nil {
 		if m := rights.Serve.Missing(have); m != nil {

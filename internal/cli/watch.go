@@ -42,6 +42,7 @@ counted.
 		RunE: func(c *cobra.Command, _ []string) error { return watch(c.Context(), o) },
 	}
 	o.flags(c)
+	c.Flags().StringVar(&o.pod, "pod", "", "only the pod of Kubernetes with this uid")
 	c.Flags().IntSliceVar(&o.pids, "pid", nil, "only these processes and their children")
 	return c
 }

@@ -30,6 +30,9 @@ type Node struct {
 	// Attached are programs that were attached there. Only recordings of all calls tell.
 	Attached map[Program]int
 
+	// Audit is what hardening would do; nil: nobody looked.
+	Audit *Audit
+
 	seen map[string]string // settings at the attempts
 }
 
@@ -209,6 +212,7 @@ func (n *Node) Merge(state *Node, over []string) {
 	n.Watched = n.Watched || state.Watched
 	n.Dropped += state.Dropped
 	n.seen = state.seen
+	n.Audit = state.Audit
 	n.Failures = slices.DeleteFunc(n.Failures, func(f Failure) bool { return slices.Contains(over, f.ID) })
 	for _, f := range state.Failures {
 		if i := slices.IndexFunc(n.Failures, func(have Failure) bool { return have.ID == f.ID }); i >= 0 {

@@ -126,6 +126,7 @@ func (r *Report) Node(c *Class) *fleet.Node {
 	if c != nil {
 		n.Profile = c.Spec.Profile()
 	}
+	n.Audit = r.Status.Audit
 	for i := range r.Status.Failures {
 		if f := r.Status.Failures[i]; !f.Over {
 			if f.Workload != (Workload{}) {

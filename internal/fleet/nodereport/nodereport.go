@@ -133,22 +133,11 @@ type Change struct {
 	To   string    `json:"to"`
 }
 
-// Audit is what hardening would do to the programs that are loaded now. The counts are of programs
-// by their fate (package audit).
-type Audit struct {
-	At      time.Time      `json:"at"`
-	Harden1 map[string]int `json:"harden1"`
-	Harden2 map[string]int `json:"harden2"`
-	Worst   []Worst        `json:"worst,omitempty"`
-}
+// Audit is what hardening would do to the programs that are loaded now.
+type Audit = fleet.Audit
 
 // Worst is a program that hardening breaks, or nearly does.
-type Worst struct {
-	Program string `json:"program"`
-	Tag     string `json:"tag,omitempty"`
-	Owner   string `json:"owner,omitempty"`
-	Margin  int    `json:"margin"` // slots until a jump is too long; below 0: it is
-}
+type Worst = fleet.Worst
 
 // What lost whole calls that had come from the kernel. Together with Calls these are all that came.
 const (
@@ -176,6 +165,8 @@ func (r *Report) Bounded() *Report {
 		switch {
 		case err != nil || len(b) <= MaxBytes:
 			return &out
+		case s.Silent != nil:
+			s.Silent = nil
 		case s.Loaded != nil: // what fails is worth more
 			s.Loaded = nil
 		case len(s.Lost) > 1 && size(s.Lost) > MaxBytes/8:

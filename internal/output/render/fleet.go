@@ -5,6 +5,7 @@ package render
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -97,6 +98,9 @@ func (t *Text) FleetReason(r *fleet.Reason) error {
 		{Label: "fails on", Items: []string{counted(p.Fail)}},
 		{Label: worksOn(p), Items: []string{counted(p.Work)}},
 	}
+	if len(p.Workloads) > 0 {
+		s = slices.Insert(s, 1, Section{Label: "workload", Items: []string{workloads(p.Workloads)}})
+	}
 	if len(p.Otherwise) > 0 {
 		s = append(s, Section{Label: "otherwise", Items: []string{"fails for another reason on " + counted(p.Otherwise)}})
 	}
@@ -109,6 +113,15 @@ func (t *Text) FleetReason(r *fleet.Reason) error {
 		s = append(s, Section{Label: "do first", Items: []string{p.Remedy + fmt.Sprintf(". All ways out: 'bpfwhy explain %s'", p.Rule)}})
 	}
 	return t.Page(fmt.Sprintf("%s  %s, %s", p.ID, p.Rule, p.Title), s)
+}
+
+// workloads names a few of what runs the program.
+func workloads(list []fleet.Workload) string {
+	names := make([]string, len(list))
+	for i, w := range list {
+		names[i] = w.String()
+	}
+	return some(names)
 }
 
 // worksOn is what is said of the nodes where the same succeeds.
@@ -213,4 +226,30 @@ func (t *Text) FleetDiff(a, b string, list []fleet.Separation, unknown []fleet.U
 		s = append(s, Section{Label: "unknown", Items: []string{fmt.Sprintf("%s was not read on %s", u.Name, plural(u.Nodes, "node"))}})
 	}
 	return t.Page(headline, s)
+}
+
+// FleetHardened writes what a value of net.core.bpf_jit_harden would break.
+func (t *Text) FleetHardened(c *fleet.Change) error {
+	headline := fmt.Sprintf("net.core.bpf_jit_harden=%d would break BPF programs on %s, none on %d, not known on %d",
+		c.Harden, plural(len(c.Nodes), "node"), len(c.Fine), len(c.Unjudged))
+	var s []Section
+	if len(c.Unjudged) > 0 {
+		s = append(s, Section{Label: "unknown", Items: []string{"nobody could judge all programs of " + counted(c.Unjudged)}})
+	}
+	if err := t.Page(headline, s); err != nil || len(c.Nodes) == 0 {
+		return err
+	}
+	rows := make([]Row, 0, len(c.Nodes))
+	for _, n := range c.Nodes {
+		names := make([]string, 0, len(n.Worst))
+		for _, w := range n.Worst {
+			name := w.Program
+			if w.Owner != "" {
+				name += " of " + w.Owner
+			}
+			names = append(names, name)
+		}
+		rows = append(rows, Row{Paint: Bad, Cells: []string{n.Node, cmp.Or(n.Now, "unknown"), strconv.Itoa(n.Breaks), some(names)}})
+	}
+	return t.Table([]Column{{Title: "NODE", Shrink: true}, {Title: "NOW", Right: true}, {Title: "BREAKS", Right: true}, {Title: "PROGRAMS", Shrink: true}}, rows)
 }

@@ -130,6 +130,15 @@ func (c *Config) checkPaths() error {
 	return nil
 }
 
+// InCluster reports whether the API server of Kubernetes is told.
+func (c *Config) InCluster() bool {
+	if c.Kubernetes == "auto" {
+		_, err := os.Stat("/var/run/secrets/kubernetes.io/serviceaccount/token")
+		return err == nil && os.Getenv("KUBERNETES_SERVICE_HOST") != ""
+	}
+	return c.Kubernetes == "on"
+}
+
 var kubernetes = []string{"auto", "on", "off"}
 
 func (c *Config) checkWords() error {

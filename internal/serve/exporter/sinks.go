@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/serve/config"
+	"github.com/bpfwhy/bpfwhy/internal/serve/kube"
 	"github.com/bpfwhy/bpfwhy/internal/serve/otlp"
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
@@ -31,11 +34,35 @@ func sinks(s *stream.Start) (list []sink.Sink, name func(nodereport.Workload) no
 		}
 		list = append(list, logs)
 	}
+	if s.Config.InCluster() {
+		k, pods, err := kubernetes(&s.Config)
+		if err != nil {
+			return nil, nil, fmt.Errorf("kubernetes: %w", err)
+		}
+		return append(list, k), pods.Named, nil
+	}
 	return list, name, nil
 }
 
 func otlpOptions(s *stream.Start) otlp.Options {
 	return otlp.Options{Endpoint: s.Config.OTLP.Endpoint, Headers: s.Config.OTLP.Headers, Node: s.Config.Node, Version: s.Header.Tool}
+}
+
+// jitter spreads the reports of a cluster's nodes, which all begin in one rollout.
+const jitter = time.Minute
+
+// kubernetes opens the sink of the API server. It asks for nothing yet: that server may be away.
+func kubernetes(c *config.Config) (*kube.Sink, *kube.Pods, error) {
+	client, err := kube.Client()
+	if err != nil {
+		return nil, nil, err
+	}
+	pods, err := kube.WatchPods(context.Background(), client, c.Node)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := kube.New(kube.Options{Node: c.Node, Config: client, Events: true, Reports: true, Pods: pods, Jitter: jitter, Say: say})
+	return s, pods, err
 }
 
 // logSink writes JSON lines, as 'bpfwhy watch --json --failed' does.

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
 	"github.com/bpfwhy/bpfwhy/internal/sys/kubeclient"
@@ -55,10 +57,10 @@ const (
 	classesADay = 10
 )
 
-// Client returns a configuration of the service account of this pod. Its token is read again when
-// it was replaced.
+// Client returns the configuration of the service account of this pod. Its token is read again when
+// it was replaced. Outside of a pod, KUBECONFIG names a file with another.
 func Client() (*rest.Config, error) {
-	c, err := rest.InClusterConfig()
+	c, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
 		return nil, fmt.Errorf("reach API server: %w", err)
 	}
@@ -160,7 +162,7 @@ func (s *Sink) send(ctx context.Context, r *rest.Request, object any) ([]byte, e
 		}
 		r = r.Body(b)
 	}
-	return r.MaxRetries(0).Param("fieldManager", "bpfwhy").DoRaw(ctx)
+	return kubeclient.Raw(r.MaxRetries(0).Param("fieldManager", "bpfwhy").Do(ctx))
 }
 
 // self is the Node, which the API server is asked for once.
@@ -170,7 +172,7 @@ func (s *Sink) self(ctx context.Context) (*nodeRef, error) {
 	if s.node != nil {
 		return s.node, nil
 	}
-	b, err := s.rest.Get().AbsPath("/api/v1/nodes", s.Node).MaxRetries(0).DoRaw(ctx)
+	b, err := kubeclient.Raw(s.rest.Get().AbsPath("/api/v1/nodes", s.Node).MaxRetries(0).Do(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("get node %s: %w", s.Node, err)
 	}

@@ -3,6 +3,7 @@
 package kube
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -43,11 +44,15 @@ func TestPods(t *testing.T) {
 		}
 		_, _ = w.Write([]byte(listed))
 	}))
-	defer web.Close()
-	defer web.CloseClientConnections()
-	p, err := WatchPods(t.Context(), &rest.Config{Host: web.URL}, "n1")
+	ctx, stop := context.WithCancel(t.Context())
+	defer func() { // the watch must not come back while the server waits for its end
+		stop()
+		web.CloseClientConnections()
+		web.Close()
+	}()
+	p, err := WatchPods(ctx, &rest.Config{Host: web.URL}, "n1")
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsTrue(p.Wait(t.Context())))
+	qt.Assert(t, qt.IsTrue(p.Wait(ctx)))
 	for _, test := range []struct{ in, want nodereport.Workload }{
 		{nodereport.Workload{PodUID: "u1", Container: "containerd://abc"}, nodereport.Workload{Namespace: "o", Pod: "agent-5d8-x1", PodUID: "u1", Owner: "Deployment/agent", Container: "main", Image: "i1"}},
 		{nodereport.Workload{PodUID: "u1", Container: "cri://abc"}, nodereport.Workload{Namespace: "o", Pod: "agent-5d8-x1", PodUID: "u1", Owner: "Deployment/agent", Container: "main", Image: "i1"}},

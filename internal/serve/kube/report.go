@@ -16,6 +16,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
+	"github.com/bpfwhy/bpfwhy/internal/sys/kubeclient"
 )
 
 // reportState is what the API server has of this node, as far as is known.
@@ -207,7 +208,7 @@ func (s *Sink) put(ctx context.Context, report *nodereport.Report, node *nodeRef
 	if r.version == "" {
 		answer, err = s.send(ctx, s.rest.Post().AbsPath(api, "nodereports"), o)
 		if apierrors.IsAlreadyExists(err) {
-			answer, err = s.rest.Get().AbsPath(api, "nodereports", s.Node).MaxRetries(0).DoRaw(ctx)
+			answer, err = kubeclient.Raw(s.rest.Get().AbsPath(api, "nodereports", s.Node).MaxRetries(0).Do(ctx))
 			if err == nil {
 				r.version = versionOf(answer)
 			}

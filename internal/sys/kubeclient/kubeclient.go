@@ -23,3 +23,9 @@ func New(config *rest.Config) (rest.Interface, error) {
 	c.AcceptContentTypes, c.ContentType = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	return rest.UnversionedRESTClientFor(c)
 }
+
+// Raw returns what a request got. Its error is what the server says, not only the status.
+func Raw(r rest.Result) ([]byte, error) {
+	b, _ := r.Raw()
+	return b, r.Error()
+}

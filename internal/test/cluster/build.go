@@ -52,7 +52,7 @@ func Build(ctx context.Context, say func(format string, args ...any), tools ...s
 	if err != nil {
 		return Bin{}, fmt.Errorf("read versions of the cluster's tools: %w", err)
 	}
-	kubernetes := regexp.MustCompile(`(?m)^\s*(?:require )?k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)$`).FindSubmatch(versions)
+	kubernetes := regexp.MustCompile(`(?m)^\s*(?:require )?k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)( // indirect)?$`).FindSubmatch(versions)
 	if kubernetes == nil {
 		return Bin{}, errors.New("read versions of the cluster's tools: go.mod does not name k8s.io/kubernetes")
 	}

@@ -40,6 +40,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- define "bpfwhy.args" -}}
 - serve
+- --node=$(NODE_NAME)
 - --state=/var/lib/bpfwhy
 - --listen=:{{ .Values.metrics.port }}
 {{- with .Values.extraArgs }}
