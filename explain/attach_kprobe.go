@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/internal/abi"
+	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -203,5 +204,23 @@ func lookProbePMU(f *Facts, m *Match) Strength {
 	case v == "y":
 		return 0
 	}
+	return m.Strength
+}
+
+// dataSymbol is the name of a record that the kernel's macros make: data, and no function.
+var dataSymbol = lazyregexp.New(`__UNIQUE_ID_|\.__(?:key|already_done|func__)\b|\.__func__|\b__(?:ksymtab|tracepoint|param|event)_|\.descriptor(?:\.|$)`)
+
+// lookData tells a symbol that is no function by its name.
+func lookData(f *Facts, m *Match) Strength {
+	name := f.target().Name
+	if !dataSymbol.MatchString(name) {
+		return m.Strength
+	}
+	m.Cause = "The symbol " + printable(name, 100) + " is no function. By its name it is data that a macro of the kernel made inside of one, as for dynamic debug: there is nothing to probe."
+	m.Without = append(m.Without, "other-function", "function-entry")
+	m.First = append(m.First, load.Remedy{
+		ID: "the-function", Title: "Probe the function itself, by the name in front of the first dot. A loader that looks for suffixes has to take functions only (type t or T in /proc/kallsyms)",
+		Price: "A change of the program, or a newer version of it.",
+	})
 	return m.Strength
 }

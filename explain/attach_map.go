@@ -104,7 +104,7 @@ var mapReasons = []reason{
 	{
 		rule: "ATT602", at: atPin, errno: []int{abi.ENOENT, abi.ENOTDIR},
 		text: "The folder of the pin is not there, in the loader's mount namespace.",
-		look: lookPinFolder,
+		look: lookPinMissing,
 	},
 	{
 		rule: "ATT602", at: atPin, rare: true, errno: []int{abi.EPERM},
@@ -122,7 +122,7 @@ var mapReasons = []reason{
 		text: "The map that is pinned at the path differs in type, size or flags from the map that the program wants.",
 		tell: "'bpftool map show pinned PATH' shows type, sizes and flags.",
 		words: lazyregexp.New(`(?i)parameter mismatch|map spec is incompatible|incompatible with (?:the )?(?:existing|pinned)|pinned map[^\n]{0,120}(?:mismatch|incompatible|differs)|` +
-			`couldn't reuse pinned map`),
+			`couldn't reuse pinned map|error reusing pinned map`),
 		look: onlyWords,
 	},
 }
@@ -334,6 +334,23 @@ file. A policy can be the reason too: the AppArmor profile docker-default denies
 		},
 		Match: byReason("ATT602"),
 	}
+}
+
+// opensPin are the words of those that open a pin, and make none.
+var opensPin = lazyregexp.New(`(?i)BPF_OBJ_GET\b|\bbpf_obj_get\b|\bbpf obj get\b|bpf-foreign: |\bload(?:ing)? pinned\b|\bopen(?:ing)? pinned\b`)
+
+// lookPinMissing tells a pin that is not there from a folder that is not.
+func lookPinMissing(f *Facts, m *Match) Strength {
+	if f.text == nil || !opensPin.MatchString(f.attach().Message) {
+		return lookPinFolder(f, m)
+	}
+	m.Cause = "The loader opens a pin, and nothing is at that path in its mount namespace: the object was not pinned yet, the pin was removed (as at every boot), or the path is mistyped."
+	m.Without = append(m.Without, "mount-into-container", "apparmor-profile", "folder-owner")
+	m.First = append(m.First, load.Remedy{
+		ID: "pin-first", Title: "Pin the program or map at this path before it is opened, or correct the path. In a container, the host's /sys/fs/bpf has to be passed in",
+		Price: "An order between two programs.", Command: "bpftool prog load FILE /sys/fs/bpf/NAME; ls -l /sys/fs/bpf",
+	})
+	return lookPinFolder(f, m)
 }
 
 func lookPinFolder(f *Facts, m *Match) Strength {

@@ -108,6 +108,7 @@ var tracingReasons = []reason{
 		text:  "The function may not be probed: it is marked notrace, noinstr or __kprobes, or there is a jump label or a static call; or the offset lies outside of it.",
 		tell:  "The kernel's log says \"Could not probe notrace function\" for some; /sys/kernel/debug/kprobes/blacklist lists others.",
 		words: lazyregexp.New(`Could not probe notrace function`),
+		look:  lookData,
 	},
 	{
 		rule: "ATT107", at: atKprobe, call: probeDefine, errno: []int{abi.EINVAL}, rare: true,

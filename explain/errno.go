@@ -177,7 +177,7 @@ func (f *Facts) command() string {
 // callCommands are by a part of the call's name.
 var callCommands = []struct{ part, command string }{
 	{"BPF_PROG_QUERY", cmdQuery}, {"BPF_PROG_DETACH", cmdDetach}, {"_GET_NEXT_ID", cmdObjByID}, {"_BY_ID", cmdObjByID}, {"_INFO_BY_FD", cmdInfo},
-	{"setrlimit", cmdLimit}, {"TEST_RUN", cmdTestRun}, {"BPF_MAP_", cmdMapElem}, {"TOKEN_CREATE", cmdToken},
+	{"setrlimit", cmdLimit}, {"TEST_RUN", cmdTestRun}, {"BPF_MAP_", cmdMapElem}, {"TOKEN_CREATE", cmdToken}, {"bind(AF_XDP)", cmdBind},
 }
 
 var commandOf = map[load.Kind]string{

@@ -19,6 +19,7 @@ const (
 	cmdQuery   = "BPF_PROG_QUERY"
 	cmdLimit   = "setrlimit(2)"
 	cmdInfo    = "BPF_OBJ_GET_INFO_BY_FD"
+	cmdBind    = "bind(2) of an AF_XDP socket"
 )
 
 var errnos = grouped(withReasons([]Errno{
@@ -70,7 +71,12 @@ var errnos = grouped(withReasons([]Errno{
 		},
 	},
 	{Number: abi.EIO, Prints: "Input/output error"},
-	{Number: abi.ENXIO, Prints: "No such device or address"},
+	{
+		Number: abi.ENXIO, Prints: "No such device or address",
+		Meanings: []Meaning{
+			{cmdQuery, "The attach type is none of control groups (TCX, netkit), and the number was taken for that of a device, which does not exist. bpftool 7.4 asks so for every type that it knows: a newer one does not.", nil},
+		},
+	},
 	{
 		Number: abi.E2BIG, Prints: "Argument list too long",
 		Note: "The words \"Argument list too long\" have nothing to do with it.",
@@ -141,6 +147,7 @@ var errnos = grouped(withReasons([]Errno{
 		Number: abi.EBUSY, Prints: "Device or resource busy",
 		Meanings: []Meaning{
 			{cmdMap, "The map is frozen, or already tied to a program.", nil},
+			{cmdBind, "Another AF_XDP socket is bound to this queue of the device: of another process, of this one (a loop that names the same queue each time), or one that was closed a moment ago. Give each socket a queue of its own, or share its memory (XDP_SHARED_UMEM).", []string{"ATT003"}},
 		},
 	},
 	{

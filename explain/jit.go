@@ -350,6 +350,7 @@ Not every program works: ` + jitOnlyText,
 				m := f.verifierMatch()
 				m.Strength, m.How = Likely, load.Inferred
 				m.Cause = "The program was not compiled, and it uses something that the interpreter cannot do. No hook saw why the JIT did not compile it."
+				f.uncompiled(m)
 				return m
 			}
 			if !f.unjited() {

@@ -145,13 +145,16 @@ func matchLockdown(f *Facts, write bool) *Match {
 	} else {
 		m.Evidence = append(m.Evidence, "the verifier stopped at "+f.at(f.ev.FailedInsn))
 	}
-	if f.Node.Lockdown != "" {
+	if f.Node.Lockdown != "" && (f.text == nil || f.text.own) {
 		m.Evidence = append(m.Evidence, "/sys/kernel/security/lockdown was "+f.Node.Lockdown)
 	}
 	m.Cause = fmt.Sprintf("The kernel has %s, but lockdown hides it from every program.", name)
 	if f.text != nil {
 		m.Cause = fmt.Sprintf("The kernel has %s, since it knows the name. Lockdown in confidentiality mode hides it from every program; /sys/kernel/security/lockdown says whether it is on. A kernel without CONFIG_BPF_EVENTS shows it to none either.", name)
 		m.Why = m.Cause
+	}
+	if f.text != nil && !f.text.own && mode {
+		m.Cause = fmt.Sprintf("The kernel has %s, but lockdown hides it from every program: the text has the line of the kernel's log that says so.", name)
 	}
 	return m
 }

@@ -254,11 +254,7 @@ func refineStack(f *Facts, m *Match) {
 	}
 	switch {
 	case off >= 0:
-		m.Cause = fmt.Sprintf("The program accesses %d bytes at offset %d above the top of its stack frame, where no variable can be. Compilers do that for an index beyond the end of an array; otherwise it is a mistake of what generated the code.", size, off)
-		m.First = append(m.First, load.Remedy{
-			ID: "inside-frame", Title: "Look for an index beyond the end of a variable, or mend the code generator: the frame lies below R10",
-			Price: "Nothing.",
-		})
+		f.refineAboveFrame(m, off, size)
 	case off+size > 0:
 		m.Cause = fmt.Sprintf("%d bytes from offset %d on are used, and only %d are left to the top of the stack frame: the variable is smaller than what is done with it. For a map helper that is the key or value size of the map.", size, off, -off)
 		m.First = append(m.First, load.Remedy{

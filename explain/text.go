@@ -45,7 +45,7 @@ func explainLines(lines []string) []load.Diagnosis {
 	for _, f := range read.Spared[max(0, len(read.Spared)-maxFindings):] {
 		out = tell(out, explainSpared(&f, read.Kernel))
 	}
-	out = append(out, explainNoise(slices.Concat(read.Noise, read.Tolerated))...)
+	out = append(out, explainNoise(slices.Concat(read.Noise, read.Tolerated), read.Kernel)...)
 	return out[:min(len(out), maxFindings)]
 }
 
@@ -75,9 +75,10 @@ func tell(out []load.Diagnosis, d load.Diagnosis) []load.Diagnosis {
 }
 
 // explainNoise says of each kind of noise once that it is none of the failures.
-func explainNoise(lines []string) (out []load.Diagnosis) {
+func explainNoise(lines []string, k reading.Kernel) (out []load.Diagnosis) {
+	named := &node.Profile{Release: k.Release, Machine: k.Machine}
 	for _, w := range loaderWords {
-		if w.tells != reading.Harmless {
+		if w.tells != reading.Harmless || w.fits != nil && !w.fits(named) {
 			continue
 		}
 		i := lastOf(lines, w)
@@ -151,7 +152,7 @@ func explainSpared(read *reading.Failure, k reading.Kernel) load.Diagnosis {
 	}
 	d.Cause = "In the end it worked: after this failure the program went on in another way. " + d.Cause
 	if d.Rule == Unknown {
-		d.Alternatives, d.Remedies = nil, nil
+		d.Title, d.Alternatives, d.Remedies = "A failure that did no harm", nil, nil
 		d.Cause = fmt.Sprintf("In the end it worked: %s failed, and the program went on in another way.", describeAttempt(read))
 	}
 	return d
@@ -178,6 +179,7 @@ func textFacts(read *reading.Failure, k reading.Kernel) *Facts {
 	if !f.Node.Backports() {
 		f.kernel, f.kernelKnown = f.Node.Kernel()
 	}
+	f.Node.Lockdown = lockdownIn(read.Lines)
 	f.quoteText(read)
 	if f.kernelKnown {
 		f.text.lines = append(f.text.lines, strings.TrimSpace("the text names the kernel "+printable(k.Release, 80)+" "+k.Machine))

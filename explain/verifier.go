@@ -172,8 +172,8 @@ the errno is left: usually EACCES for memory, EINVAL for everything else.`,
 
 //revive:disable-next-line:cyclomatic a case for each place where the words may be missing
 func matchReject(f *Facts) *Match {
-	if !f.verifierReject() || f.words.clean() {
-		return nil
+	if !f.verifierReject() || f.words.clean() || f.text != nil && f.fellBack() {
+		return nil // the last: the verifier says what the JIT did
 	}
 	if !f.words.empty() {
 		m := f.verifierMatch()

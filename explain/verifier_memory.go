@@ -267,8 +267,9 @@ string or the kernel, limit it as an unsigned value, on the same path and before
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.MemoryBounds},
-		says:  sizeArgument,
+		kinds:  []verifierlog.Kind{verifierlog.MemoryBounds},
+		says:   sizeArgument,
+		refine: refineSize,
 	},
 	{
 		Rule: Rule{

@@ -97,7 +97,8 @@ must hold on every path. Pass the address of the variable itself. Do not read or
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.StackObject},
+		kinds:  []verifierlog.Kind{verifierlog.StackObject},
+		refine: refineStackObject,
 	},
 	{
 		Rule: Rule{

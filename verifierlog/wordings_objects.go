@@ -67,7 +67,7 @@ var objectWordings = []Info{
 		note("The dynptr belongs to the kernel, which lends it to this callback for reading. It cannot be changed or released.", "Make one of your own by bpf_dynptr_clone."),
 	wording(StackObject, `(?P<what>dynptr|iter_?\w*|irq_flag|\w+) has to be at a constant offset`, "dynptr has to be at a constant offset").
 		note("The {what} is passed by a stack address that is not a constant.", "Pass the address of the variable itself, not of an element of an array by a variable index."),
-	wording(StackObject, `cannot pass in (?P<what>\w+) at an offset`, "cannot pass in dynptr at an offset=-12").
+	wording(StackObject, `cannot pass in (?P<what>\w+) at an offset(?:=(?P<off>-?\d+))?`, "cannot pass in dynptr at an offset=-12").
 		note("The address that is passed is not the beginning of a {what}: it lies in the middle of one, or is not aligned to 8 bytes.", "Pass the address of the variable itself."),
 	wording(StackObject, anyArgument+` expected pointer to (?P<want>stack or (?:const struct bpf_dynptr|dynptr_ptr)|an iterator on stack)`, "arg#0 expected pointer to stack or const struct bpf_dynptr").
 		note("The function wants a dynptr or an iterator, which are variables on the stack.", "Declare a struct bpf_dynptr or struct bpf_iter_... in the function, and pass its address."),

@@ -50,7 +50,7 @@ var (
 	// otherCall are the errors of other system calls, as Go's library, shells and daemons print
 	// them.
 	otherCall = lazyregexp.New(`(?i)\b(open|openat|stat|lstat|statfs|mkdir|exec|fork/exec|chmod|chown|unlink|unlinkat|remove|rename|connect|readlink|symlink|mount|umount|chdir|access|execve|read|write|fopen|opening|reading|writing)(?: file| directory| to)? [^:]*/[^:]*: |` +
-		`\b(?:dial|listen|read|write|accept) (?:tcp|udp|unix|ip)\S* ?[^:]*:|\bfork: |/bin/\S*: |\b(?:modprobe|insmod|sysctl|iptables|nft): |\bcould not insert |\bconnection refused\b|\bbind\(|\b(?:Get|Post|Put) "?https?:|\bno such host\b`)
+		`\b(?:dial|listen|read|write|accept) (?:tcp|udp|unix|ip)\S* ?[^:]*:|\bfork: |/bin/\S*: |\b(?:modprobe|insmod|sysctl|iptables|nft): |\bcould not insert |\bconnection refused\b|\bexec(?:ute|ve|v|ing)? ["'\x60]?/\S+|\bbind\(|\b(?:Get|Post|Put) "?https?:|\bno such host\b`)
 	// ourPath are files that are BPF's all the same.
 	ourPath = lazyregexp.New(`/sys/fs/bpf|/sys/kernel/(?:debug/)?tracing|/sys/kernel/btf|/sys/bus/event_source|[ku]probe_events|perf_event_open|/sys/kernel/security/lsm|\bevent ['"]?\w+/\w`)
 )
@@ -69,7 +69,10 @@ func read(l Line, table Table) clue {
 		return clue{}
 	}
 	whole := text
-	text = withoutOtherCall(text)
+	if text = withoutOtherCall(text); noFailure.MatchString(text) {
+		text = noFailure.Compiled().ReplaceAllString(text, " ")
+		whole = text
+	}
 	var found bool
 	if c.errno, found = ErrnoOf(text); !found && quoted != "" {
 		c.errno, found = c.behindLog()
@@ -88,6 +91,9 @@ func (c clue) ofDriver(text string, errno bool) clue {
 	}
 	return c
 }
+
+// noFailure denies one.
+var noFailure = lazyregexp.New(`(?i)\b(?:without|with no) (?:an |any |a |further )?(?:errors?|failures?|complaints?|problems?)\b(?: messages?)?`)
 
 // lacks reports what libbpf says of an object that lacks something which it cannot do without.
 func lacks(text string) bool {

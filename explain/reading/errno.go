@@ -128,6 +128,9 @@ func errnoNumber(line string, worded bool) int {
 				g += 2
 			}
 			digits := line[m[g]:m[g+1]]
+			if version.MatchString(line[m[g]:]) {
+				continue
+			}
 			if number := knownErrno(digits); number >= form.least && (form.may == nil || form.may(line, line[m[0]:m[1]], digits)) {
 				take(m[g], number)
 			}
@@ -135,6 +138,9 @@ func errnoNumber(line string, worded bool) int {
 	}
 	return n
 }
+
+// version is one of a kernel or a program, and no number by itself.
+var version = lazyregexp.New(`^\d+\.\d`)
 
 var ofLibbpf = lazyregexp.New(`^libbpf: .*failed[^:]*: -1$`)
 

@@ -42,6 +42,7 @@ func (s *splitter) ended(i int) {
 	}
 	s.fellBack(i, text)
 	s.tested(i, text)
+	s.runsAlone(i, text)
 	s.calledAgain(i, text)
 }
 
@@ -64,6 +65,23 @@ func (s *splitter) fellBack(i int, text string) {
 			}
 		}
 	}
+}
+
+// runs tells that an XDP program is on a device, by its id.
+var runsNow = lazyregexp.New(`(?i)\b(?:started|attached|loaded|running|installed|active)\b.*\bprog(?:ram)?[ _]?id:? \d+`)
+
+// runsAlone forgets the failures of libxdp's dispatcher if the program then runs: libxdp attaches
+// it alone in that case.
+func (s *splitter) runsAlone(i int, text string) {
+	if !strings.Contains(text, "id") || !runsNow.MatchString(text) || failureWord.MatchString(text) || denied.MatchString(text) {
+		return
+	}
+	for _, g := range s.groups {
+		if program, _, _ := g.names(); g.source == s.lines[i].Source && program == "xdp_dispatcher" {
+			g.spared = true
+		}
+	}
+	s.current = nil
 }
 
 // anotherWay is a first look for the words of fallBack.
@@ -170,4 +188,22 @@ func sameRequest(a, b string) bool {
 		}
 	}
 	return true
+}
+
+// loaded is what loaders print in front of the log of a program that was loaded.
+var loaded = lazyregexp.New(`(?i)\bloaded (?:the )?(?:e?bpf )?prog(?:ram)?\b[^:]*(?::|$)`)
+
+// loadedLog reports a log that complains of nothing, of a program that was loaded by the words in
+// front of it.
+func (s *splitter) loadedLog(c clue) bool {
+	if len(c.log) == 0 || c.errno != (Errno{}) || slices.ContainsFunc(c.log, func(l string) bool { return known(l) || failureWord.MatchString(l) }) {
+		return false
+	}
+	for i := c.at; i >= max(0, c.at-1); i-- {
+		l := s.lines[i]
+		if l.Source == c.source && loaded.MatchString(l.Text) && !failureWord.MatchString(l.Text) && !denied.MatchString(l.Text) {
+			return true
+		}
+	}
+	return false
 }

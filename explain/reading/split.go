@@ -63,6 +63,7 @@ func split(lines []Line, table Table) (groups []*group, aside []clue) {
 	}
 	s.fromKernel()
 	s.fold()
+	s.passOver()
 	slices.SortStableFunc(s.groups, func(a, b *group) int { return cmp.Compare(a.first, b.first) })
 	slices.SortStableFunc(s.aside, func(a, b clue) int { return cmp.Compare(a.at, b.at) })
 	return s.groups, s.aside
@@ -187,7 +188,7 @@ var netlinkBPF = lazyregexp.New(`\bxdp|\bbpf\b|\bclsact\b|\.bpf\.o\b|\bsec(?:tio
 // put sorts a clue in.
 func (s *splitter) put(c clue) {
 	switch {
-	case c.role == nothing:
+	case c.role == nothing || s.loadedLog(c):
 		s.after(c)
 	case c.role == attempted:
 		s.attempt = c
@@ -273,7 +274,7 @@ func (s *splitter) settleBefore(at int) {
 
 func (s *splitter) settle() {
 	for _, d := range s.pending {
-		if s.current != nil && d.at-s.current.last <= 2*nearDetail {
+		if s.current != nil && d.at-s.current.last <= 2*nearDetail && !s.current.looksUp(d) {
 			s.current.add(d)
 		} else if len(s.groups) < maxGroups {
 			was := s.current
@@ -400,6 +401,9 @@ func samePlace(a, b place) bool {
 	return !differ(a.target, b.target) || a == xdp && b == freplace || a == freplace && b == xdp
 }
 
+// asEvent is a function's name as it stands in the name of an event of tracefs.
+func asEvent(name string) string { return strings.NewReplacer(".", "_", "+", "_").Replace(name) }
+
 func differ(a, b string) bool { return a != "" && b != "" && a != b }
 
 // joins reports whether a clue is about the same failure as those before it.
@@ -420,7 +424,7 @@ func (g *group) joins(c clue) bool {
 		return false
 	case c.role == aftermath || main.role < failure:
 		return true
-	case near <= 3*nearDetail && (c.bare() && c.vague(main.kind) || main.bare() && main.vague(c.kind)) && len(c.log) == 0 && !differ(c.target.Name, target.Name) && !differ(c.target.Path, target.Path):
+	case near <= 3*nearDetail && (c.bare() && c.vague(main.kind) || main.bare() && main.vague(c.kind)) && len(c.log) == 0 && !differ(asEvent(c.target.Name), asEvent(target.Name)) && !differ(c.target.Path, target.Path):
 		return true // that something failed, without saying more
 	case main.kind == load.ObjPin && c.kind == load.MapCreate && main.because && near <= nearDetail:
 		return true // of a pin that was not reused

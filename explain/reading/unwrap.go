@@ -108,8 +108,17 @@ func escapedLines(s string) string {
 	if !strings.Contains(s, `\n`) || strings.Contains(s, "printf(") {
 		return s
 	}
-	return strings.NewReplacer(`\n"`, `"`, `\n\"`, `"`, `\n`, "\n", `\t`, "\t", `\"`, `"`, `\r`, "", `\\`, `\`).Replace(s)
+	for range maxLayers {
+		s = unescaper.Replace(s)
+		if strings.Contains(s, "\n") || !strings.Contains(s, `\n`) {
+			break
+		}
+	}
+	return s
 }
+
+// unescaper takes off one level of escapes. A chain of errors may have several.
+var unescaper = strings.NewReplacer(`\n"`, `"`, `\n\"`, `"`, `\n`, "\n", `\t`, "\t", `\"`, `"`, `\r`, "", `\\`, `\`)
 
 // tidy takes blanks and quotes off both ends of a line.
 func tidy(s string) string {
