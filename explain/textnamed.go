@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 )
 
@@ -34,14 +33,7 @@ func (f *Facts) uncompiled(m *Match) {
 		return
 	}
 	m.Cause = "The program was not compiled, and it uses something that the interpreter cannot do. The JIT is switched off (net.core.bpf_jit_enable), is at its memory limit (net.core.bpf_jit_limit), or cannot compile this program."
-	if !strings.Contains(f.words.message, "tail_calls") {
-		return
-	}
-	arm := f.Node.Machine == "aarch64"
-	switch {
-	case arm && f.before(insn.Version{Major: 6, Minor: 0}):
-		m.Cause = "The program has tail calls and functions of its own. The JIT of this machine cannot compile the two together: on arm64 that came with 6.0, and the text names an older kernel. The interpreter cannot run them either."
-	case arm || f.Node.Machine == "":
-		m.Cause += " On arm64 the JIT compiles tail calls together with functions of the program's own since 6.0 only."
+	if strings.Contains(f.words.message, "tail_calls") && (f.Node.Machine == "aarch64" || f.Node.Machine == "") {
+		m.Cause += " On arm64 it compiles tail calls together with functions of the program's own since 6.0 only."
 	}
 }
