@@ -54,6 +54,7 @@ generated:
 
 # Longer corpora; their results are committed.
 test-long: deps
+	$(GO) run ./internal/test/cluster/build
 	BPFWHY_LAB=1 BPFWHY_HOST_SYSCTL=1 BPFWHY_LONG=1 $(GO) test -timeout 6h ./...
 
 # The figures of docs/benchmarks*.md, beside what they are compared to. For a quiet machine.
