@@ -36,6 +36,7 @@ var errnos = grouped(withReasons([]Errno{
 			{cmdQuery, "Asking what is attached needs CAP_NET_ADMIN, or CAP_SYS_ADMIN, in the initial user namespace: root of a container or of a rootless runtime does not have it.", []string{"PERM001"}},
 			{cmdObjByID, "Looking at the objects of others by their ids needs CAP_SYS_ADMIN in the initial user namespace; CAP_BPF is not enough.", []string{"PERM001"}},
 			{cmdMapElem, "The map may not be read or written by this descriptor, or it is frozen.", []string{"MAP006"}},
+			{cmdMapElem, "The process lacks CAP_BPF, or has given it up, and kernel.unprivileged_bpf_disabled closes bpf(2) to it.", []string{"PERM001", "PERM002"}},
 			{cmdToken, "The caller does not have CAP_BPF in the user namespace that the BPF file system belongs to, or is not in it.", []string{"PERM010"}},
 			{cmdLimit, "Raising RLIMIT_MEMLOCK takes CAP_SYS_RESOURCE. Only kernels before 5.11 count programs and maps against this limit: on newer ones the loader can do without.", nil},
 			{cmdAny, "A seccomp policy forbids bpf(2): the call never starts.", []string{"PERM006"}},

@@ -197,6 +197,8 @@ var libraryWords = []loaderWord{
 	sign("kernel", "", 0, `\bfailed to validate module \[[^\]]*\] BTF|^(?:kernel: )?BPF:(?: ?\[\d+\]|\s*$|\s*(?:Invalid|type_id|size|vlen|[A-Z]{3,}|encoding|bits_offset)\b)`,
 		"The BTF of a kernel module does not go with that of the kernel: they were built at different times. The module works, if it is loaded all the same; only its types are unknown to BPF, so that programs cannot use them or attach to its functions by fentry. No program was refused. A module of the same build as the kernel mends it.").goesOn(""),
 	sign("kernel", "PERM005", Strong, `avc:\s+denied .*tclass=bpf`, "SELinux denied it, as the audit log says."),
+	sign("kernel", "PERM005", Strong, `avc:\s+denied .*lockdown_reason="[^"]*\bbpf\b.*tclass=lockdown`,
+		"SELinux denied it, as the audit log says: its class 'lockdown' keeps the process from what lockdown would close to everybody."),
 	sign("kernel", "PERM006", Strong, reading.SeccompRecord, "A seccomp filter refused bpf(2) itself, as the audit log says."),
 	sign("kernel", "PERM006", Strong, reading.SeccompPerfRecord, "A seccomp filter refused perf_event_open(2), as the audit log says.").about(load.PerfEventOpen),
 	sign("bpftrace", "PERM003", Strong, `(?i)\bkernel lockdown is enabled\b.*\bconfidentiality\b`,
@@ -216,11 +218,15 @@ var libraryWords = []loaderWord{
 		"The JIT of this machine says in the kernel's log what it cannot compile."),
 	sign("any", "", 0, `\bopen /sys/kernel/btf/\S+: `,
 		"The loader could not open the BTF of the kernel or of a module, which is a file below /sys/kernel/btf. Nothing was asked of bpf(2): look at the rights on the file, and whether the container has /sys.").goesOn(""),
+	sign("any", "", 0, `(?i)(?:not permitted|permission denied): '/sys/kernel/(?:debug|tracing)/\S*(?:blacklist|available_\w+)'`,
+		"The loader could not read a file of debugfs or tracefs, by which it chooses functions. Nothing was asked of bpf(2). Lockdown in confidentiality mode closes these files to everybody, root included: /sys/kernel/security/lockdown says whether it is on.").goesOn(""),
 	sign("libbpf", "", 0, `\belf: failed to open \S+`,
 		"The loader could not open its object file. Nothing was asked of the kernel: look at the path, and where the loader runs.").goesOn(""),
 	sign("any", "RES002", Strong, `\bnet\.core\.optmem_max\b`, "The text speaks of net.core.optmem_max, which a socket filter has to fit into.").about(load.SocketAttach),
 	sign("any", "", 0, `(?i)\b(?:kernel symbols?|kallsyms)\b.{0,60}\b(?:address(?:es)?\b.{0,20}(?:zero|check capabilities|hidden|restricted)|all (?:zeros?|0)|kptr_restrict)`,
 		"The loader reads the addresses in /proc/kallsyms, and gets zeros. At kernel.kptr_restrict=2 everybody gets zeros, whatever the capabilities; at 1 whoever has CAP_SYSLOG gets the addresses. Nothing was loaded or attached yet.").goesOn(""),
+	sign("any", "PERM001", Possible, unavailable, "Tools say so as well if only a right is missing. If it works with sudo, the kernel can."),
+	sign("any", "PERM011", Possible, unavailable, "kernel.perf_event_paranoid at 3, as in Debian, closes perf events to whoever lacks CAP_SYS_ADMIN."),
 	word("any", own, `(?i)bpf_jit_limit|bpf jit (?:memory )?limit`, "The text speaks of the JIT's memory limit.", "").told("JIT001", Likely),
 
 	// Whoever loads.
@@ -262,6 +268,8 @@ var libraryWords = []loaderWord{
 		"libpman tries to make such a map, and calls every failure \"not supported\". This errno is no missing support, which is EINVAL.", "").told("PERM005", Possible),
 	sign("kernel", "PERM005", Certain, `apparmor="DENIED".*(?:\bbpf|tracefs|debugfs|/sys/kernel/(?:debug|tracing)|capname="(?:bpf|perfmon|sys_admin)")`, "AppArmor denied it, as the audit log says.").
 		doing("Run the loader under an AppArmor profile that allows what the line names, in Kubernetes by securityContext.appArmorProfile (Unconfined allows all)"),
+	sign("bcc", "ATT105", Likely, `Failed to attach BPF program \S+ to k(?:ret)?probe (?:b?''|b?"")?,`,
+		"The name of the function is empty: the tool looked for functions that fit its pattern, and found none.").about(load.ProbeDefine),
 	sign("bcc", "ATT105", Possible, bccKprobe, "The kernel has no function of this name that can be probed: it was renamed or inlined, or has a suffix.").about(load.ProbeDefine).with(noErrno),
 	sign("bcc", "ATT107", Possible, bccKprobe, "The function exists and may not be probed (notrace, or on the list of functions that kprobes leave alone).").about(load.ProbeDefine).with(noErrno),
 	sign("bcc", "ATT103", Possible, bccKprobe, "tracefs or debugfs is not mounted where the loader looks for it.").about(load.ProbeDefine).with(noErrno),

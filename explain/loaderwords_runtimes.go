@@ -4,6 +4,9 @@ package explain
 
 import "github.com/bpfwhy/bpfwhy/load"
 
+// unavailable is what tools say that found out by themselves that they cannot use BPF.
+const unavailable = `(?i)\be?bpf(?: is)? (?:unavailable|not available)\b.*\bunsupported\b`
+
 // runtimeWords are those of container runtimes and of systemd.
 var runtimeWords = []loaderWord{
 	// Container runtimes.
@@ -24,6 +27,10 @@ var runtimeWords = []loaderWord{
 	word("crun", own, `error seccomp_init|invalid seccomp (?:BPF data|syscall|index|notify context)|error handling seccomp notify|seccomp plugins and seccomp receivers|run_oci_seccomp_notify|seccomp (?:cache directory|receiver fd)`,
 		"The container's seccomp profile cannot be made into a filter here.", "Look at the profile, and at what libseccomp and the kernel know."),
 
+	sign("bpftrace", "ATT110", Possible, `^(?:ERROR: )?No probes to attach$`,
+		"bpftrace found no function of this name in the file: it may be in a library that the file uses, or the file is stripped.").about(load.LinkCreate),
+	sign("bpftrace", "ATT105", Possible, `^(?:ERROR: )?No probes to attach$`,
+		"bpftrace found no function of the kernel that the name fits: it was renamed or inlined, or has a suffix.").about(load.LinkCreate),
 	word("bpftrace", own, `Offset outside the function bounds \('[^']*' size is 0\)`,
 		"The symbol has no size in the file, as assembly without .size has none, so that bpftrace takes every place for one outside of the function. The kernel was not asked.", "Probe by address, or let bpftrace go on with --unsafe."),
 

@@ -32,6 +32,7 @@ same path, before it uses it. Until then, the verifier calls it map_value_or_nul
 		},
 		kinds:   []verifierlog.Kind{verifierlog.NullPointer},
 		suspect: (*Facts).suspectNull,
+		refine:  refineNull,
 		silent:  abi.EACCES,
 		cause: func(w words) string {
 			if reg := w.arg("reg"); reg != "" {

@@ -221,7 +221,7 @@ func (c *clue) bySentence(text string, fails bool) bool {
 // byWord reads a line by a word that the table knows.
 func (c *clue) byWord(text string, w Word) {
 	c.byWords(text, true)
-	if w.Kind == "" && c.kind.Attaches() && !attachWord.MatchString(text) && !probeWord.MatchString(text) {
+	if w.Kind == "" && c.kind.Attaches() && !attachWord.MatchString(text) && !probeWord.MatchString(text) && c.place != tcx {
 		c.kind, c.place = load.ProgLoad, nowhere // the object, before anything is attached
 	}
 	c.role, c.sure, c.weak, c.because = failure, true, false, w.Tells == Reason
