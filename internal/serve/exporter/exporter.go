@@ -70,7 +70,7 @@ func open(s *stream.Start, page *stream.Page) (e *exporter, err error) {
 		e.profile.Sysctls = map[string]string{}
 	}
 	e.metrics = metrics.New(e.stats)
-	list, name, err := sinks(s)
+	list, name, err := sinks(s, e.metrics)
 	if err != nil {
 		return nil, err
 	}

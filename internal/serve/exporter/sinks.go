@@ -15,6 +15,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/bpfwhy/bpfwhy/internal/serve/config"
 	"github.com/bpfwhy/bpfwhy/internal/serve/kube"
+	"github.com/bpfwhy/bpfwhy/internal/serve/metrics"
 	"github.com/bpfwhy/bpfwhy/internal/serve/otlp"
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
@@ -22,7 +23,7 @@ import (
 
 // sinks opens those that a configuration names, but for the state folder. name completes a
 // workload, as far as anybody knows its name.
-func sinks(s *stream.Start) (list []sink.Sink, name func(nodereport.Workload) nodereport.Workload, err error) {
+func sinks(s *stream.Start, m *metrics.Metrics) (list []sink.Sink, name func(nodereport.Workload) nodereport.Workload, err error) {
 	name = func(w nodereport.Workload) nodereport.Workload { return w }
 	if *s.Config.Log {
 		list = append(list, logSink{os.Stdout})
@@ -37,6 +38,9 @@ func sinks(s *stream.Start) (list []sink.Sink, name func(nodereport.Workload) no
 	if s.Config.InCluster() {
 		k, pods, err := kubernetes(&s.Config)
 		if err != nil {
+			return nil, nil, fmt.Errorf("kubernetes: %w", err)
+		}
+		if err := m.Add(k.Counts); err != nil {
 			return nil, nil, fmt.Errorf("kubernetes: %w", err)
 		}
 		return append(list, k), pods.Named, nil

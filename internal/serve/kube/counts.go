@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Counts are what was asked of the API server, and what was not written to it.
@@ -42,6 +44,28 @@ func (c *Counts) suppress(reason string) {
 		c.suppressed = map[string]uint64{}
 	}
 	c.suppressed[reason]++
+}
+
+// What Prometheus is told. Both have a bounded set of series: see resourceOf.
+var (
+	requestsTotal   = prometheus.NewDesc("bpfwhy_kube_requests_total", "Requests to the API server.", []string{"verb", "resource", "code"}, nil)
+	suppressedTotal = prometheus.NewDesc("bpfwhy_kube_suppressed_total", "Events and reports that were not written, by reason.", []string{"reason"}, nil)
+)
+
+// Describe is that of prometheus.Collector.
+func (c *Counts) Describe(to chan<- *prometheus.Desc) {
+	to <- requestsTotal
+	to <- suppressedTotal
+}
+
+// Collect is that of prometheus.Collector.
+func (c *Counts) Collect(to chan<- prometheus.Metric) {
+	for r, n := range c.Requests() {
+		to <- prometheus.MustNewConstMetric(requestsTotal, prometheus.CounterValue, float64(n), r.Verb, r.Resource, r.Code)
+	}
+	for reason, n := range c.Suppressed() {
+		to <- prometheus.MustNewConstMetric(suppressedTotal, prometheus.CounterValue, float64(n), reason)
+	}
 }
 
 type transport func(*http.Request) (*http.Response, error)

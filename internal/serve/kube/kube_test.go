@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet"
@@ -241,6 +242,16 @@ func TestAnswers(t *testing.T) {
 	qt.Assert(t, qt.IsNotNil(err))
 	qt.Check(t, qt.Equals(f.Counts.Suppressed()["forbidden"], 1))
 	qt.Check(t, qt.Equals(f.Counts.Requests()[Request{"post", "events", "403"}], 1))
+
+	registry := prometheus.NewPedanticRegistry()
+	qt.Assert(t, qt.IsNil(registry.Register(f.Counts)))
+	families, err := registry.Gather()
+	qt.Assert(t, qt.IsNil(err))
+	var names []string
+	for _, family := range families {
+		names = append(names, family.GetName())
+	}
+	qt.Check(t, qt.DeepEquals(names, []string{"bpfwhy_kube_requests_total", "bpfwhy_kube_suppressed_total"}))
 }
 
 func state(class string, failing int) *sink.State {

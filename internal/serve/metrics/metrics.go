@@ -71,6 +71,9 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2})
 }
 
+// Add has figures served that another package counts. Their names are its own.
+func (m *Metrics) Add(c prometheus.Collector) error { return m.registry.Register(c) }
+
 // Gatherer is what a file of them is written from.
 func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
 
