@@ -73,6 +73,7 @@ A flag beats the file.`,
 	f.StringVar(&o.flags.State, "state", "", "keep node.json and recordings of failures in this folder")
 	f.StringVar(&o.flags.Listen, "listen", "", "serve /metrics, /healthz and /readyz at this address; a port alone means localhost")
 	f.StringVar(&o.flags.Textfile, "textfile", "", "write metrics to this file, for node_exporter")
+	f.StringVar(&o.flags.OTLP.Endpoint, "otlp", "", "send logs and metrics to this OpenTelemetry collector, such as http://127.0.0.1:4318")
 	f.StringVar(&o.flags.Node, "node", "", "name of this node (default: its host name)")
 	f.StringVar(&o.flags.Backend, "backend", "", "watch by fentry, kprobe, tracepoint or tp_btf alone")
 	complete(c, "backend", config.Backends...)
@@ -94,6 +95,7 @@ func (o *serveOptions) config(c *cobra.Command) (cfg config.Config, err error) {
 	}{
 		{o.flags.State, &cfg.State}, {o.flags.Listen, &cfg.Listen}, {o.flags.Textfile, &cfg.Textfile},
 		{o.flags.Node, &cfg.Node}, {o.flags.Backend, &cfg.Backend}, {o.flags.Kubernetes, &cfg.Kubernetes},
+		{o.flags.OTLP.Endpoint, &cfg.OTLP.Endpoint},
 	} {
 		if s.from != "" {
 			*s.to = s.from

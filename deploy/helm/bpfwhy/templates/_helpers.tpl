@@ -43,6 +43,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - --node=$(NODE_NAME)
 - --state=/var/lib/bpfwhy
 - --listen=:{{ .Values.metrics.port }}
+{{- with .Values.otlp.endpoint }}
+- --otlp={{ . }}
+{{- end }}
 {{- with .Values.extraArgs }}
 {{ toYaml . }}
 {{- end }}
