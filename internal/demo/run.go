@@ -109,7 +109,8 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 		switch {
 		case s.unfit(&c, harden, hardenErr) != "":
 			skipped = append(skipped, c)
-		case c.Harden() > harden:
+		case c.Harden() > harden || c.Harden() > 0 && o.AllowSysctl:
+			// Also where it is high enough: another process may have raised it, for a moment.
 			raised = append(raised, c)
 		default:
 			ready = append(ready, c)
@@ -226,12 +227,19 @@ func (s *session) raised(ctx context.Context, c *capture.Capture, cases []Case) 
 	const to = 2
 	r, err := guardian.RaiseHarden(ctx, to)
 	if err != nil {
+		harden, _ := readHarden()
 		for i := range cases {
+			if cases[i].Harden() <= harden {
+				s.provoke(ctx, c, &cases[i])
+				continue
+			}
 			s.add(&pending{c: cases[i], skipped: err.Error()})
 		}
 		return
 	}
-	s.progress("net.core.bpf_jit_harden is raised from %d to %d", r.Old(), to)
+	if r.Old() < to {
+		s.progress("net.core.bpf_jit_harden is raised from %d to %d", r.Old(), to)
+	}
 	for i := range cases {
 		s.provoke(ctx, c, &cases[i])
 	}
