@@ -15,9 +15,10 @@ import (
 // newCopy is for init containers: an image that holds nothing but bpfwhy has no cp.
 func newCopy() *cobra.Command {
 	return &cobra.Command{
-		Use:    "copy FILE",
-		Short:  "Copy this executable to a file",
-		Long:   `Copy this executable to a file. An init container that holds nothing else gives bpfwhy to another container so ('bpfwhy fleet repair').`,
+		Use:   "copy FILE",
+		Short: "Copy this executable to a file",
+		Long: `Copy this executable to a file. An init container that holds nothing else
+gives bpfwhy to another container so ('bpfwhy fleet repair').`,
 		Hidden: true,
 		Args:   one("copy: give one file"),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -27,6 +27,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
 	"github.com/bpfwhy/bpfwhy/internal/sys/proc"
 	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/load"
 )
 
 // service is a 'bpfwhy serve' that a test has started.
@@ -174,6 +175,10 @@ func TestGuestServe(t *testing.T) {
 	explained := attemptsOf(t, out, "null_map_value")
 	qt.Assert(t, qt.HasLen(explained, 1))
 	explained[0].Group, attempts[0].Group = "", "" // only what is counted has one
+	// What hooks missed meanwhile (7.2 preempts them) is of the node, and in no recording.
+	for _, a := range []*load.Attempt{&explained[0], &attempts[0]} {
+		a.Incomplete, a.IncompleteWhy = false, nil
+	}
 	was, err := json.Marshal(attempts[0])
 	qt.Assert(t, qt.IsNil(err))
 	is, err := json.Marshal(explained[0])
