@@ -40,7 +40,7 @@ test: deps generated
 	$(GO) run ./internal/test/cluster/build
 	@# Prints what each package took, and fails above internal/test/timed/budget.tsv. Without DWARF there is a quarter less to link and to
 	@# copy into machines. Two machines run at a time: a third package is there to use what they leave.
-	BPFWHY_LAB=1 BPFWHY_HOST_SYSCTL=1 $(GO) run ./internal/test/timed -p 3 -ldflags=-w -timeout 25m ./...
+	BPFWHY_LAB=1 BPFWHY_HOST_SYSCTL=1 $(GO) run ./internal/test/timed -p 3 -ldflags=-w -timeout 40m ./...
 
 deps:
 	./scripts/install-deps.sh
