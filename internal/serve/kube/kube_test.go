@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -284,6 +285,23 @@ func TestReport(t *testing.T) {
 	more.Report.Status.Failures[0].Count = 9
 	wait, _ = f.wait(more)
 	qt.Check(t, qt.Equals(wait, countsRest))
+	loaded := state("c-1", 1)
+	loaded.Report.Status.Calls, loaded.Report.Status.Loaded = 7, []nodereport.Loaded{{Count: 7}}
+	qt.Assert(t, qt.DeepEquals(write(loaded), []string{"PUT " + api + "/nodereports/n1"}))
+	again := state("c-1", 1)
+	again.Report.Status.Calls, again.Report.Status.Loaded = 8, []nodereport.Loaded{{Count: 8}}
+	wait, _ = f.wait(again)
+	qt.Check(t, qt.Equals(wait, countsRest))
+
+	// That it still watches is nothing new: a report is no heartbeat.
+	watching := func(last time.Time) *sink.State {
+		s := state("c-1", 1)
+		s.Report.Status.Watching = &nodereport.Watching{Backend: "fentry", Last: last}
+		return s
+	}
+	write(watching(f.clock))
+	_, needed = f.wait(watching(f.clock.Add(time.Minute)))
+	qt.Check(t, qt.IsFalse(needed))
 
 	// A new start: both are there already.
 	f.report = reportState{}
@@ -335,7 +353,8 @@ func TestBounded(t *testing.T) {
 		s.Report.Status.Failures[i].Message = strings.Repeat("x", 256)
 		s.Report.Status.Failures[i].Image = strings.Repeat("y", 256)
 	}
-	out := bounded(s.Report)
+	s.Report.Status.Loaded = slices.Repeat([]nodereport.Loaded{{Program: fleet.Program{Name: strings.Repeat("z", 256)}, Count: 1}}, 300)
+	out := s.Report.Bounded()
 	b, err := json.Marshal(out)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.IsTrue(len(b) <= nodereport.MaxBytes))

@@ -26,7 +26,6 @@ type reportState struct {
 	exact     []byte // what it says
 	at        time.Time
 	classes   map[string]time.Time // those that were written by this process
-	forbidden time.Time            // when the API server refused; zero: it did not
 	condition string
 }
 
@@ -90,20 +89,30 @@ func (s *Sink) wait(state *sink.State) (time.Duration, bool) {
 	return max(r.at.Add(rest).Sub(s.now()), 0) + jitter, true
 }
 
-// gist is a report without what changes with each failure, and the report as it is.
+// gist is a report without what changes with each load, and the report with that. Neither has the
+// time until which somebody watched: that alone is nothing to write.
 func gist(r *nodereport.Report) (said, exact []byte) {
-	exact, err := json.Marshal(r.Status)
+	g := r.Status
+	if g.Watching != nil {
+		w := *g.Watching
+		w.Last = time.Time{}
+		g.Watching = &w
+	}
+	exact, err := json.Marshal(g)
 	if err != nil {
 		return nil, nil
 	}
-	g := r.Status
 	g.Failures = slices.Clone(g.Failures)
 	for i := range g.Failures {
 		f := &g.Failures[i]
 		f.Count, f.Last, f.First = 0, time.Time{}, time.Time{}
 	}
 	slices.SortFunc(g.Failures, func(a, b nodereport.Failure) int { return slices.Compare([]byte(a.ID+a.PodUID), []byte(b.ID+b.PodUID)) })
-	g.Dropped, g.Lost, g.Audit = 0, nil, nil
+	g.Loaded = slices.Clone(g.Loaded)
+	for i := range g.Loaded {
+		g.Loaded[i].Count = 0
+	}
+	g.Dropped, g.Calls, g.Lost, g.Audit = 0, 0, nil, nil
 	if said, err = json.Marshal(g); err != nil {
 		return nil, exact
 	}
@@ -134,10 +143,9 @@ func (s *Sink) written(ctx context.Context, state *sink.State) error {
 	if s.Reports {
 		err = s.class(ctx, state.Class)
 		if err == nil {
-			err = s.put(ctx, bounded(&report), node)
+			err = s.put(ctx, report.Bounded(), node)
 		}
 		if refused(err) {
-			s.report.forbidden = s.now()
 			s.Counts.suppress("forbidden")
 			err = fmt.Errorf("no NodeReport is written, Events only: the API server says: %w", err)
 		}
@@ -272,25 +280,4 @@ func (s *Sink) silent(status *nodereport.Status) []nodereport.Workload {
 		}
 	}
 	return out
-}
-
-// bounded leaves out of a report what the API server should not keep.
-func bounded(r *nodereport.Report) *nodereport.Report {
-	out := *r
-	out.Status.Failures = out.Status.Failures[:min(len(out.Status.Failures), nodereport.MaxFailures)]
-	for {
-		b, err := json.Marshal(&out)
-		if err != nil || len(b) <= nodereport.MaxBytes {
-			return &out
-		}
-		switch s := &out.Status; {
-		case len(s.Silent) > 0:
-			s.Silent = nil
-		case len(s.Failures) > 0:
-			s.Dropped += uint64(max(s.Failures[len(s.Failures)-1].Count, 0))
-			s.Failures = s.Failures[:len(s.Failures)-1]
-		default:
-			return &out
-		}
-	}
 }
