@@ -6,7 +6,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -154,7 +153,7 @@ func (o *serveOptions) serve(ctx context.Context, cfg config.Config) error {
 	have, _ := rights.Have()
 	c, err := openCapture(ctx, capture.Options{Backend: cfg.Backend, Calm: true})
 	if err != nil && ctx.Err() != nil {
-		return &status{code: negative, err: errors.New("interrupted before watching began")}
+		return nil // a service that is stopped early has not failed
 	}
 	if err != nil {
 		return err

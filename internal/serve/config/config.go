@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,12 +69,15 @@ func Read(path string) (c Config, err error) {
 	return c, nil
 }
 
+// ours is what the library says of the Go types that it fills.
+var ours = regexp.MustCompile(` (?:in type|into) \*?config\.\w+`)
+
 func (c *Config) parse(b []byte) error {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(c); err != nil && err != io.EOF { // an empty file is one without settings
 		if t, ok := errors.AsType[*yaml.TypeError](err); ok {
-			return errors.New(strings.Join(t.Errors, "; "))
+			return errors.New(ours.ReplaceAllString(strings.Join(t.Errors, "; "), ""))
 		}
 		return err
 	}

@@ -58,5 +58,6 @@ func TestBad(t *testing.T) {
 	} {
 		_, err := read(t, text)
 		qt.Check(t, qt.ErrorMatches(err, want), qt.Commentf("%q", text))
+		qt.Check(t, qt.Not(qt.ErrorMatches(err, `.*config\.\w.*`)), qt.Commentf("%q: a name of ours", text))
 	}
 }
