@@ -3,13 +3,13 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"github.com/bpfwhy/bpfwhy/internal/sys/atomicfile"
 )
 
 // newCopy is for init containers: an image that holds nothing but bpfwhy has no cp.
@@ -40,16 +40,5 @@ func copySelf(file string) error {
 		return err
 	}
 	defer from.Close()
-	to, err := os.CreateTemp(filepath.Dir(file), ".bpfwhy")
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(to, from)
-	if err = errors.Join(err, to.Chmod(0o755), to.Close()); err == nil {
-		err = os.Rename(to.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(to.Name())
-	}
-	return err
+	return atomicfile.Write(file, 0o755, func(to io.Writer) error { _, err := io.Copy(to, from); return err })
 }
