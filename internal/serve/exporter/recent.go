@@ -118,14 +118,9 @@ func (r *recent) write(w io.Writer, a *load.Attempt) error {
 	if err != nil {
 		return err
 	}
-	calls := uint64(0)
 	h := r.header
 	h.Schema = trace.Schema
-	for _, rec := range []trace.Record{{Header: &h}} {
-		if err := json.NewEncoder(gz).Encode(rec); err != nil {
-			return fmt.Errorf("write recording: %w", err)
-		}
-	}
+	err = json.NewEncoder(gz).Encode(trace.Record{Header: &h})
 	put := func(line []byte) {
 		if err == nil {
 			_, err = gz.Write(line)
@@ -134,14 +129,14 @@ func (r *recent) write(w io.Writer, a *load.Attempt) error {
 	for _, line := range r.sysctls {
 		put(line)
 	}
-	for _, start := range r.starts(a) {
+	calls := r.starts(a)
+	for _, start := range calls {
 		for _, line := range r.calls[start].list {
 			put(line)
 		}
-		calls++
 	}
 	if err == nil {
-		err = json.NewEncoder(gz).Encode(trace.Record{End: &trace.End{Calls: calls}})
+		err = json.NewEncoder(gz).Encode(trace.Record{End: &trace.End{Calls: uint64(len(calls))}})
 	}
 	if err == nil {
 		err = gz.Close()

@@ -187,9 +187,7 @@ func (e *exporter) look(now time.Time) {
 		e.lose(lostRecordings, e.recorder.lost.Swap(0))
 	}
 	e.over(e.table.Over(now, gone))
-	if e.table.Name(e.name) {
-		e.dirty = true
-	}
+	e.table.Name(e.name)
 	e.dirty = true // the time until which somebody watched
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -111,9 +110,6 @@ func uids(o any) ([]string, error) {
 	return list, nil
 }
 
-// Synced reports whether all pods are known.
-func (p *Pods) Synced() bool { return p.controller.HasSynced() }
-
 // Named returns a workload with what the API server says of its pod. One that is not known, or that
 // is gone, stays as it is.
 func (p *Pods) Named(w nodereport.Workload) nodereport.Workload {
@@ -188,11 +184,4 @@ func (p *pod) rights(name string) bool {
 		})
 	}
 	return false
-}
-
-// Wait gives the pods a moment to be known.
-func (p *Pods) Wait(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return cache.WaitForCacheSync(ctx.Done(), p.Synced)
 }

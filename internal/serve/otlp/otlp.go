@@ -37,12 +37,6 @@ func (o Options) url(signal string) (string, error) {
 	return u.JoinPath("v1", signal).String(), nil
 }
 
-// Check says whether a collector could be reached with these options, as far as they say.
-func (o Options) Check() error {
-	_, err := o.url("logs")
-	return err
-}
-
 func (o Options) resource() *resource.Resource {
 	return resource.NewSchemaless(
 		attribute.String("service.name", "bpfwhy"),
