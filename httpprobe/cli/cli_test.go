@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -544,6 +545,10 @@ func (*dying) Run(context.Context, func(*event.Event)) error { return errors.New
 // 50,000 connections at once, 100,000 paths, 10,000 short processes: what the probe takes from the
 // system stays under 80 MiB, series under their cap, and nothing is left running.
 func TestLoad(t *testing.T) {
+	// The first use of signals starts a goroutine that never ends.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1)
+	signal.Stop(signals)
 	before := runtime.NumGoroutine()
 	port := freePort(t)
 	const connections, paths = 50000, 100000
