@@ -10,6 +10,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
 	"github.com/bpfwhy/bpfwhy/httpprobe/sources"
 	"github.com/bpfwhy/bpfwhy/httpprobe/table"
+	"github.com/bpfwhy/bpfwhy/internal/sys/scrape"
 )
 
 const (
@@ -34,7 +35,7 @@ const (
 // parts promise to hold at most. docs/httpprobe.md tells it.
 func memory(series int) int64 {
 	return int64(connection.HeapBytes + sources.HeapBytes + table.HeapBytes + metrics.HeapBytes(series) +
-		outputBytes + exchangesBytes + containersBytes + maxReaders*readerBytes + runtimeBytes)
+		outputBytes + exchangesBytes + containersBytes + scrape.MaxReaders*readerBytes + runtimeBytes)
 }
 
 // limitMemory tells the collector, unless GOMEMLIMIT does.

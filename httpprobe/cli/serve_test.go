@@ -19,6 +19,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
 	"github.com/bpfwhy/bpfwhy/httpprobe/metrics"
+	"github.com/bpfwhy/bpfwhy/internal/sys/scrape"
 )
 
 // manyFigures are figures that fill any socket's buffer.
@@ -66,7 +67,7 @@ func TestSlowReaders(t *testing.T) {
 		qt.Assert(t, qt.IsNil(c.(*net.TCPConn).SetReadBuffer(4096)))
 		fmt.Fprint(c, "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n")
 	}
-	for range 3 * maxReaders {
+	for range 3 * scrape.MaxReaders {
 		hang()
 	}
 	time.Sleep(200 * time.Millisecond)
@@ -75,7 +76,7 @@ func TestSlowReaders(t *testing.T) {
 		qt.Check(t, qt.Equals(get(), size))
 		t.Logf("%v", time.Since(start))
 	}
-	qt.Check(t, qt.IsTrue(counted.open.Load() <= maxReaders))
+	qt.Check(t, qt.IsTrue(counted.open.Load() <= scrape.MaxReaders))
 	time.Sleep(within)
 	for range 100 {
 		if counted.open.Load() == 0 {

@@ -27,6 +27,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/httpprobe/table"
 	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/bpfwhy/bpfwhy/internal/output/terminal"
+	"github.com/bpfwhy/bpfwhy/internal/sys/scrape"
 	"github.com/bpfwhy/bpfwhy/internal/sys/threads"
 )
 
@@ -91,7 +92,7 @@ func watch(o options, stdout, stderr *os.File, open opener, drop func(keep ...in
 	stopServing := func() {}
 	if listener != nil {
 		say(stderr, "metrics at http://%s/metrics", listener.Addr())
-		stopServing = serve(listener, p.metrics.Handler(), writeTime, func(err error) { say(stderr, "no more metrics for Prometheus: %v", err) })
+		stopServing = serve(listener, p.metrics.Handler(), scrape.WriteTime, func(err error) { say(stderr, "no more metrics for Prometheus: %v", err) })
 	}
 	err := p.run(ctx)
 	stopServing() // without sources counters would fall

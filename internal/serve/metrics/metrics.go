@@ -6,13 +6,11 @@ package metrics
 
 import (
 	"maps"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
@@ -51,6 +49,7 @@ type Node struct {
 type Metrics struct {
 	registry *prometheus.Registry
 	sinks    func() []sink.Stats
+	making   sync.Mutex // of a page
 
 	mu       sync.Mutex
 	node     Node
@@ -64,11 +63,6 @@ func New(sinks func() []sink.Stats) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry(), sinks: sinks, loads: map[[2]string]uint64{}, failures: map[Failure]uint64{}, lost: map[string]uint64{}}
 	m.registry.MustRegister((*collector)(m))
 	return m
-}
-
-// Handler serves them.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2})
 }
 
 // Add has figures served that another package counts. Their names are its own.

@@ -4,12 +4,14 @@ package metrics
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -17,6 +19,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
+	"github.com/bpfwhy/bpfwhy/internal/sys/scrape"
 	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 )
@@ -84,6 +87,8 @@ func TestBounds(t *testing.T) {
 	}
 	m.Set(n)
 	text := page(t, m)
+	t.Logf("a page of %d bytes", len(text))
+	qt.Check(t, qt.IsTrue(len(text) < 512<<10)) // docs/fleet.md
 	sums := map[string]int{}
 	lines := map[string]int{}
 	for line := range strings.Lines(text) {
@@ -128,4 +133,29 @@ func TestServe(t *testing.T) {
 	qt.Check(t, qt.Equals(ask("GET", "/debug/pprof/"), 404))
 	bad = fmt.Errorf("nothing comes")
 	qt.Check(t, qt.Equals(ask("GET", "/healthz"), 503))
+}
+
+// Connections that say nothing, half of a request, or read nothing delay nobody. The kubelet waits
+// one second for an answer.
+func TestSlowReaders(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	qt.Assert(t, qt.IsNil(err))
+	go filled().Serve(l, Health{Healthy: func() error { return nil }, Ready: func() error { return nil }})
+	t.Cleanup(func() { l.Close() })
+	for i := range 3 * scrape.MaxReaders {
+		c, err := net.Dial("tcp", l.Addr().String())
+		qt.Assert(t, qt.IsNil(err))
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprint(c, []string{"", "GET /metrics HTTP/1.1\r\nHo", "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"}[i%3])
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
+	for _, path := range []string{"/healthz", "/metrics", "/readyz"} {
+		answer, err := client.Get("http://" + l.Addr().String() + path)
+		qt.Assert(t, qt.IsNil(err))
+		b, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		qt.Check(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(answer.StatusCode, 200))
+		qt.Check(t, qt.IsTrue(len(b) > 0))
+	}
 }

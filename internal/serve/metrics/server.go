@@ -3,25 +3,17 @@
 package metrics
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"time"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/expfmt"
-	"golang.org/x/net/netutil"
 
 	"github.com/bpfwhy/bpfwhy/internal/sys/atomicfile"
-)
-
-// Limits of those who read the figures.
-const (
-	readTime     = 5 * time.Second
-	writeTime    = 10 * time.Second
-	idleTime     = time.Minute
-	maxHeadBytes = 16 << 10
-	maxReaders   = 32
+	"github.com/bpfwhy/bpfwhy/internal/sys/scrape"
 )
 
 // Health is what the service says of itself: an error is what is wrong.
@@ -37,9 +29,31 @@ func (m *Metrics) Serve(l net.Listener, h Health) error {
 	mux.Handle("GET /metrics", m.Handler())
 	mux.Handle("GET /healthz", answer(h.Healthy))
 	mux.Handle("GET /readyz", answer(h.Ready))
-	s := &http.Server{Handler: mux, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeadBytes}
-	s.SetKeepAlivesEnabled(false) // nobody keeps the place of another
-	return s.Serve(netutil.LimitListener(l, maxReaders))
+	return scrape.Server(mux, scrape.WriteTime).Serve(l)
+}
+
+// answerPage is an answer that waits to be sent.
+type answerPage struct {
+	bytes.Buffer
+	header http.Header
+	status int
+}
+
+func (p *answerPage) Header() http.Header    { return p.header }
+func (p *answerPage) WriteHeader(status int) { p.status = status }
+
+// Handler serves them. One page is made at a time, and a reader takes it afterwards: one that hangs
+// keeps nobody waiting.
+func (m *Metrics) Handler() http.Handler {
+	figures := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := answerPage{header: w.Header(), status: http.StatusOK}
+		m.making.Lock()
+		figures.ServeHTTP(&p, r)
+		m.making.Unlock()
+		w.WriteHeader(p.status)
+		_, _ = w.Write(p.Bytes()) // a reader that is gone misses nothing
+	})
 }
 
 func answer(ask func() error) http.Handler {

@@ -116,7 +116,8 @@ var ofProbe = []string{"loader", "explain", "load",
 	"internal/abi", "internal/hostinfo/rights", "internal/output/flagerror",
 	"internal/output/render", "internal/output/terminal", "internal/output/text",
 	"internal/sys/buildinfo", "internal/sys/cgroup", "internal/sys/fdinfo", "internal/sys/privilege", "internal/sys/proc",
-	"internal/sys/selfprobe", "internal/sys/threads", "internal/sys/tracefs", "internal/sys/verbatim", "internal/watch/enrich"}
+	"internal/sys/scrape", "internal/sys/selfprobe", "internal/sys/threads", "internal/sys/tracefs", "internal/sys/verbatim",
+	"internal/watch/enrich"}
 
 // The reference agent uses what agents have: a loader, and explanations.
 func TestProbeImports(t *testing.T) {
