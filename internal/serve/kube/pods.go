@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -184,4 +185,11 @@ func (p *pod) rights(name string) bool {
 		})
 	}
 	return false
+}
+
+// Wait gives the pods a moment to be known.
+func (p *Pods) Wait(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return cache.WaitForCacheSync(ctx.Done(), p.controller.HasSynced)
 }

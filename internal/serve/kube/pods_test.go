@@ -8,11 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/go-quicktest/qt"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 )
@@ -54,9 +52,7 @@ func TestPods(t *testing.T) {
 	}()
 	p, err := WatchPods(ctx, &rest.Config{Host: web.URL}, "n1")
 	qt.Assert(t, qt.IsNil(err))
-	known, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	qt.Assert(t, qt.IsTrue(cache.WaitForCacheSync(known.Done(), p.controller.HasSynced)))
+	qt.Assert(t, qt.IsTrue(p.Wait(ctx)))
 	for _, test := range []struct{ in, want nodereport.Workload }{
 		{nodereport.Workload{PodUID: "u1", Container: "containerd://abc"}, nodereport.Workload{Namespace: "o", Pod: "agent-5d8-x1", PodUID: "u1", Owner: "Deployment/agent", Container: "main", Image: "i1"}},
 		{nodereport.Workload{PodUID: "u1", Container: "cri://abc"}, nodereport.Workload{Namespace: "o", Pod: "agent-5d8-x1", PodUID: "u1", Owner: "Deployment/agent", Container: "main", Image: "i1"}},
