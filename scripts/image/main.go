@@ -66,7 +66,7 @@ func compiled() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "bpfwhy")
-	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", binary, "github.com/bpfwhy/bpfwhy/cmd/bpfwhy")
+	c := exec.Command("go", "build", "-tags=grpcnotrace", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", binary, "github.com/bpfwhy/bpfwhy/cmd/bpfwhy")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=")
 	if out, err := c.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build bpfwhy: %w\n%s", err, out)

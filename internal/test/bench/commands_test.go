@@ -35,7 +35,7 @@ func TestBenchCommands(t *testing.T) {
 	size, cost := map[string]int64{}, map[string][]time.Duration{}
 	for _, c := range commands {
 		out := filepath.Join(dir, c.name)
-		goBuild(t, "-trimpath", "-ldflags=-s -w", "-o", out, c.from)
+		goBuild(t, "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", out, c.from)
 		info, err := os.Stat(out)
 		qt.Assert(t, qt.IsNil(err))
 		size[c.name] = info.Size()
@@ -55,7 +55,8 @@ func TestBenchCommands(t *testing.T) {
 	fmt.Fprintf(&b, `# Size and start of the commands
 
 %s
-Beside a Go program that prints one line (`+"`nothing`"+`). Static, without symbols (-trimpath, -s -w).
+Beside a Go program that prints one line (`+"`nothing`"+`). Static, without symbols (-trimpath, -s -w), and without
+the trace pages of gRPC (-tags grpcnotrace, as in `+"`make build`"+`).
 The start is the processor time of `+"`COMMAND --help`"+`, the median of %d runs in turns.
 
 | command | size | beside nothing | start | beside nothing |
