@@ -88,6 +88,16 @@ func packages(t *testing.T) []pkg {
 	return all
 }
 
+// Whoever opens the repository finds in the document what each package is for.
+func TestPackagesDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/architecture.md")
+	qt.Assert(t, qt.IsNil(err))
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		qt.Check(t, qt.StringContains(string(doc), "`"+name+"`"), qt.Commentf("docs/architecture.md does not say what it is"))
+	}
+}
+
 func TestImports(t *testing.T) {
 	seen := 0
 	for _, p := range packages(t) {
