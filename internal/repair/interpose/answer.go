@@ -84,9 +84,7 @@ var errNobody = errors.New("nobody waits for the log")
 
 // writeLog writes what the kernel would have written.
 func (p *Proxy) writeLog(n *notification, s *snapshot, m *memory, o *outcome) error {
-	if p.options.without.before != nil {
-		p.options.without.before()
-	}
+	p.before(writing)
 	if p.options.without.binding {
 		var err error
 		if m, err = openMemoryOf(n.tid); err != nil {

@@ -26,7 +26,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/insn"
-	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/repair/surrogate"
 	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/test/vm"
@@ -86,6 +85,12 @@ func attacker(args []string) error {
 		return execInMidAnswer()
 	case "look": // what execInMidAnswer becomes
 		return lookAtLog()
+	case "renew":
+		return renew(rest)
+	case "number":
+		return ofNumber(rest)
+	case "change":
+		return changeProgram()
 	case "beside":
 		return beside(rest)
 	case "one":
@@ -481,6 +486,11 @@ func hang(args []string) error {
 			r.load()
 		}()
 	}
+	if where == "log" {
+		if err := hear("hanging"); err != nil {
+			return err
+		}
+	}
 	// All of them wait when nobody else runs.
 	for range 500 {
 		time.Sleep(10 * time.Millisecond)
@@ -558,17 +568,37 @@ func beside(args []string) error {
 	return err
 }
 
-// logAt is where the log of execInMidAnswer is to go, and where lookAtLog has memory too.
+// rendezvous is the variable that names the folder in which the proxy's test and the attacker tell
+// each other how far they are.
+const rendezvous = "BPFWHY_TEST_RENDEZVOUS"
+
+func say(what string) error {
+	return os.WriteFile(filepath.Join(os.Getenv(rendezvous), what), nil, 0o600)
+}
+
+// hear waits until the other has said something.
+func hear(what string) error {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(os.Getenv(rendezvous), what)); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("nobody said %q", what)
+}
+
+// logAt is where memory is in processes that do not know of each other.
 const logAt = 1 << 40
 
-func mapLog() ([]byte, error) {
-	at, _, errno := unix.Syscall6(unix.SYS_MMAP, logAt, 1<<16, unix.PROT_READ|unix.PROT_WRITE,
+func mapLog(size int) ([]byte, error) {
+	at, _, errno := unix.Syscall6(unix.SYS_MMAP, logAt, uintptr(size), unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uintptr(0), 0)
 	if errno != 0 || at != logAt {
 		return nil, fmt.Errorf("map memory: %w", errno)
 	}
-	return unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), 1<<16), nil
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), size), nil
 }
+
+const logSize = 1 << 16
 
 // execInMidAnswer loads in the first thread, while another executes a program when it is told to,
 // which has the first one's number then.
@@ -576,119 +606,42 @@ func execInMidAnswer() error {
 	if unix.Gettid() != unix.Getpid() {
 		return errors.New("not the first thread")
 	}
-	if _, err := mapLog(); err != nil {
+	if _, err := mapLog(logSize); err != nil {
 		return err
 	}
 	go func() {
 		runtime.LockOSThread()
-		for {
-			if _, err := os.Stat(os.Getenv(execNow)); err == nil {
-				break
-			}
-			time.Sleep(time.Millisecond)
+		err := hear("now")
+		if err == nil {
+			err = unix.Exec("/proc/self/exe", []string{loaderArgv0, "attack", "look"}, os.Environ())
 		}
-		err := unix.Exec("/proc/self/exe", []string{loaderArgv0, "attack", "look"}, os.Environ())
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}()
 	l := request{name: "exec", code: stretched(7), change: func(a *attr) {
 		a.LogLevel = 4
-		a.LogSize = 1 << 16
+		a.LogSize = logSize
 		a.LogBuf = logAt
 	}}.load()
 	return fmt.Errorf("the load ended before the exec (errno %d)", l.Errno)
 }
 
-// execNow is the variable that names the file which tells it to, and whose like with a dot says
-// that it is done.
-const execNow = "BPFWHY_TEST_EXEC"
-
 // lookAtLog prints whether somebody writes to memory that nobody here knows of.
 func lookAtLog() error {
-	m, err := mapLog()
+	m, err := mapLog(logSize)
 	if err != nil {
 		return err
 	}
-	name := os.Getenv(execNow)
-	if err := os.WriteFile(name+".done", nil, 0o600); err != nil {
+	return written(m)
+}
+
+// written prints whether somebody writes to memory before there is an answer.
+func written(m []byte) error {
+	if err := errors.Join(say("done"), hear("answered")); err != nil {
 		return err
-	}
-	for {
-		if _, err := os.Stat(name + ".answered"); err == nil {
-			break
-		}
-		time.Sleep(time.Millisecond)
 	}
 	fmt.Println("written", len(bytes.Trim(m, "\x00")) > 0)
 	return nil
-}
-
-// unique starts processes that load a program of their own each, check that it is theirs, and end,
-// so that the few ids that there are are used over and over.
-func unique(args []string) error {
-	n, err := strconv.Atoi(args[0])
-	if err != nil {
-		return err
-	}
-	if len(args) > 1 { // one of them
-		l := request{name: "unique", code: stretched(int32(n))}.load()
-		switch {
-		case l.Errno == abi.ENOTSUPP:
-			fmt.Print("left")
-			return nil
-		case l.Errno != 0:
-			return unix.Errno(l.Errno)
-		}
-		if err := l.ask(-1); err != nil {
-			return err
-		}
-		switch {
-		case l.Ran[0] != uint32(n):
-			return fmt.Errorf("program %d gives %d", n, l.Ran[0])
-		case !l.JITed:
-			fmt.Print("left")
-		default:
-			fmt.Print("right")
-		}
-		return nil
-	}
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	count := map[string]int{}
-	for i := range 4 {
-		wg.Go(func() {
-			for k := range n / 4 {
-				cmd := exec.Command("/proc/self/exe")
-				cmd.Args = []string{loaderArgv0, "attack", "unique", strconv.Itoa(1000*i + k + 1), "one"}
-				out, err := cmd.CombinedOutput()
-				if err != nil {
-					fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
-					continue
-				}
-				mu.Lock()
-				count[string(out)]++
-				mu.Unlock()
-			}
-		})
-	}
-	// Others use up the ids in between.
-	stop := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_ = exec.Command("/no/such").Run()
-				done := make(chan struct{})
-				go func() { runtime.LockOSThread(); close(done) }() // a thread of its own, which ends
-				<-done
-			}
-		}
-	}()
-	wg.Wait()
-	close(stop)
-	return json.NewEncoder(os.Stdout).Encode(count)
 }
 
 // attack runs an attack under a proxy with some guards left out.
@@ -901,17 +854,11 @@ func TestInGuestAttackExec(t *testing.T) {
 	vmtest.Guest(t)
 	hardened(t)
 	try := func(t *testing.T, binding bool) string {
-		now := filepath.Join(t.TempDir(), "now")
-		t.Setenv(execNow, now)
-		o := Options{without: guards{binding: binding, before: func() {
-			qt.Check(t, qt.IsNil(os.WriteFile(now, nil, 0o600)))
-			eventually(t, "the exec", func() bool {
-				_, err := os.Stat(now + ".done")
-				return err == nil
-			})
-			time.AfterFunc(200*time.Millisecond, func() { _ = os.WriteFile(now+".answered", nil, 0o600) })
-		}}}
-		out, _ := attack(t, o, "exec")
+		t.Setenv(rendezvous, t.TempDir())
+		out, _ := attack(t, Options{without: guards{binding: binding, before: at(writing, func() {
+			qt.Check(t, qt.IsNil(errors.Join(say("now"), hear("done"))))
+			time.AfterFunc(200*time.Millisecond, func() { _ = say("answered") })
+		})}}, "exec")
 		return out
 	}
 	qt.Check(t, qt.Equals(try(t, true), "written true\n"), qt.Commentf("the guard is not needed"))
@@ -924,24 +871,14 @@ func TestInGuestAttackExec(t *testing.T) {
 	}
 }
 
-// Numbers of processes and threads are used again and again: nobody gets another's program.
-func TestInGuestAttackNumbers(t *testing.T) {
-	vmtest.Guest(t)
-	hardened(t)
-	n := 12
-	if vmtest.Long() {
-		n = 100
+// at is what happens before one step, the first time.
+func at(when step, f func()) func(step) {
+	f = sync.OnceFunc(f)
+	return func(s step) {
+		if s == when {
+			f()
+		}
 	}
-	qt.Check(t, qt.IsTrue(sysctlFor(t, "/proc/sys/kernel/pid_max", "400")))
-	out, proxy := attack(t, Options{}, "unique", strconv.Itoa(n))
-	var got map[string]int
-	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(out), &got)), qt.Commentf("%q", out))
-	t.Log(got)
-	qt.Check(t, qt.Equals(got["right"]+got["left"], n))
-	// Where no number is free for the process that loads, a load may be left to the kernel, and is
-	// told.
-	qt.Check(t, qt.IsTrue(got["left"] <= n/20), qt.Commentf("%v", got))
-	qt.Check(t, qt.Equals(proxy.Unrepaired() != Unrepaired{}, got["left"] > 0))
 }
 
 // Threads that all load the same program at once all get it, jited, and each one of its own. The

@@ -44,7 +44,7 @@ func (p *Proxy) park(j *job) bool {
 func (p *Proxy) work(n *notification, s *snapshot, h *handles) {
 	p.mu.Lock()
 	j := p.jobs[n.tid]
-	if j != nil && j.snapshot.same(s) {
+	if j != nil && (j.snapshot.same(s) || p.options.without.numbers) {
 		h.close()
 		if !j.done {
 			// Its notification was cancelled, or this one would not be here.

@@ -78,6 +78,10 @@ func (p *Proxy) load(s *snapshot, h *handles) (o outcome) {
 			return passThrough
 		}
 	}
+	p.before(loading)
+	if s.again != nil && s.readAgain() != nil {
+		return passThrough
+	}
 	c.up(known != nil && known.result == nil)
 	return c.outcome
 }

@@ -35,7 +35,7 @@ func (p *Proxy) allows(n *notification, what byte, spans ...span) error {
 		return err
 	}
 	defer f.Close()
-	if !valid(p.listener, n.id) { // it was opened by the thread's number, and stays that of the address space
+	if !p.waits(n) { // it was opened by the thread's number, and stays that of the address space
 		return errNobody
 	}
 	return allowed(f, what, spans)

@@ -21,7 +21,8 @@ type memory struct {
 
 // openMemory opens the memory of the thread that waits, and finds out whose it is. It was opened by
 // the thread's number; that the notification is valid afterwards says that it was that thread's.
-func openMemory(listener int, n *notification, we *identity) (*memory, error) {
+func (p *Proxy) openMemory(n *notification) (*memory, error) {
+	p.before(opening)
 	m, err := openMemoryOf(n.tid)
 	if err != nil {
 		return nil, err
@@ -30,9 +31,9 @@ func openMemory(listener int, n *notification, we *identity) (*memory, error) {
 	n.user, ns, err = owner(n.tid)
 	switch {
 	case err != nil:
-	case !valid(listener, n.id):
+	case !p.waits(n):
 		err = errGone
-	case ns != we.userNS: // who makes one has as many users there as he likes
+	case ns != p.we.userNS: // who makes one has as many users there as he likes
 		err = errOtherUserNS
 	default:
 		return m, nil

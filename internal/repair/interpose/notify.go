@@ -79,6 +79,11 @@ func valid(listener int, id uint64) bool {
 	return err == nil
 }
 
+// waits is valid for a notification of the proxy's.
+func (p *Proxy) waits(n *notification) bool {
+	return p.options.without.numbers || valid(p.listener, n.id)
+}
+
 type response struct {
 	id    uint64
 	val   int64

@@ -122,16 +122,33 @@ type Options struct {
 
 // guards are what tests do without, to show what they are good for.
 type guards struct {
-	hidden   bool   // memory that nobody can look at
-	apart    bool   // processes that we depend on are out of reach of signals
-	aside    bool   // receiving goes on while the memory of a thread is read
-	pages    bool   // nothing is written that the thread could not write
-	binding  bool   // memory is that of the address space, whoever has the thread's number
-	deadline bool   // nobody waits for ever
-	shares   bool   // each user has threads for his own memory: not one pool for all
-	prompt   bool   // no page of userfaultfd is waited for
-	spared   bool   // windows are opened only for loaders whom 1 spares
-	before   func() // called when it is known that the thread waits, and before the log is written
+	hidden   bool       // memory that nobody can look at
+	apart    bool       // processes that we depend on are out of reach of signals
+	aside    bool       // receiving goes on while the memory of a thread is read
+	pages    bool       // nothing is written that the thread could not write
+	binding  bool       // memory is that of the address space, whoever has the thread's number
+	numbers  bool       // what is known of a number is of who has it: not of who had it before
+	once     bool       // the program that was looked at is loaded: it is read once
+	deadline bool       // nobody waits for ever
+	shares   bool       // each user has threads for his own memory: not one pool for all
+	prompt   bool       // no page of userfaultfd is waited for
+	spared   bool       // windows are opened only for loaders whom 1 spares
+	before   func(step) // called before each of these steps of a load
+}
+
+type step int
+
+const (
+	opening step = iota // the memory of a thread is opened, by the thread's number
+	loading             // a program is loaded of which it is not known what helps it
+	writing             // the log is written: it is known that the thread waits
+)
+
+// before is for tests, which have something happen there.
+func (p *Proxy) before(s step) {
+	if f := p.options.without.before; f != nil {
+		f(s)
+	}
 }
 
 // Start answers the loads that arrive at the listener, of which it becomes the owner, from now on.

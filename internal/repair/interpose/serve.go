@@ -65,7 +65,7 @@ func (p *Proxy) look(n *notification) {
 		p.passThrough(n)
 		return
 	}
-	m, err := openMemory(p.listener, n, &p.we)
+	m, err := p.openMemory(n)
 	if err != nil {
 		p.passThroughFor(n, err)
 		return
@@ -152,7 +152,7 @@ func (p *Proxy) judge(n *notification) (identity, error) {
 		p.count(func(l *Unrepaired) { l.Dumpable++ })
 		return who, errors.New("fs.suid_dumpable is 1")
 	}
-	if !valid(p.listener, n.id) { // it was read by the thread's number
+	if !p.waits(n) { // it was read by the thread's number
 		return who, errGone
 	}
 	return who, nil
@@ -170,6 +170,9 @@ func (p *Proxy) examine(n *notification, m *memory, a *attr, who identity) (*sna
 		return nil, nil, err
 	}
 	s.who = who
+	if p.options.without.once {
+		s.again = m
+	}
 	if !p.processors.enter(s.user(), 1, patience) {
 		return nil, nil, errRoom
 	}
@@ -208,7 +211,7 @@ func (p *Proxy) examine(n *notification, m *memory, a *attr, who identity) (*sna
 		return nil, nil, err
 	}
 	// The descriptors were taken by the number of the thread: are they the thread's?
-	if !valid(p.listener, n.id) {
+	if !p.waits(n) {
 		h.close()
 		return nil, nil, errGone
 	}

@@ -38,6 +38,7 @@ type snapshot struct {
 	license    []byte    // with the final zero
 	who        identity
 	prediction blinding.Prediction
+	again      *memory // for tests: from where the instructions are read once more
 }
 
 // user is whose load it is.
@@ -122,6 +123,15 @@ func (s *snapshot) predict(known *snapshot) bool {
 	}
 	s.prediction = suspect.Prediction
 	return true
+}
+
+// readAgain takes the instructions as they are by now.
+func (s *snapshot) readAgain() error {
+	code, err := s.again.read(s.attr.Insns, len(s.code))
+	if err == nil {
+		s.insns, err = insn.Decode(code)
+	}
+	return err
 }
 
 func (s *snapshot) programType() string { return abi.ProgTypeName(s.attr.ProgType) }
