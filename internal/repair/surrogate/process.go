@@ -21,6 +21,7 @@ type Process struct {
 	memory []byte
 	socket *os.File
 	pidfd  int
+	kept   *os.File // for tests: the end of the socket that is the process's
 
 	answers int // that came
 }
@@ -148,7 +149,7 @@ func (p *Process) sent() error {
 }
 
 // ended reports whether the process is no longer there.
-func (p *Process) ended() bool { return fdinfo.Readable(p.pidfd, 0) }
+func (p *Process) ended() bool { return p.kept == nil && fdinfo.Readable(p.pidfd, 0) }
 
 // Attr is what the kernel made of the attributes, and Log what it wrote: both until Close.
 func (p *Process) Attr() []byte { return p.memory[p.load.attr-base:][:len(p.load.Attr)] }
@@ -180,6 +181,9 @@ func (p *Process) Close() {
 	}
 	if p.socket != nil {
 		p.socket.Close()
+	}
+	if p.kept != nil {
+		p.kept.Close()
 	}
 	if p.memory != nil {
 		_ = unix.Munmap(p.memory)

@@ -129,8 +129,10 @@ func newScript(l *Load, groups []int, o guards) *script {
 	} else {
 		s.do("show the memory", 0, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
 	}
-	// Stopped by somebody, it would stay when bpfwhy is gone. Taking ids forgets this.
-	s.do("end with who started it", 0, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
+	if !o.outlives {
+		// Stopped by somebody, it would stay when bpfwhy is gone. Taking ids forgets this.
+		s.do("end with who started it", 0, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
+	}
 	program := uint64(0)
 	if l.Gated {
 		s.passGate()
@@ -151,9 +153,9 @@ func newScript(l *Load, groups []int, o guards) *script {
 		point(p.At, to)
 	}
 	given := s.message(int(program))
-	nap := uint64(0)
+	gate := uint64(0)
 	if o.pause >= 0 {
-		nap = s.at(words([]uint32{5, 0, 0, 0}), 8) // seconds
+		gate = s.at(make([]byte, 1), 8)
 	}
 	l.attr = s.at(nil, 8) // its final place
 	place := int(l.attr-base) + len(attr)
@@ -168,7 +170,7 @@ func newScript(l *Load, groups []int, o guards) *script {
 	s.do("load", program, unix.SYS_BPF, unix.BPF_PROG_LOAD, l.attr, uint64(len(attr)))
 	s.do("give the program", 1, unix.SYS_SENDMSG, socket, given, unix.MSG_NOSIGNAL)
 	if o.pause >= 0 {
-		s.pause(o.pause, nap)
+		s.pause(o.pause, uint64(Object(len(l.Objects)-1)), gate)
 	}
 	return s
 }
@@ -203,9 +205,9 @@ func (s *script) passGate() {
 	s.do("pass the gate", 1, unix.SYS_READ, gate, s.at(make([]byte, 1), 8), 1)
 }
 
-// pause makes the process sleep for some seconds before a step.
-func (s *script) pause(before int, nap uint64) {
-	s.do("sleep", 0, unix.SYS_NANOSLEEP, nap, 0)
+// pause makes the process wait before a step until it can read a byte.
+func (s *script) pause(before int, fd, to uint64) {
+	s.do("pause", 1, unix.SYS_READ, fd, to, 1)
 	last := len(s.steps) - 1
 	s.steps = slices.Insert(s.steps[:last:last], before, s.steps[last])
 	s.names = slices.Insert(s.names[:last:last], before, s.names[last])

@@ -113,7 +113,11 @@ func (s *server) new(l *Load, o guards) (*Process, error) {
 		return fail(err)
 	}
 	p.socket = ours
-	defer theirs.Close()
+	if o.unheard {
+		p.kept = theirs
+	} else {
+		defer theirs.Close()
+	}
 	var request [8]byte
 	binary.NativeEndian.PutUint64(request[:], uint64(p.script.size))
 	fds := append([]int{int(theirs.Fd()), int(file.Fd())}, l.Objects...)

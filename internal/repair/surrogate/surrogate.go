@@ -64,7 +64,9 @@ type Part struct {
 type guards struct {
 	dumpable bool // the memory is not hidden
 	apart    bool // whoever starts the processes has our own ids and pid namespace
-	pause    int  // the step before which a process sleeps, so that it can be met there; -1 for none
+	outlives bool // a process does not end with who started it
+	unheard  bool // the end of a process is not noticed: its socket stays open, and its handle is not looked at
+	pause    int  // the step before which a process reads from its last descriptor, so that it can be met there; -1 for none
 }
 
 // Source starts processes.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
@@ -26,7 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestKernels(t *testing.T) {
-	vmtest.RunIn(t, vmtest.Sample(), "^TestHostOrGuest", vm.Machine{})
+	vmtest.RunIn(t, vmtest.Sample(), "^TestHostOrGuest|^TestGuest", vm.Machine{})
 }
 
 // two is the program "return 7", as a socket filter.
@@ -244,47 +243,23 @@ func TestHostOrGuestStoppedForGood(t *testing.T) {
 	gone(t, p)
 }
 
-// Stopped or killed before any step, a process is gone when its time is over, and the next load is
-// made.
-func TestHostOrGuestStoppedAtEachStep(t *testing.T) {
-	l := two(As{UID: [3]int{1000, 1000, 1000}, GID: [3]int{1000, 1000, 1000}, Caps: capBPF})
-	steps := len(newScript(l, nil, guards{pause: -1}).steps)
-	for i := range steps {
-		s := source(t, guards{pause: i})
-		for _, signal := range []unix.Signal{unix.SIGSTOP, unix.SIGKILL} {
-			p, err := s.New(l)
-			qt.Assert(t, qt.IsNil(err))
-			for deadline := soon(); i > 0 && (*step)(unsafe.Pointer(&p.memory[(i-1)*stepSize])).state != done; time.Sleep(time.Millisecond) {
-				qt.Assert(t, qt.IsTrue(time.Now().Before(deadline)))
-			}
-			qt.Assert(t, qt.IsNil(unix.PidfdSendSignal(p.pidfd, signal, nil, 0)))
-			_, err = p.Result(Limits{Total: 10 * time.Second, Still: 250 * time.Millisecond})
-			if signal == unix.SIGSTOP {
-				qt.Check(t, qt.ErrorIs(err, ErrTimeout), qt.Commentf("before step %d", i))
-			} else {
-				qt.Check(t, qt.ErrorIs(err, ErrEnded), qt.Commentf("before step %d", i))
-			}
-			gone(t, p)
-			p.Close()
-		}
-		s.o.pause = -1
-		uid, err := makes(t, s, l)
-		qt.Check(t, qt.IsNil(err))
-		qt.Check(t, qt.Equals(uid, 1000))
-	}
-}
-
-// gone waits for the end of a process: by its handle, as nobody is its parent who would wait for
-// it.
+// gone waits for the end of a process.
 func gone(t *testing.T, p *Process) {
 	t.Helper()
+	qt.Assert(t, qt.IsTrue(goneWithin(t, p, 30*time.Second)))
+}
+
+// goneWithin looks by the handle of a process, as nobody is its parent who would wait for it.
+func goneWithin(t *testing.T, p *Process, limit time.Duration) bool {
+	t.Helper()
 	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 30_000)
-	for errors.Is(err, unix.EINTR) {
-		n, err = unix.Poll(fds, 30_000)
+	for until := time.Now().Add(limit); ; {
+		n, err := unix.Poll(fds, max(0, int(time.Until(until).Milliseconds())))
+		if !errors.Is(err, unix.EINTR) {
+			qt.Assert(t, qt.IsNil(err))
+			return n == 1
+		}
 	}
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.Equals(n, 1))
 }
 
 // The log and the attributes come back, the instructions where they are missing too.
