@@ -139,15 +139,21 @@ func (p *Proxy) answered(n *notification, err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	who := misser{n.tid, n.user}
 	if !errors.Is(err, errGone) {
-		delete(p.missed, n.tid)
+		delete(p.missed, who)
 		return
 	}
 	if len(p.missed) > maxWaiting {
 		clear(p.missed)
 	}
-	p.missed[n.tid]++
+	if n.user >= 0 {
+		p.missed[who]++
+	}
 }
+
+// misser is whose answers come too late. The next to have a thread's number may be another user.
+type misser struct{ tid, user int }
 
 // Signals that come faster than we can read a program would let its load start over for ever, where
 // the kernel alone would have been quick enough.
@@ -156,12 +162,12 @@ const (
 	manyMisses = 500 // also when the result is there already
 )
 
-func (p *Proxy) throttled(tid int) bool {
+func (p *Proxy) throttled(n *notification) bool {
 	if p.killable {
 		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := p.missed[tid]
-	return n >= manyMisses || n >= fewMisses && p.jobs[tid] == nil
+	missed := p.missed[misser{n.tid, n.user}]
+	return missed >= manyMisses || missed >= fewMisses && p.jobs[n.tid] == nil
 }

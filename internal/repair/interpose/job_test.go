@@ -49,3 +49,23 @@ func TestParked(t *testing.T) {
 		qt.Check(t, qt.Equals(p.parking.free, maxParked-200_000))
 	})
 }
+
+// Who makes answers come too late has his loads left alone, and not those of another user whose
+// thread gets the number afterwards.
+func TestThrottled(t *testing.T) {
+	slots, file, err := newSlots()
+	qt.Assert(t, qt.IsNil(err))
+	defer file.Close()
+	p := &Proxy{slots: slots, missed: map[misser]int{}}
+	of := func(user int) *notification { return &notification{tid: 1, user: user, slot: <-slots.free} }
+	for range fewMisses {
+		qt.Check(t, qt.IsFalse(p.throttled(of(1))))
+		p.answered(of(1), errGone)
+	}
+	qt.Check(t, qt.IsTrue(p.throttled(of(1))))
+	qt.Check(t, qt.IsFalse(p.throttled(of(2))))
+	p.answered(of(2), nil)
+	qt.Check(t, qt.IsTrue(p.throttled(of(1))))
+	p.answered(of(1), nil)
+	qt.Check(t, qt.IsFalse(p.throttled(of(1))))
+}

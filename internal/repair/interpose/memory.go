@@ -19,18 +19,16 @@ type memory struct {
 	waits int          // for tests: the thread whose memory is read in the way that waits for pages of userfaultfd, too
 }
 
-// openMemory opens the memory of the thread that waits, and finds out whose it is. It was opened by
-// the thread's number; that the notification is valid afterwards says that it was that thread's.
-func (p *Proxy) openMemory(n *notification) (*memory, error) {
+// openMemory opens the memory of the thread that waits, which is in a user namespace. Both were
+// found by the thread's number; that the notification is valid afterwards says that they are that
+// thread's.
+func (p *Proxy) openMemory(n *notification, ns nsID) (*memory, error) {
 	p.before(opening)
 	m, err := openMemoryOf(n.tid)
 	if err != nil {
 		return nil, err
 	}
-	var ns nsID
-	n.user, ns, err = owner(n.tid)
 	switch {
-	case err != nil:
 	case !p.waits(n):
 		err = errGone
 	case ns != p.we.userNS: // who makes one has as many users there as he likes

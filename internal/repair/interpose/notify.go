@@ -26,7 +26,7 @@ type notification struct {
 	slot   int
 	id     uint64
 	tid    int // in our pid namespace
-	user   int // that it counts for
+	user   int // that it counts for, -1 as long as that is not known
 	attr   uint64
 	size   uint32
 	memory *memory // until it is answered
@@ -42,7 +42,7 @@ func parseNotification(slot int, b []byte) *notification {
 	// id, pid, flags, then struct seccomp_data: nr, arch, instruction pointer, six arguments
 	u64 := binary.NativeEndian.Uint64
 	return &notification{
-		slot: slot, id: u64(b), tid: int(binary.NativeEndian.Uint32(b[8:])),
+		slot: slot, id: u64(b), tid: int(binary.NativeEndian.Uint32(b[8:])), user: -1,
 		attr: u64(b[40:]), size: uint32(u64(b[48:])),
 	}
 }

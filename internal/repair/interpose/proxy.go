@@ -74,7 +74,7 @@ type Proxy struct {
 	mu         sync.Mutex
 	flights    map[[32]byte]chan struct{} // by content, closed when it is known what helps
 	jobs       map[int]*job               // by thread
-	missed     map[int]int                // by thread, answers in a row that came too late
+	missed     map[misser]int             // answers in a row that came too late
 	unrepaired Unrepaired
 }
 
@@ -162,7 +162,7 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 	p := &Proxy{
 		listener: int(l.File.Fd()), file: l.File, killable: l.Killable, options: o, done: make(chan struct{}),
 		free:    new(freeing.Bound).Closed,
-		flights: map[[32]byte]chan struct{}{}, jobs: map[int]*job{}, missed: map[int]int{},
+		flights: map[[32]byte]chan struct{}{}, jobs: map[int]*job{}, missed: map[misser]int{},
 		memory: newRoom(maxWeight, maxUserWeight), parking: newRoom(maxParked, maxParked/fewParked), descriptors: newDescriptors(),
 		readers: newRoom(maxReaders, maxUserReaders), processors: newRoom(processors, processors), window: newRoom(1, 1),
 	}

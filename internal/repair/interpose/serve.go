@@ -61,11 +61,16 @@ func (p *Proxy) next() *notification {
 
 // look answers a load that is not suspect, which are most.
 func (p *Proxy) look(n *notification) {
-	if p.throttled(n.tid) {
+	user, ns, err := owner(n.tid)
+	if err != nil {
 		p.passThrough(n)
 		return
 	}
-	m, err := p.openMemory(n)
+	if n.user = user; p.throttled(n) {
+		p.passThrough(n)
+		return
+	}
+	m, err := p.openMemory(n, ns)
 	if err != nil {
 		p.passThroughFor(n, err)
 		return
