@@ -120,7 +120,7 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 	}
 	keep := lifePrograms(opts, "task_fork")
 	if opts.OnlyFollowed {
-		keep = append(keep, syscallProgram)
+		keep = append(keep, syscallPrograms()...)
 	}
 	for _, t := range list {
 		if err := c.configure(spec, t); err != nil {
@@ -263,6 +263,13 @@ func (c *collection) attachAll(list []chosen, opts Options) error {
 // syscallProgram sees the end of every system call.
 const syscallProgram = "task_syscall"
 
+func syscallPrograms() []string {
+	if preempts() {
+		return []string{syscallProgram, syscallProgram + reentrantSuffix}
+	}
+	return []string{syscallProgram}
+}
+
 // attachSyscalls watches what attaches where the kernel lets nothing be hooked: kernel/events and
 // kernel/trace are built without it.
 func (c *collection) attachSyscalls(opts Options) error {
@@ -273,11 +280,13 @@ func (c *collection) attachSyscalls(opts Options) error {
 		}
 		return nil
 	}
-	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: c.programs[syscallProgram]})
-	if err != nil {
-		return fmt.Errorf("attach to sys_exit: %w", err)
+	for _, name := range syscallPrograms() {
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: c.programs[name]})
+		if err != nil {
+			return fmt.Errorf("attach to sys_exit: %w", err)
+		}
+		c.links = append(c.links, l)
 	}
-	c.links = append(c.links, l)
 	for _, f := range functions {
 		c.watched(f, "sys_exit", tracepoint)
 	}

@@ -5,6 +5,7 @@ package capture
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 	"github.com/bpfwhy/bpfwhy/internal/watch/diagnose"
+	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 )
 
@@ -95,6 +97,9 @@ func (s *stage) loadCode(name string, progType, attachType uint32, code []byte) 
 		ExpectedAttachType: attachType,
 	}
 	fd := call(abi.CmdProgLoad, &a)
+	for fd == -int(unix.EAGAIN) { // a signal of Go's runtime came
+		fd = call(abi.CmdProgLoad, &a)
+	}
 	qt.Assert(s.t, qt.IsTrue(fd >= 0), qt.Commentf("%s: %d", name, fd))
 	s.t.Cleanup(func() { unix.Close(fd) })
 	return fd
@@ -517,5 +522,60 @@ func TestGuestFollowedAttachments(t *testing.T) {
 	if !t.Run("play", sc.play) {
 		return
 	}
-	sc.check(t, story{kernel, fentry, w.header, w.stop(), true})
+	made := openEventsBesideOthers(t)
+	seen := w.stop()
+	sc.check(t, story{kernel, fentry, w.header, seen, true})
+	checkEvents(t, seen, made)
+}
+
+// The same without reading the kernel.
+func TestGuestFollowedEvents(t *testing.T) {
+	vmtest.Sampled(t)
+	w := watch(t, place{Options: Options{Backend: "tp_btf", PIDs: []int{os.Getpid()}}})
+	made := openEventsBesideOthers(t)
+	checkEvents(t, w.stop(), made)
+}
+
+const busyFunction = "no_such_busy_function"
+
+// openEventsBesideOthers makes events that cannot be, where the kernel preempts programs beside a
+// process that makes system calls all the time. It returns how many.
+func openEventsBesideOthers(t *testing.T) int {
+	t.Helper()
+	s := newStage(t)
+	attr := unix.PerfEventAttr{Type: s.pmu("kprobe"), Ext1: s.text(busyFunction)}
+	many := 10
+	if preempts() {
+		many = 300
+		other := exec.Command("/proc/self/exe")
+		other.Args = []string{hogArgv0}
+		qt.Assert(t, qt.IsNil(other.Start()))
+		defer func() { other.Process.Kill(); other.Wait() }()
+	}
+	for range many {
+		qt.Assert(t, qt.Equals(s.openEvent(&attr), -int(unix.ENOENT)))
+		// The other has the processor, wherever it is interrupted.
+		unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+	return many
+}
+
+// checkEvents expects each of them once. Where the kernel preempts programs, a few may be counted
+// as lost.
+func checkEvents(t *testing.T, s seen, made int) {
+	t.Helper()
+	told := len(s.calls(func(c *trace.Call) bool {
+		return c.Kind == load.PerfEventOpen && c.Attach != nil && c.Attach.Function == busyFunction
+	}))
+	lost := slices.DeleteFunc(slices.Clone(s), func(r trace.Record) bool { return r.Loss == nil })
+	t.Logf("%d of %d told; lost: %s", told, made, describe(lost))
+	qt.Check(t, qt.IsTrue(told <= made && uint64(told)+s.lost() >= uint64(made)))
+	qt.Check(t, qt.IsTrue(told >= made*9/10))
+}
+
+// hogMain makes system calls until it is killed.
+func hogMain([]string) error {
+	for {
+		unix.Getppid()
+	}
 }

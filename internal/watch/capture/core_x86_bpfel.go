@@ -344,6 +344,7 @@ const (
 	coreMapRecords                         = "records"
 	coreMapRefused                         = "refused"
 	coreMapSelf                            = "self"
+	coreMapTold                            = "told"
 	coreMapUpdatesTold                     = "updates_told"
 	coreProgEnterBpf                       = "enter_bpf"
 	coreProgEnterPrctl                     = "enter_prctl"
@@ -467,6 +468,7 @@ const (
 	coreProgTaskFork                       = "task_fork"
 	coreProgTaskForkReentrant              = "task_fork_reentrant"
 	coreProgTaskSyscall                    = "task_syscall"
+	coreProgTaskSyscallReentrant           = "task_syscall_reentrant"
 	coreVarCfgAll                          = "cfg_all"
 	coreVarCfgArgs                         = "cfg_args"
 	coreVarCfgComm                         = "cfg_comm"
@@ -677,6 +679,7 @@ type coreProgramSpecs struct {
 	TaskFork                       *ebpf.ProgramSpec `ebpf:"task_fork"`
 	TaskForkReentrant              *ebpf.ProgramSpec `ebpf:"task_fork_reentrant"`
 	TaskSyscall                    *ebpf.ProgramSpec `ebpf:"task_syscall"`
+	TaskSyscallReentrant           *ebpf.ProgramSpec `ebpf:"task_syscall_reentrant"`
 }
 
 // coreMapSpecs contains maps before they are loaded into the kernel.
@@ -693,6 +696,7 @@ type coreMapSpecs struct {
 	Records      *ebpf.MapSpec `ebpf:"records"`
 	Refused      *ebpf.MapSpec `ebpf:"refused"`
 	Self         *ebpf.MapSpec `ebpf:"self"`
+	Told         *ebpf.MapSpec `ebpf:"told"`
 	UpdatesTold  *ebpf.MapSpec `ebpf:"updates_told"`
 }
 
@@ -776,6 +780,7 @@ type coreMaps struct {
 	Records      *ebpf.Map `ebpf:"records"`
 	Refused      *ebpf.Map `ebpf:"refused"`
 	Self         *ebpf.Map `ebpf:"self"`
+	Told         *ebpf.Map `ebpf:"told"`
 	UpdatesTold  *ebpf.Map `ebpf:"updates_told"`
 }
 
@@ -791,6 +796,7 @@ func (m *coreMaps) Close() error {
 		m.Records,
 		m.Refused,
 		m.Self,
+		m.Told,
 		m.UpdatesTold,
 	)
 }
@@ -971,6 +977,7 @@ type corePrograms struct {
 	TaskFork                       *ebpf.Program `ebpf:"task_fork"`
 	TaskForkReentrant              *ebpf.Program `ebpf:"task_fork_reentrant"`
 	TaskSyscall                    *ebpf.Program `ebpf:"task_syscall"`
+	TaskSyscallReentrant           *ebpf.Program `ebpf:"task_syscall_reentrant"`
 }
 
 func (p *corePrograms) Close() error {
@@ -1097,6 +1104,7 @@ func (p *corePrograms) Close() error {
 		p.TaskFork,
 		p.TaskForkReentrant,
 		p.TaskSyscall,
+		p.TaskSyscallReentrant,
 	)
 }
 

@@ -107,7 +107,7 @@ func TestMissedBy(t *testing.T) {
 		"fentry_sys_bpf": "recursion in fentry_sys_bpf", "fentry_sys_bpf_reentrant": "recursion in fentry_sys_bpf", "fexit_sys_bpf": "", "fexit_sys_bpf_reentrant": "",
 		"fentry_bpf_check": "recursion in bpf_check", "fexit_bpf_check": "recursion in bpf_check", "fexit_security_bpf": "recursion in fexit_security_bpf",
 		"kretprobe_sys_bpf": "recursion in kretprobe_sys_bpf", "task_exit": "", "task_exit_reentrant": "", "task_fork_reentrant": "recursion in task_fork",
-		syscallProgram: trace.LostSyscalls,
+		syscallProgram: trace.LostSyscalls, syscallProgram + reentrantSuffix: trace.LostSyscalls,
 	} {
 		qt.Check(t, qt.Equals(missedBy(program), want), qt.Commentf("%s", program))
 	}

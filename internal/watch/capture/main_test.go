@@ -38,13 +38,14 @@ const (
 	floodArgv0   = "capture-flood"
 	execArgv0    = "capture-exec"
 	busyArgv0    = "capture-busy"
+	hogArgv0     = "capture-hog"
 )
 
 func TestMain(m *testing.M) {
 	failing.Main()
 	hangtest.Main()
 	for name, main := range map[string]func([]string) error{
-		watcherArgv0: watcherMain, nestArgv0: nestMain, floodArgv0: floodMain, execArgv0: execMain, busyArgv0: busyMain, movedArgv0: movedMain,
+		watcherArgv0: watcherMain, nestArgv0: nestMain, floodArgv0: floodMain, execArgv0: execMain, busyArgv0: busyMain, hogArgv0: hogMain, movedArgv0: movedMain,
 	} {
 		if os.Args[0] != name {
 			continue

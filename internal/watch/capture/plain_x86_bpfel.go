@@ -25,6 +25,7 @@ const (
 	plainMapRecords               = "records"
 	plainMapRefused               = "refused"
 	plainMapSelf                  = "self"
+	plainMapTold                  = "told"
 	plainMapUnwatched             = "unwatched"
 	plainMapUpdatesTold           = "updates_told"
 	plainProgBtfSysEnter          = "btf_sys_enter"
@@ -147,6 +148,7 @@ type plainMapSpecs struct {
 	Records      *ebpf.MapSpec `ebpf:"records"`
 	Refused      *ebpf.MapSpec `ebpf:"refused"`
 	Self         *ebpf.MapSpec `ebpf:"self"`
+	Told         *ebpf.MapSpec `ebpf:"told"`
 	Unwatched    *ebpf.MapSpec `ebpf:"unwatched"`
 	UpdatesTold  *ebpf.MapSpec `ebpf:"updates_told"`
 }
@@ -209,6 +211,7 @@ type plainMaps struct {
 	Records      *ebpf.Map `ebpf:"records"`
 	Refused      *ebpf.Map `ebpf:"refused"`
 	Self         *ebpf.Map `ebpf:"self"`
+	Told         *ebpf.Map `ebpf:"told"`
 	Unwatched    *ebpf.Map `ebpf:"unwatched"`
 	UpdatesTold  *ebpf.Map `ebpf:"updates_told"`
 }
@@ -224,6 +227,7 @@ func (m *plainMaps) Close() error {
 		m.Records,
 		m.Refused,
 		m.Self,
+		m.Told,
 		m.Unwatched,
 		m.UpdatesTold,
 	)

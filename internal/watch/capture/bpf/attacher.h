@@ -81,16 +81,26 @@ static __always_inline struct call *enter_attacher(u32 kind, u64 first)
  * What attaches inside kernel/events and kernel/trace, where the kernel is built so that nothing can be hooked. What is left is the end of
  * the system calls, which slows those of everybody: for as long as single processes are watched.
  */
-SEC("raw_tp/sys_exit") int task_syscall(u64 *ctx)
+static __always_inline int see_end(u64 *ctx, bool second)
 {
 	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
 	s64 ret = ctx[1];
 	u64 nr = USER(regs, orig_ax);
 	u32 kind = attaching_syscall(nr, ret, nr == NR_IOCTL ? USER(regs, si) : 0);
 
-	if (!kind || is_compat() || (kind == K_PROBE_DEF && !is_probe_file(USER(regs, di))))
+	if (!kind || is_compat() || (kind == K_PROBE_DEF && !is_probe_file(USER(regs, di))) || is_others_work(second))
 		return 0;
 	return end_syscall_that_attaches(kind, ret, USER(regs, di), USER(regs, si), USER(regs, dx));
+}
+
+SEC("raw_tp/sys_exit") int task_syscall(u64 *ctx)
+{
+	return see_end(ctx, false);
+}
+
+SEC("raw_tp/sys_exit") int task_syscall_reentrant(u64 *ctx)
+{
+	return see_end(ctx, true);
 }
 
 #endif

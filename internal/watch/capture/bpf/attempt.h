@@ -534,6 +534,21 @@ static __always_inline u32 attaching_syscall(u64 nr, s64 ret, u64 second)
 	return nr == NR_WRITE && ret < 0 ? K_PROBE_DEF : 0;
 }
 
+/*
+ * Whether this end of a system call is another program's work. On kernels that preempt, a program that is interrupted in the middle does not run
+ * for the task that comes in between. Its reentrant copy comes second, and does what the first was missed for.
+ */
+static __always_inline bool is_others_work(bool second)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+	u8 one = 1;
+
+	if (second)
+		return !bpf_map_delete_elem(&told, &tid);
+	bpf_map_update_elem(&told, &tid, &one, BPF_ANY);
+	return false;
+}
+
 GLOBAL int end_syscall_that_attaches(u32 kind, s64 ret, u64 first, u64 second, u64 third)
 {
 	struct call *c = begin_attacher(kind);

@@ -170,14 +170,27 @@ SEC("tp_btf/sys_enter") int btf_sys_enter_reentrant(u64 *ctx)
 	return !nr || current_call() ? 0 : begin_syscall(regs, nr);
 }
 
-/* An end without a start is told by the first alone: the second cannot know whether it did. */
+static __always_inline bool attaches_without_bpf(u64 nr)
+{
+	return nr == NR_IOCTL || nr == NR_PERF_EVENT_OPEN;
+}
+
+static __always_inline int end_other_syscall(struct pt_regs *regs, u64 nr, u64 ret, bool second)
+{
+	u32 kind = attaching_syscall(nr, (s64)ret, regs->si);
+
+	return kind && !is_others_work(second) ? end_syscall_that_attaches(kind, ret, regs->di, regs->si, regs->dx) : 0;
+}
+
+/* An end of bpf(2) without a start is told by the first alone: the second cannot know whether it did. */
 SEC("tp_btf/sys_exit") int btf_sys_exit_reentrant(u64 *ctx)
 {
 	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
-
 	u64 nr = watched_syscall(regs, regs->orig_ax);
 
-	return nr && nr != NR_IOCTL && nr != NR_PERF_EVENT_OPEN ? end_call(ctx[1], F_EXIT) : 0;
+	if (!nr)
+		return 0;
+	return attaches_without_bpf(nr) ? end_other_syscall(regs, nr, ctx[1], true) : end_call(ctx[1], F_EXIT);
 }
 
 SEC("tp_btf/sys_exit") int btf_sys_exit(u64 *ctx)
@@ -187,11 +200,8 @@ SEC("tp_btf/sys_exit") int btf_sys_exit(u64 *ctx)
 
 	if (!nr)
 		return 0;
-	if (nr == NR_IOCTL || nr == NR_PERF_EVENT_OPEN) {
-		u32 kind = attaching_syscall(nr, (s64)ctx[1], regs->si);
-
-		return kind ? end_syscall_that_attaches(kind, ctx[1], regs->di, regs->si, regs->dx) : 0;
-	}
+	if (attaches_without_bpf(nr))
+		return end_other_syscall(regs, nr, ctx[1], false);
 	if (current_call())
 		return end_call(ctx[1], F_EXIT);
 	if (nr != NR_BPF && nr != NR_BPF_I386)

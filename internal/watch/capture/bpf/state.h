@@ -51,6 +51,17 @@ struct {
 	__type(value, u32);
 } refused SEC(".maps");
 
+/*
+ * Threads whose system call the first of two programs told at its end, for the second to take out. Where the second is missed, an entry stays
+ * until the thread's next such call.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, u8);
+} told SEC(".maps");
+
 /* One empty call, never written: too large for a stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
