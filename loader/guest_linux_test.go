@@ -301,6 +301,7 @@ func compare(t *testing.T, plain, repaired *ebpf.Collection) {
 				prog *ebpf.Program
 				to   *[]uint32
 			}{{plain.Programs[name], &want}, {repaired.Programs[name], &got}} {
+				qt.Assert(t, qt.IsTrue(vmtest.MayRun(!uncompiled(result.prog))))
 				ret, err := result.prog.Run(&ebpf.RunOptions{Data: data})
 				qt.Assert(t, qt.IsNil(err))
 				*result.to = append(*result.to, ret)

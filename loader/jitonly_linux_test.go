@@ -14,7 +14,6 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/objects/jitonly"
 	"github.com/bpfwhy/bpfwhy/internal/test/vm"
 	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
-	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 	"github.com/bpfwhy/bpfwhy/node"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -192,7 +191,7 @@ const panicEnv = "BPFWHY_PANIC"
 
 // runs loads a program as it is, and runs it if the kernel interprets it. It ends the machine.
 func runs(t *testing.T, spec *ebpf.ProgramSpec) {
-	if os.Getenv(wire.KernelEnv) == "" || os.Getenv(panicEnv) != "1" {
+	if vmtest.Guest(t); os.Getenv(panicEnv) != "1" {
 		t.Skip("crashes the machine: only in one of its own")
 	}
 	harden(t, "2")

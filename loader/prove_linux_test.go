@@ -18,6 +18,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/sys/freeing"
 	"github.com/bpfwhy/bpfwhy/internal/test/randprog"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 	"github.com/bpfwhy/bpfwhy/rewrite"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -75,6 +76,7 @@ func packets(seed uint64) [][]byte {
 
 func run(t testing.TB, prog *ebpf.Program, seed uint64) []uint32 {
 	t.Helper()
+	qt.Assert(t, qt.IsTrue(vmtest.MayRun(!uncompiled(prog))))
 	var returns []uint32
 	for _, data := range packets(seed) {
 		ret, err := prog.Run(&ebpf.RunOptions{Data: data})

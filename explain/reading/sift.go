@@ -36,16 +36,24 @@ var ErrNotText = errors.New("this is neither a trace nor text")
 // Lines reads a text of any length and returns the lines of it that may matter, with a gap where
 // some are left out. It takes memory for a few megabytes, whatever the length.
 func Lines(r io.Reader) ([]string, error) {
-	in := bufio.NewReaderSize(r, maxLine)
+	return lines(r, bounds{maxText, maxLines, maxLine, lastBytes, maxBlock})
+}
+
+// bounds are those of above. A fuzzer takes smaller ones: what is about texts that are too large is
+// then about small ones.
+type bounds struct{ text, lines, line, last, block int }
+
+func lines(r io.Reader, most bounds) ([]string, error) {
+	in := bufio.NewReaderSize(r, most.line)
 	if head, _ := in.Peek(8 << 10); bytes.IndexByte(head, 0) >= 0 {
 		return nil, ErrNotText
 	}
-	s := sieve{}
+	s := sieve{most: most}
 	for {
 		head, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
 			// What follows overwrites the buffer.
-			err = s.long(bytes.Clone(head[:maxLine/2]), in)
+			err = s.long(bytes.Clone(head[:most.line/2]), in)
 		} else if len(head) > 0 {
 			s.line(head)
 		}
@@ -65,7 +73,7 @@ func (s *sieve) long(head []byte, in *bufio.Reader) error {
 	for {
 		part, err := in.ReadSlice('\n')
 		tail = append(tail, part...)
-		if over := len(tail) - maxLine/2; over > 0 {
+		if over := len(tail) - s.most.line/2; over > 0 {
 			tail = append(tail[:0], tail[over:]...)
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
@@ -79,6 +87,8 @@ func (s *sieve) long(head []byte, in *bufio.Reader) error {
 
 // sieve holds a small text whole, and of a large one what matters.
 type sieve struct {
+	most bounds
+
 	whole []string
 	size  int
 	large bool
@@ -112,7 +122,7 @@ func (s *sieve) line(line []byte) {
 	}
 	s.whole = append(s.whole, string(line))
 	s.size += len(line) + 1
-	if s.size <= maxText && len(s.whole) <= maxLines {
+	if s.size <= s.most.text && len(s.whole) <= s.most.lines {
 		return
 	}
 	s.large, s.shapes = true, map[uint64]int{}
@@ -162,7 +172,7 @@ func (s *sieve) takeRecent(n int) {
 
 func (s *sieve) keep(line string) {
 	s.block.lines = append(s.block.lines, line)
-	if s.block.size += len(line) + 1; s.block.size > maxBlock {
+	if s.block.size += len(line) + 1; s.block.size > s.most.block {
 		s.close()
 	}
 }
@@ -177,11 +187,11 @@ func (s *sieve) close() {
 	s.closed++
 	s.last, s.held = append(s.last, s.block), s.held+s.block.size
 	s.block = block{}
-	for s.held > lastBytes {
+	for s.held > s.most.last {
 		old := s.last[0]
 		s.last[0] = block{}
 		s.last, s.held = s.last[1:], s.held-old.size
-		if s.bytes+old.size > maxText-lastBytes || s.shapes[old.shape] >= maxShape {
+		if s.bytes+old.size > s.most.text-s.most.last || s.shapes[old.shape] >= maxShape {
 			continue
 		}
 		s.shapes[old.shape]++
@@ -203,8 +213,8 @@ func (s *sieve) lines() []string {
 		}
 		out = append(append(out, b.lines...), behind)
 	}
-	if len(out) > maxLines {
-		out = append(append(out[:maxLines/4:maxLines/4], lost), out[len(out)-maxLines*3/4:]...)
+	if n := s.most.lines; len(out) > n {
+		out = append(append(out[:n/4:n/4], lost), out[len(out)-n*3/4:]...)
 	}
 	return out
 }

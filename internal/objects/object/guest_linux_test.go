@@ -77,6 +77,7 @@ func results(t *testing.T, b []byte, wanted bool) []uint32 {
 			qt.Assert(t, qt.IsFalse(wanted), qt.Commentf("it is interpreted"))
 			return nil
 		}
+		qt.Assert(t, qt.IsTrue(vmtest.MayRun(true))) // it is compiled
 		for i := range uint32(100) {
 			packet := make([]byte, 64+i)
 			for n := range packet {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -164,20 +163,4 @@ func TestOnePipeline(t *testing.T) {
 		}
 	}
 	qt.Assert(t, qt.IsTrue(found))
-}
-
-// Programs are loaded to look at them, and never run: an interpreted one could crash the machine
-// (internal/objects/jitonly). Tests that run what they load run what is compiled, or in a machine
-// of the lab.
-func TestNothingRunsPrograms(t *testing.T) {
-	runs := regexp.MustCompile(`PROG_TEST_RUN|PROG_RUN\b|ebpf\.RunOptions|\.Benchmark\(`)
-	for _, name := range sources(t) {
-		b, err := os.ReadFile(filepath.Join(root, name))
-		qt.Assert(t, qt.IsNil(err))
-		for line := range strings.Lines(string(b)) {
-			if runs.MatchString(line) && name != "explain/errnotable.go" && name != "explain/reading/sayings.go" && !strings.HasPrefix(name, "internal/abi/") { // which name the command
-				t.Errorf("%s: %s", name, line)
-			}
-		}
-	}
 }

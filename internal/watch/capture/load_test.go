@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
 	"github.com/cilium/ebpf/asm"
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
@@ -193,6 +194,7 @@ func loadInside(t *testing.T, name string, code []byte) int {
 		batch                       uint32
 		_                           uint32
 	}{fd: uint32(fd)}
+	qt.Assert(t, qt.IsTrue(vmtest.MayRun(false))) // nobody looked whether it is compiled
 	qt.Assert(t, qt.Equals(bpf(unix.BPF_PROG_TEST_RUN, unsafe.Pointer(&test), unsafe.Sizeof(test)), 0))
 	if got := int(int32(test.retval)); got < 0 {
 		return got

@@ -36,6 +36,9 @@ if errno:
 info = buffer(bytes(48))
 bpf(INFO, buffer(struct.pack("=IIQ", prog, len(info), ctypes.addressof(info))))
 jited = struct.unpack_from("=I", info, 16)[0] > 0
+if not jited:  # the interpreter could crash the machine
+    print("errno 0 jited 0")
+    sys.exit()
 ran = []
 for size in (64, 100, 200):
     packet = buffer(bytes(14 + size))

@@ -43,6 +43,12 @@ func Guest(t testing.TB) string {
 	return kernel
 }
 
+// MayRun reports whether a test may run a BPF program that it has loaded: on a host only one that
+// the kernel has compiled. What the interpreter does not know can crash the machine, or keep it
+// busy for good, and such a machine is only lost inside the lab. Whatever runs a program asks this
+// first, or [Guest]: a test of the architecture looks.
+func MayRun(compiled bool) bool { return compiled || os.Getenv(wire.KernelEnv) != "" }
+
 // Need skips a test that boots machines, unless they are wanted: BPFWHY_LAB=1,
 // or CI=true.
 func Need(t testing.TB) {
