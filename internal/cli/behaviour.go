@@ -52,7 +52,7 @@ func raised(ctx context.Context, n *node.Profile, allowed bool, f func()) error 
 	}
 	g, err := guardian.RaiseHarden(ctx, 2)
 	if err != nil {
-		return fmt.Errorf("doctor: raise net.core.bpf_jit_harden: %w", err)
+		return fmt.Errorf("doctor: raise net.core.bpf_jit_harden: %w", rights.Restore.Explain(err)) // writing it takes the same
 	}
 	was := n.Sysctls[hardenSetting]
 	n.Sysctls[hardenSetting] = "2"

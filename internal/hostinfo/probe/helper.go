@@ -4,6 +4,7 @@ package probe
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -64,6 +65,16 @@ func gotol() error {
 }
 
 func movsx() error { return taken(selfprobe.Movsx()) }
+
+// loops: without CAP_PERFMON the verifier also follows a loop beyond its end, as a processor might
+// (Spectre), and some kernels give up on the way. That says nothing of loops.
+func loops() error {
+	err := taken(selfprobe.Loop())
+	if errors.Is(err, unix.E2BIG) {
+		return errors.New("the verifier followed the loop beyond its end (E2BIG), as it may without CAP_PERFMON")
+	}
+	return err
+}
 
 // taken loads a socket filter that is right but for an instruction that the kernel may not know.
 func taken(prog []insn.Instruction) error {

@@ -64,7 +64,7 @@ func add(ctx context.Context, p *node.Profile, only []string, closed func() erro
 	}
 	for name, try := range map[string]func() error{
 		"v2": features.HaveV2ISA, "v3": features.HaveV3ISA, "v4": movsx, "gotol": gotol,
-		"bounded_loops": features.HaveBoundedLoops, "large_programs": features.HaveLargeInstructions,
+		"bounded_loops": loops, "large_programs": features.HaveLargeInstructions,
 	} {
 		note(f.Instructions, "instructions", name, try())
 	}

@@ -390,6 +390,10 @@ func tools(t *testing.T) map[string]string {
 		maps.Copy(files, more)
 	}
 	files["/bin/sh"] = "/usr/bin/dash"
+	files[breaks] = "../../objects/object/testdata/http_270_v2.o"
+	for _, name := range []string{"7-0.bpfwhy", "hardened-2.bpfwhy"} {
+		files[nodes+name] = "../../fleet/folder/testdata/nodes/" + name
+	}
 	for _, name := range []string{unit, probeUnit} {
 		b, err := json.Marshal(allowed(t, name))
 		qt.Assert(t, qt.IsNil(err))

@@ -193,3 +193,22 @@ func Markdown() string {
 	}
 	return b.String()
 }
+
+// Short is the table as it stands in the README: which commands need what. Those that need the same
+// share a line.
+func Short() string {
+	var b strings.Builder
+	b.WriteString("| needs | commands |\n|---|---|\n")
+	of := map[string][]string{}
+	var order []string
+	for _, c := range Commands() {
+		if of[c.Needs()] == nil {
+			order = append(order, c.Needs())
+		}
+		of[c.Needs()] = append(of[c.Needs()], "`"+c.Name+"`")
+	}
+	for _, needs := range order {
+		fmt.Fprintf(&b, "| %s | %s |\n", needs, strings.Join(of[needs], ", "))
+	}
+	return b.String()
+}

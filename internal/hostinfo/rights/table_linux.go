@@ -110,13 +110,33 @@ var (
 	Behaviour = Command{
 		Name: "bpfwhy doctor --prove",
 		Must: []Right{{unix.CAP_BPF, "nothing can be tried"}},
-		More: []Right{{unix.CAP_SYS_ADMIN, "net.core.bpf_jit_harden is neither read nor, with --allow-sysctl, raised: nothing of blinding is tried"}},
+		More: []Right{
+			{unix.CAP_PERFMON, "nothing is known of loops on some kernels: the verifier follows them beyond their end (Spectre), and gives up"},
+			{unix.CAP_SYS_ADMIN, "net.core.bpf_jit_harden is neither read nor, with --allow-sysctl, raised: nothing of blinding is tried"},
+		},
+	}
+	// Preflight is doctor --preflight. Each of these is for some of its lines.
+	Preflight = Command{
+		Name: "bpfwhy doctor --preflight",
+		More: []Right{
+			{unix.CAP_BPF, "nothing is found by trying: most lines say \"not known\""},
+			{unix.CAP_PERFMON, "tracing programs are not tried, and fentry counts as refused"},
+			{unix.CAP_NET_ADMIN, "network programs and maps of devices and sockets are not tried"},
+			{unix.CAP_SYS_ADMIN, "net.core.bpf_jit_harden and bpf_jit_limit are not read; kprobes and uprobes do not pass where the kernel may ask for it"},
+			{unix.CAP_SYS_PTRACE, "net.core.bpf_jit_* are not read from another network namespace than the initial one"},
+		},
+		Note: "It answers for the rights with which it runs: give it those of the agent",
 	}
 	Doctor = Command{Name: "bpfwhy doctor", Note: "Says what is missing here for the other commands"}
-	Files  = Command{Name: "bpfwhy explain, check, fix, node diff, demo --list, version", Note: "Any user"}
+	Files  = Command{Name: "bpfwhy explain, check, fix, node diff, demo --list, completion, copy, version", Note: "Any user"}
+	// Fleet asks files, or an API server, for which it needs rights of another kind.
+	Fleet = Command{
+		Name: "bpfwhy fleet, kubectl bpfwhy",
+		Note: "Any user who may read the files. In a cluster: [the rights of your kubeconfig](kubernetes.md#what-kubectl-bpfwhy-may)",
+	}
 )
 
 // Commands are all rows, in the order of the documents.
 func Commands() []Command {
-	return []Command{Watch, Serve, Run, RunUser, Repair, Demo, Audit, Prove, Node, Restore, Doctor, Behaviour, Files, Syscalls, OpenSSL, Packets}
+	return []Command{Watch, Serve, Run, RunUser, Repair, Demo, Audit, Prove, Node, Restore, Doctor, Behaviour, Preflight, Files, Fleet, Syscalls, OpenSSL, Packets}
 }

@@ -49,6 +49,12 @@ func Movsx() []insn.Instruction {
 	return Marked(mov(1, 1), insn.Instruction{Code: insn.ClassALU64 | insn.OpMOV | insn.SourceX, Src: 1, Off: 8}, exit)
 }
 
+// Loop asks for a loop that ends, after two rounds.
+func Loop() []insn.Instruction {
+	return Marked(mov(0, 2), insn.Instruction{Code: insn.ClassALU64 | insn.OpADD, Imm: -1},
+		insn.Instruction{Code: insn.ClassJMP | insn.OpJNE, Off: -2}, exit)
+}
+
 // Map keeps a map alive for as long as the program is.
 func Map(fd int32) []insn.Instruction {
 	return Marked(insn.Instruction{Code: insn.OpcodeLoadImm64, Dst: 1, Src: insn.PseudoMapFD, Imm: fd}, insn.Instruction{}, mov(0, 0), exit)

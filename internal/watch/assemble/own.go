@@ -13,6 +13,7 @@ var ownProbes = []programProbe{
 	{own: true, by: "bpfwhy", what: "helper", name: selfprobe.Name, insns: selfprobe.Helper(anyCall.Imm)},
 	{own: true, by: "bpfwhy", what: "gotol", name: selfprobe.Name, insns: selfprobe.Gotol()},
 	{own: true, by: "bpfwhy", what: "movsx", name: selfprobe.Name, insns: selfprobe.Movsx()},
+	{own: true, by: "bpfwhy", what: "bounded loops", name: selfprobe.Name, insns: selfprobe.Loop()},
 	{own: true, by: "bpfwhy", what: "whether a load works", name: selfprobe.Name, insns: selfprobe.Trivial()},
 	{own: true, by: "bpfwhy", what: "whether programs are freed", name: selfprobe.Name, insns: selfprobe.Map(0)},
 }

@@ -39,7 +39,7 @@ func ownLoad(name string, prog []insn.Instruction, ret int64, copied bool) (*loa
 // there.
 func TestOwnProbes(t *testing.T) {
 	for what, prog := range map[string][]insn.Instruction{
-		"helper": selfprobe.Helper(113), "gotol": selfprobe.Gotol(), "movsx": selfprobe.Movsx(), "whether a load works": selfprobe.Trivial(), "whether programs are freed": selfprobe.Map(7),
+		"helper": selfprobe.Helper(113), "gotol": selfprobe.Gotol(), "movsx": selfprobe.Movsx(), "bounded loops": selfprobe.Loop(), "whether a load works": selfprobe.Trivial(), "whether programs are freed": selfprobe.Map(7),
 	} {
 		for _, errno := range []int64{-22, -13, -1} {
 			at, c := ownLoad(selfprobe.Name, prog, errno, true)
