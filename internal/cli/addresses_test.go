@@ -6,6 +6,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -99,4 +100,29 @@ func (s twoSinks) attempt(a *load.Attempt) error {
 		return err
 	}
 	return s.other.attempt(a)
+}
+
+// TestPastedAddresses: what is quoted from a text is JSON without the addresses in it, and is still
+// JSON. Numbers that are none stay.
+func TestPastedAddresses(t *testing.T) {
+	const text = `0: R1=ctx() R10=fp0
+0: (18) r1 = 0xffff888103c5ec00
+R1 pointer arithmetic on map_ptr prohibited 0xffff888103c5ec00, -131391453184000 and 0xff110001000300c0
+processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+libbpf: prog 'a': failed to load at ffffffff81234567: -13
+`
+	qt.Assert(t, qt.HasLen(addressesIn(text), 5))
+	out := filepath.Join(t.TempDir(), "out")
+	f, err := os.Create(out)
+	qt.Assert(t, qt.IsNil(err))
+	defer f.Close()
+	qt.Assert(t, qt.IsNil(explainText(std{out: f, err: f}, "-", strings.NewReader(text), true)))
+	b, err := os.ReadFile(out)
+	qt.Assert(t, qt.IsNil(err))
+	var d load.Diagnosis
+	qt.Assert(t, qt.IsNil(json.Unmarshal(b, &d)), qt.Commentf("%s", b))
+	qt.Check(t, qt.Equals(d.Rule, "VER009"))
+	qt.Check(t, qt.HasLen(addressesIn(string(b)), 0))
+	qt.Check(t, qt.StringContains(string(b), "prohibited 0x****************, -*************** and"))
+	qt.Check(t, qt.StringContains(string(b), ": -13"))
 }

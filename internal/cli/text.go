@@ -3,11 +3,14 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 
 	"github.com/bpfwhy/bpfwhy/explain"
 	"github.com/bpfwhy/bpfwhy/internal/output/render"
+	"github.com/bpfwhy/bpfwhy/internal/watch/redact"
+	"github.com/bpfwhy/bpfwhy/load"
 )
 
 // explainText explains error text. Nothing recognised is a negative answer, not bad input.
@@ -23,7 +26,7 @@ func explainText(s std, name string, text io.Reader, asJSON bool) error {
 	for i := range found {
 		var err error
 		if asJSON {
-			err = render.JSON(s.out, &found[i])
+			err = pastedJSON(s.out, &found[i])
 		} else {
 			err = t.Diagnosis(&found[i])
 		}
@@ -32,4 +35,16 @@ func explainText(s std, name string, text io.Reader, asJSON bool) error {
 		}
 	}
 	return nil
+}
+
+// pastedJSON writes a diagnosis without kernel addresses: a text quotes logs as they were, and JSON
+// is handed around.
+func pastedJSON(w io.Writer, d *load.Diagnosis) error {
+	var b bytes.Buffer
+	if err := render.JSON(&b, d); err != nil {
+		return err
+	}
+	redact.Free(b.Bytes())
+	_, err := w.Write(b.Bytes())
+	return err
 }
