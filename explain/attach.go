@@ -264,6 +264,9 @@ func (f *Facts) aftermath() *aftermath {
 			fitting |= w.at & f.places()
 		}
 	}
+	if f.errno() == 0 && len(causes) > maxOpen {
+		rows, causes = common(rows)
+	}
 	for _, w := range rows {
 		if !f.judge(w, fitting, len(causes)) {
 			continue
@@ -275,6 +278,18 @@ func (f *Facts) aftermath() *aftermath {
 		}
 	}
 	return f.after
+}
+
+// common are the rows of which one is the cause as a rule, where a text has no errno.
+func common(all []weighed) (rows []weighed, causes map[string]bool) {
+	causes = map[string]bool{}
+	for _, w := range all {
+		if w.match.Strength == Certain || !w.reason.rare && w.rule != "" {
+			rows = append(rows, w)
+			causes[w.rule] = true
+		}
+	}
+	return rows, causes
 }
 
 // judge lowers what a row found by what is not known: the errno, the call, the place. fitting are
@@ -379,7 +394,7 @@ func (f *Facts) hasErrno(list []int) bool {
 }
 
 // maxOpen is how many causes are named where a text has no errno. More would say nothing.
-const maxOpen = 4
+const maxOpen = 8
 
 // byReason is the Match of a rule whose signs are in the table.
 func byReason(id string) func(*Facts) *Match {

@@ -73,6 +73,18 @@ var generalReasons = []reason{
 	},
 
 	{
+		rule: "ATT002", at: atTCX | atCgroup | atNetns | atNetfilter | atIter, call: linkCreate, errno: []int{abi.EOPNOTSUPP}, rare: true,
+		text: "This kernel does not have this kind of link, or was built without it. The words are a library's then, which tried it out.",
+		tell: "The kernel's release tells.",
+		look: func(f *Facts, m *Match) Strength {
+			if f.text == nil {
+				return 0
+			}
+			return m.Strength
+		},
+	},
+
+	{
 		rule: "ATT003", at: atCgroup, call: progAttach, errno: []int{abi.EINVAL}, rare: true,
 		text: "This program is attached to the control group already.",
 		tell: "'bpftool cgroup show PATH' lists what is there.",

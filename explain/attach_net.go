@@ -30,7 +30,7 @@ var netReasons = []reason{
 		errno: []int{abi.EOPNOTSUPP, abi.EINVAL, abi.EBUSY, abi.ENOSPC, abi.ENOTCONN, abi.ENOMEM},
 		text:  "A feature or the setting of the device is in the way of XDP: large receive offload (LRO, GRO_HW, CSUM), header split, the number of queues, a peer that is missing.",
 		tell:  "The netlink answer (extack) or the kernel's log names it.",
-		words: lazyregexp.New(`(?i)\bH?W?-?LRO\b|GRO_HW|HW[-_ ]GRO|any_header_sg|header/data|header[- ]split|(?:rx|tx|TX|RX)[ /]*(?:queues?|rings?|channels?|resources)|` +
+		words: lazyregexp.New(`(?i)\brequest \d+ queues but max is|\bH?W?-?LRO\b|GRO_HW|HW[-_ ]GRO|any_header_sg|header/data|header[- ]split|(?:rx|tx|TX|RX)[ /]*(?:queues?|rings?|channels?|resources)|` +
 			`\b(?:two|enough) TX\b|per CPU pools|memory provider|peer is detached|Setup for XDP failed|\bXDP_SETUP|striding RQ`),
 		look: lookOffload,
 	},
@@ -237,7 +237,7 @@ var deviceSettings = []deviceSetting{
 		"Let the hypervisor give the machine a virtio device of version 1 (QEMU: disable-legacy=on)", "A setting of the host, and a restart of the machine.", ""},
 	{lazyregexp.New(`(?i)header[- ]split|\bHDS\b`), "Headers and data are in separate buffers (header split), which XDP cannot work with.",
 		"Switch header split off", "More copies for those who use it.", "ethtool -G %s tcp-data-split off"},
-	{lazyregexp.New(`(?i)\b(?:rx|tx)[ /-]*(?:queues?|rings?|channels?|resources)|\btwo TX\b|\benough TX|per CPU pools`),
+	{lazyregexp.New(`(?i)\brequest \d+ queues|\b(?:rx|tx)[ /-]*(?:queues?|rings?|channels?|resources)|\btwo TX\b|\benough TX|per CPU pools`),
 		"The device has too few queues or rings for XDP, which needs one more for sending on each CPU or queue.",
 		"Use fewer channels, so that half of the rings are left for XDP", "Less parallel work of the card. Connections may stall for a moment.", "ethtool -l %[1]s; ethtool -L %[1]s combined N"},
 }

@@ -597,7 +597,7 @@ var pastedAttachments = []struct {
 	{"no descriptor of a perf event", fromText(load.PerfEventSetBPF, 25, to("uprobe", "")), "ATT005", nil},
 	{"perf_event_open in a container", fromText(load.PerfEventOpen, 1, to("tracepoint", "syscalls/sys_enter_execve")), Unknown, []string{"PERM005", "PERM006", "PERM011"}},
 	{"a scheduler, and no errno", fromText(load.LinkCreate, 0, as("struct_ops")), Unknown, []string{"ATT115", "ATT502", "ATT503"}},
-	{"a kprobe, and no errno", fromText(load.PerfEventOpen, 0, to("function", "f")), Unknown, nil},
+	{"a kprobe, and no errno", fromText(load.PerfEventOpen, 0, to("function", "f")), Unknown, []string{"PERM011", "ATT103", "ATT105", "ATT106", "ATT107", "ATT109", "ATT116"}},
 	{"attaching to a folder of version 1, which bcc calls EPERM", fromText(load.ProgAttach, 1, of("sock_ops", ""), toPath("cgroup", "/sys/fs/cgroup/net_cls/task", "")), Unknown, []string{"PERM001", "PERM005", "PERM006", "ATT201", "ATT204"}},
 	{"attach program to cgroup: bad file descriptor", fromText(load.ProgAttach, 9, to("cgroup", "/sys/fs/cgroup/net_cls/app")), "ATT201", []string{"ATT005"}},
 	{"attach to a control group: invalid argument", fromText(load.LinkCreate, 22, to("cgroup", "")), Unknown, []string{"ATT001", "ATT002", "ATT003", "ATT006", "ATT202", "ATT203"}},

@@ -38,6 +38,9 @@ var errnos = grouped(withReasons([]Errno{
 			{cmdMapElem, "The map may not be read or written by this descriptor, or it is frozen.", []string{"MAP006"}},
 			{cmdMapElem, "The process lacks CAP_BPF, or has given it up, and kernel.unprivileged_bpf_disabled closes bpf(2) to it.", []string{"PERM001", "PERM002"}},
 			{cmdToken, "The caller does not have CAP_BPF in the user namespace that the BPF file system belongs to, or is not in it.", []string{"PERM010"}},
+			{cmdBind, "A socket of AF_XDP takes CAP_NET_RAW, and loading its program CAP_BPF with CAP_NET_ADMIN, in the initial user namespace.", []string{"PERM001"}},
+			{cmdTestRun, "Running a program for a test takes CAP_BPF or CAP_SYS_ADMIN, as opening it by its id does.", []string{"PERM001"}},
+			{cmdInfo, "kernel.unprivileged_bpf_disabled closes bpf(2) to processes without CAP_BPF.", []string{"PERM001", "PERM002"}},
 			{cmdLimit, "Raising RLIMIT_MEMLOCK takes CAP_SYS_RESOURCE. Only kernels before 5.11 count programs and maps against this limit: on newer ones the loader can do without.", nil},
 			{cmdAny, "A seccomp policy forbids bpf(2): the call never starts.", []string{"PERM006"}},
 			{cmdAny, "A security module refuses it. BPF LSM programs and some modules answer EPERM rather than EACCES.", []string{"PERM005"}},
@@ -46,7 +49,8 @@ var errnos = grouped(withReasons([]Errno{
 	{
 		Number: abi.ENOENT, Prints: "No such file or directory",
 		Meanings: []Meaning{
-			{cmdMapElem, "The key is not in the map: an answer, not a failure.", nil},
+			{cmdMapElem, "The key is not in the map: an answer, not a failure. For the next key, or in a batch, it is the end of the map.", nil},
+			{cmdBind, "The device has no such queue, or is gone.", nil},
 			{cmdQuery, "The device or the control group is gone.", nil},
 			{cmdDetach, "No such program is attached here, so there is nothing to remove: harmless where a loader only cleans up.", nil},
 			{cmdLoad, "The kernel function that an fentry or LSM program names has no address in the running kernel.", []string{"BTF005"}},
@@ -88,6 +92,7 @@ var errnos = grouped(withReasons([]Errno{
 			{cmdAny, "The attributes have a field that this kernel does not know, and it is not zero.", []string{"REQ003"}},
 			{cmdMap, "key_size, value_size or max_entries is larger than the map type allows.", []string{"MAP001"}},
 			{cmdMap, "A value of a per-CPU map has over 32 KiB (ENOMEM on older kernels).", []string{"MAP005"}},
+			{cmdMapElem, "The key is not below max_entries (arrays), or the map is full.", []string{"MAP004"}},
 			{cmdBTF, "The BTF is larger than 16 MiB.", []string{"BTF002"}},
 			{cmdLoad, "Calls nest more than 8 deep.", []string{"VER016"}},
 		},
@@ -103,6 +108,8 @@ var errnos = grouped(withReasons([]Errno{
 			{cmdQuery, "The file descriptor is not a directory of a control group of version 2.", []string{"ATT201"}},
 			{cmdInfo, "The file descriptor is not open, or does not belong to a program, a map, BTF or a link.", []string{"ATT005"}},
 			{cmdMapElem, "The file descriptor is not open, or is not a map.", []string{"ATT005"}},
+			{cmdTestRun, "The file descriptor of the program is not open, or is another object's.", []string{"ATT005"}},
+			{cmdBind, "The descriptor is not open, or is no socket of AF_XDP with rings and a umem.", []string{"ATT005"}},
 		},
 	},
 	{
@@ -121,6 +128,8 @@ var errnos = grouped(withReasons([]Errno{
 			{cmdLoad, "Memory ran out, or the limit of the loader's control group was reached.", []string{"RES001"}},
 			{cmdLoad, "From 7.1: constant blinding failed and reports it as ENOMEM within the kernel.", []string{"BLIND002"}},
 			{cmdSeccomp, "The filter does not fit into net.core.optmem_max (socket filters).", []string{"RES002"}},
+			{cmdMapElem, "There is no memory for the element (a map without preallocation), or not for the batch: the memory limit of the control group counts.", []string{"RES001"}},
+			{cmdBind, "The driver or the kernel has no memory for the rings, or the umem is larger than RLIMIT_MEMLOCK allows without CAP_IPC_LOCK.", []string{"RES001"}},
 		},
 	},
 	{
@@ -134,12 +143,15 @@ var errnos = grouped(withReasons([]Errno{
 			{cmdInfo, "A security module such as SELinux forbids it.", []string{"PERM005"}},
 			{cmdSeccomp, "The task has neither no_new_privs nor CAP_SYS_ADMIN.", []string{"CBPF002"}},
 			{cmdMapElem, "The map's flags forbid this access to programs.", nil},
+			{cmdMapElem, "A security module such as SELinux forbids this process the map of another one (map_read, map_write).", []string{"PERM005"}},
+			{cmdBind, "A policy (SELinux, AppArmor) forbids sockets of AF_XDP, or the loader lacks CAP_NET_RAW.", []string{"PERM005"}},
 		},
 	},
 	{
 		Number: abi.EFAULT, Prints: "Bad address",
 		Meanings: []Meaning{
 			{cmdAny, "The attributes, or something that they point to, cannot be read or written.", []string{"REQ005"}},
+			{cmdMapElem, "A buffer is shorter than the kernel reads or writes. A per-CPU map takes a value, rounded up to 8 bytes, for each possible CPU (/sys/devices/system/cpu/possible), also for those that are offline; a batch takes count times as much.", []string{"REQ005"}},
 			{cmdLoad, "More than 8192 branches were left to be walked (before E2BIG was used for it).", []string{"VER102"}},
 			{cmdLoad, "The verifier found itself in a state that should not be possible: a bug of the kernel.", []string{"VER099"}},
 		},
@@ -148,6 +160,8 @@ var errnos = grouped(withReasons([]Errno{
 		Number: abi.EBUSY, Prints: "Device or resource busy",
 		Meanings: []Meaning{
 			{cmdMap, "The map is frozen, or already tied to a program.", nil},
+			{cmdMapElem, "The bucket was locked by an operation that this one interrupted on the same CPU, or the map is frozen or mapped into memory: try again.", nil},
+			{cmdDetach, "The link or the program is in use.", nil},
 			{cmdBind, "Another AF_XDP socket is bound to this queue of the device: of another process, of this one (a loop that names the same queue each time), or one that was closed a moment ago. Give each socket a queue of its own, or share its memory (XDP_SHARED_UMEM).", []string{"ATT003"}},
 		},
 	},
@@ -159,6 +173,7 @@ var errnos = grouped(withReasons([]Errno{
 		Number: abi.ENODEV, Prints: "No such device",
 		Meanings: []Meaning{
 			{cmdLoad, "prog_ifindex names no device, or one that takes no programs.", []string{"REQ007"}},
+			{cmdBind, "There is no device of this number in the network namespace of the process.", []string{"ATT305"}},
 		},
 	},
 	{Number: abi.ENOTDIR, Prints: "Not a directory"},
@@ -184,7 +199,10 @@ var errnos = grouped(withReasons([]Errno{
 			{cmdQuery, "This kernel does not know the attach type that is asked about, or was built without it (CONFIG_CGROUP_BPF for control groups, 4.15 for devices), or is older than the query itself (4.15).", []string{"ATT002"}},
 			{cmdObjByID, "This kernel does not know the command: ids came with 4.13, those of links with 5.8.", nil},
 			{cmdInfo, "The size or a pointer of the answer does not fit this kernel, or the descriptor belongs to an object without such an answer.", nil},
-			{cmdMapElem, "A flag or a field that this command does not take, or a type of map without this operation.", nil},
+			{cmdMapElem, "A flag or a field that this command does not take, a type of map without this operation, or a kernel without the command (batches came with 5.6, lookup and delete with 4.20 for queues and with 5.14 for hashes).", nil},
+			{cmdBind, "The queue is not below the number of the device's queues, a ring's size is no power of two, flags exclude each other (XDP_COPY with XDP_ZEROCOPY), or the umem's frames do not fit (size, headroom, huge pages).", nil},
+			{cmdBind, "The driver refuses native XDP or zero copy with this setting of the device (MTU, number of queues): the kernel's log may say why.", []string{"ATT302", "ATT303"}},
+			{cmdLoad, "Before 5.0 a kprobe program has to name the release of the kernel that runs (kern_version): loaders read it from uname, which on Debian and Ubuntu is another number than the kernel compares with.", nil},
 			{cmdTestRun, "This program type cannot be run for a test, or the context or packet that was passed is too small or too large.", nil},
 		},
 	},
@@ -201,6 +219,9 @@ var errnos = grouped(withReasons([]Errno{
 		Number: abi.ENOSPC, Prints: "No space left on device",
 		Meanings: []Meaning{
 			{cmdQuery, "More programs are attached than the caller made room for: it asks again with more.", nil},
+			{cmdMapElem, "A batch (lookup, or lookup and delete) met a bucket of the hash table with more elements than the buffers have room for (count): call again with a larger count. It depends on how the keys are spread, and comes and goes. The map is not full.", nil},
+			{cmdInfo, "The buffer for the answer is too short.", nil},
+			{cmdBind, "There are not enough buffers for zero copy, or the driver has no free queue for it.", nil},
 			{cmdLoad, "The loader's log buffer is too small. The verdict is lost with it: the program may be fine.", []string{"REQ004"}},
 			{cmdBTF, "The log buffer for BTF is too small.", []string{"REQ004"}},
 			{cmdAny, "All ids are in use.", []string{"INST002"}},
@@ -232,11 +253,19 @@ var errnos = grouped(withReasons([]Errno{
 		Meanings: []Meaning{
 			{cmdToken, "The BPF file system delegates nothing. libbpf tries to create a token at every start: this is not the error.", []string{"PERM010"}},
 			{cmdMapElem, "The map type does not know the operation.", nil},
+			{cmdBind, "The driver has no zero copy (bind with XDP_COPY), or no native XDP (attach in generic mode).", []string{"ATT301"}},
 			{cmdLoad, "The JIT of this machine lacks something that the program uses (arenas, exceptions).", []string{"JIT002"}},
 		},
 	},
-	{Number: abi.EAFNOSUPPORT, Prints: "Address family not supported by protocol"},
+	{
+		Number: abi.EAFNOSUPPORT, Prints: "Address family not supported by protocol",
+		Meanings: []Meaning{{cmdBind, "The kernel was built without sockets of AF_XDP (CONFIG_XDP_SOCKETS).", nil}},
+	},
 	{Number: abi.EADDRNOTAVAIL, Prints: "Cannot assign requested address"},
+	{
+		Number: abi.ENOBUFS, Prints: "No buffer space available",
+		Meanings: []Meaning{{cmdBind, "The memory of the umem is locked, and RLIMIT_MEMLOCK is too low for it: raise it (ulimit -l), or start with CAP_IPC_LOCK.", []string{"RES001"}}},
+	},
 	{Number: abi.ENOTCONN, Prints: "Transport endpoint is not connected"},
 	{Number: abi.ESTALE, Prints: "Stale file handle"},
 	{

@@ -29,6 +29,8 @@ type loaderWord struct {
 	instead  bool // the rule's remedies do not fit: only do does
 	tells    reading.Telling
 	alone    bool // no other word of the line has to tell of a failure
+	// besideBPF: others say so too, so that another line has to be about BPF.
+	besideBPF bool
 	// fits says on which kernels the words speak for the rule, nil: on all.
 	fits func(*node.Profile) bool
 
@@ -68,7 +70,7 @@ const maxLoaderLine = 2048
 // wordOf is loaderSays for package reading.
 func wordOf(line string) (reading.Word, bool) {
 	w, ok := loaderSays(line)
-	return reading.Word{Kind: w.attempted, Tells: w.tells, Alone: w.alone}, ok
+	return reading.Word{Kind: w.attempted, Tells: w.tells, Alone: w.alone, Beside: w.besideBPF}, ok
 }
 
 func word(loader string, attempted load.Kind, words, means, do string) loaderWord {
@@ -179,7 +181,7 @@ func aboutBPF(words string) string {
 }
 
 // loaderWords is searched in order; the first that matches counts.
-var loaderWords = slices.Concat(libraryWords, runtimeWords)
+var loaderWords = slices.Concat(agentWords, libraryWords, runtimeWords)
 
 // libraryWords are those of the kernel's log, of libraries and of tools.
 var libraryWords = []loaderWord{

@@ -205,15 +205,28 @@ func matchFault(f *Facts) *Match {
 		m.Why = "bpf_check itself ended with EFAULT: the log buffer, BTF information or an array of descriptors may not be readable"
 	}
 	if f.text != nil {
-		if f.kind() == load.ProgLoad {
-			m.Strength = Possible // the verifier has an EFAULT of its own
-		}
+		f.textFault(m)
 	} else if len(f.ev.Attr) == 0 {
 		m.Evidence = append(m.Evidence, "the attributes could not be read")
 	} else if f.ev.InsnsState == load.InsnsNone && len(f.ev.Insns) == 0 && f.kind() == load.ProgLoad {
 		m.Evidence = append(m.Evidence, "the instructions could not be read either, when the call was recorded")
 	}
 	return m
+}
+
+// textFault says what a text leaves open of an address that is not good.
+func (f *Facts) textFault(m *Match) {
+	switch f.kind() {
+	case load.ProgLoad:
+		m.Strength = Possible // the verifier has an EFAULT of its own
+	case load.MapUpdate:
+		m.Cause = "A buffer that the loader passed is shorter than the kernel reads, or is not there. If the map is per-CPU, it takes a value for each possible CPU, rounded up to 8 bytes each, also for those that are not there"
+		if n := f.text.node.CPUs; n > 0 {
+			m.Cause += fmt.Sprintf(": %d on this machine", n)
+			m.Evidence = append(m.Evidence, fmt.Sprintf("the text says that %d CPUs are possible", n))
+		}
+		m.Cause += "."
+	}
 }
 
 func req006() Rule {

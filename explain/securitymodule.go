@@ -55,6 +55,9 @@ func matchLSM(f *Facts) *Match {
 			return m
 		}
 	}
+	if m := f.lockedBySELinux(); m != nil {
+		return m
+	}
 	if f.errno() != abi.EPERM && f.errno() != abi.EACCES || f.refusedByOthers() || f.asksNoLSM() {
 		return nil
 	}
@@ -66,6 +69,19 @@ func matchLSM(f *Facts) *Match {
 		m.Evidence = append(m.Evidence, "the verifier was not reached")
 	}
 	f.describeLSM(m)
+	return m
+}
+
+// lockedBySELinux is a helper that reads memory and is refused where SELinux is on: kernels from 5.6
+// to 5.15 ask it what lockdown would forbid to everybody.
+func (f *Facts) lockedBySELinux() *Match {
+	if name, _ := f.refusedHelper(); f.text == nil || !f.text.node.Enforcing || !slices.Contains(readHelpers, name) || f.since(release(5, 16)) || f.before(release(5, 6)) {
+		return nil
+	}
+	m := &Match{Strength: Likely, How: load.Inferred}
+	m.Cause = "SELinux is enforcing, and kernels from 5.6 to 5.15 ask it whether a process may do what lockdown would forbid to everybody (class lockdown): if its policy says no, this helper is hidden from the program. The audit log has a line then."
+	m.Why = m.Cause
+	m.Evidence = append(m.Evidence, "the text says that SELinux is enforcing")
 	return m
 }
 

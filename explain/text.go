@@ -22,9 +22,9 @@ import (
 const maxFindings = 8
 
 // Text explains error text as cilium/ebpf, libbpf, bpftrace, container runtimes, systemd or the
-// kernel's log print it. It returns one diagnosis for each failure that it recognises, messages
-// that are mere noise last, and nil for a text in which it finds nothing about BPF. Text alone
-// seldom proves a cause: the alternatives matter.
+// kernel's log print it. It returns one diagnosis for each failure that it recognises, or else what
+// messages that are mere noise mean, and nil for a text in which it finds nothing about BPF. Text
+// alone seldom proves a cause: the alternatives matter.
 func Text(s string) []load.Diagnosis { return explainLines(reading.Split(s)) }
 
 // TextFrom is Text for what comes from a reader, of any length.
@@ -40,12 +40,17 @@ func explainLines(lines []string) []load.Diagnosis {
 	read := reading.Read(lines, wordOf)
 	var out []load.Diagnosis
 	for _, f := range read.Failures[max(0, len(read.Failures)-maxFindings):] {
-		out = tell(out, explainFailure(&f, read.Kernel))
+		out = tell(out, explainFailure(&f, read.Node))
 	}
 	for _, f := range read.Spared[max(0, len(read.Spared)-maxFindings):] {
-		out = tell(out, explainSpared(&f, read.Kernel))
+		out = tell(out, explainSpared(&f, read.Node))
 	}
-	out = append(out, explainNoise(slices.Concat(read.Noise, read.Tolerated), read.Kernel)...)
+	if d := explainIdleLSM(read); len(out) == 0 && d != nil {
+		out = append(out, *d)
+	}
+	if len(read.Failures) == 0 { // beside a failure it only distracts
+		out = append(out, explainNoise(slices.Concat(read.Noise, read.Tolerated), read.Node)...)
+	}
 	return out[:min(len(out), maxFindings)]
 }
 
@@ -75,10 +80,10 @@ func tell(out []load.Diagnosis, d load.Diagnosis) []load.Diagnosis {
 }
 
 // explainNoise says of each kind of noise once that it is none of the failures.
-func explainNoise(lines []string, k reading.Kernel) (out []load.Diagnosis) {
-	named := &node.Profile{Release: k.Release, Machine: k.Machine}
+func explainNoise(lines []string, k reading.Node) (out []load.Diagnosis) {
+	known := named(k)
 	for _, w := range loaderWords {
-		if w.tells != reading.Harmless || w.fits != nil && !w.fits(named) {
+		if w.tells != reading.Harmless || w.fits != nil && !w.fits(known) {
 			continue
 		}
 		i := lastOf(lines, w)
@@ -139,12 +144,12 @@ func OwnError(text string, known *load.Attempt, n *node.Profile) *load.Diagnosis
 }
 
 // explainFailure is the diagnosis of a failure that a text tells of.
-func explainFailure(read *reading.Failure, k reading.Kernel) load.Diagnosis {
+func explainFailure(read *reading.Failure, k reading.Node) load.Diagnosis {
 	return *textFacts(read, k).explain(read)
 }
 
 // explainSpared is the diagnosis of a failure that did no harm.
-func explainSpared(read *reading.Failure, k reading.Kernel) load.Diagnosis {
+func explainSpared(read *reading.Failure, k reading.Node) load.Diagnosis {
 	d := explainFailure(read, k)
 	if read.Meant {
 		return load.Diagnosis{Rule: Unknown, Title: "A test wanted this to fail, and passed", HowKnown: load.Inferred, Evidence: d.Evidence,
@@ -169,17 +174,18 @@ func (f *Facts) explain(read *reading.Failure) *load.Diagnosis {
 }
 
 // textFacts are the facts of an attempt of which nothing is known but what a text says.
-func textFacts(read *reading.Failure, k reading.Kernel) *Facts {
+func textFacts(read *reading.Failure, k reading.Node) *Facts {
 	a := read.Attempt
 	if read.Errno.Either && (a.Kind == load.ProgLoad || a.Kind == load.Seccomp || a.Kind == load.SocketFilter) {
 		a.Errno = abi.ENOTSUPP // loads are not refused with the other one
 	}
 	a.Evidence = load.Evidence{FailedInsn: -1, UserNSLevel: -1, SeccompMode: -1, Harden: -1, EnterSeen: true}
-	f := &Facts{Attempt: a, Node: &node.Profile{Release: k.Release, Machine: k.Machine}, ev: &a.Evidence, words: textWords(read), text: &pasted{}, call: read.Call}
+	f := &Facts{Attempt: a, Node: named(k), ev: &a.Evidence, words: textWords(read), text: &pasted{}, call: read.Call}
 	if !f.Node.Backports() {
 		f.kernel, f.kernelKnown = f.Node.Kernel()
 	}
-	f.Node.Lockdown = lockdownIn(read.Lines)
+	f.Node.Lockdown = cmp.Or(lockdownIn(read.Lines), k.Lockdown)
+	f.text.node = k
 	f.quoteText(read)
 	if f.kernelKnown {
 		f.text.lines = append(f.text.lines, strings.TrimSpace("the text names the kernel "+printable(k.Release, 80)+" "+k.Machine))
@@ -375,6 +381,7 @@ var watchLoader = load.Remedy{
 type pasted struct {
 	lines  []string // quoted
 	kernel string   // the kernel's own words
+	node   reading.Node
 	// own: the text is the error of this process, which knows more than the text says.
 	own bool
 }

@@ -35,6 +35,7 @@ type clue struct {
 	kernel               bool   // from the kernel's log
 	whole                bool   // a record of a logger
 	weak                 bool   // the errno stands on a line that may be about something else
+	beside               bool   // others say so too, outside of BPF
 
 	log []string // the verifier's words, on this line or behind it
 	end int      // the last line of them
@@ -224,7 +225,7 @@ func (c *clue) byWord(text string, w Word) {
 	if w.Kind == "" && c.kind.Attaches() && !attachWord.MatchString(text) && !probeWord.MatchString(text) && c.place != tcx {
 		c.kind, c.place = load.ProgLoad, nowhere // the object, before anything is attached
 	}
-	c.role, c.sure, c.weak, c.because = failure, true, false, w.Tells == Reason
+	c.role, c.sure, c.weak, c.because, c.beside = failure, true, false, w.Tells == Reason, w.Beside
 	if !(w.Kind.Attaches() && c.kind.Attaches()) { // the words may say more
 		c.kind = cmp.Or(w.Kind, c.kind, load.ProgLoad)
 	}

@@ -66,7 +66,7 @@ var (
 	errnoName = lazyregexp.New(`\bE[A-Z0-9]{2,15}(?:_[A-Z]{2,15})?\b`)
 	// Numbers that say of themselves that they are an errno.
 	sureNumber = lazyregexp.New(`(?i)unknown error:?\s*\(?-?([2-9]|\d{2,4})\b|\[errno:? -?(\d{1,4})\]|\bos error:? -?(\d{1,4})\b|` +
-		`\b(?:Os|Errno|Error) ?[{(] ?(?:code: )?-?(\d{1,4})\b|Error: \((\d{1,3}), '|\berrno\s*(?:is|was|[:=(])?\s*-?(\d{1,4})\b`)
+		`\b(?:Os|Errno|Error|System|RawOsError|Sys)(?: ?[{(] ?|:)(?:code: )?-?(\d{1,4})\b|Error: \((\d{1,3}), '|\berrno\s*(?:is|was|[:=(])?\s*-?(\d{1,4})\b`)
 	// Numbers that do so by what stands before them and by nothing behind them.
 	// A pair of a logger, or of the kernel's audit log.
 	keyedNumber  = lazyregexp.New(`(?i)\b(?:err|error|errno|ret|rc|res|errcode|error_code)=(-?\d{1,4})(?:[\s,;)\]]|$)|\bexit=(-\d{1,4})(?:\s|$)`)
@@ -220,6 +220,9 @@ var phrases = []phrase{
 	{"interrupted system call", abi.EINTR, false},
 	{"input/output error", abi.EIO, false},
 	{"no data available", abi.ENODATA, true},
+	{"no buffer space available", abi.ENOBUFS, false},
+	{"address family not supported by protocol", abi.EAFNOSUPPORT, false},
+	{"socket operation on non-socket", abi.ENOTSOCK, false},
 	{"protocol not supported", abi.EPROTONOSUPPORT, true},
 	{"operation not supported", abi.EOPNOTSUPP, false},
 	{"not supported", abi.EOPNOTSUPP, true},

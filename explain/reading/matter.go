@@ -30,7 +30,8 @@ var (
 		"bpf", "xdp", "btf", "kprobe", "uprobe", "kretprobe", "uretprobe", "tracepoint", "fentry", "fexit", "fmod_ret", "tracefs", "tracing", "verifier",
 		"perf event", "perf_event", "perf-event", "seccomp", "so_attach", "attach_filter", "struct_ops", "struct ops", "sched_ext", "cgroup", "netlink", "rtnetlink", "clsact",
 		"ksym", "kfunc", "core relo", "co-re", "lsm", "ringbuf", "ring buffer", "map ", "map:", "map'", "maps", "prog", "attach", "probe", "filter", "usdt", "skeleton", "tcx", "netkit", "tc ",
-		"pin", "memlock", "trampoline", "lockdown", "insn", "instruction", "relocation", "section", "helper", "kallsyms", "debugfs", "iterator", "qdisc", "sockmap", "link",
+		"pin", "memlock", "trampoline", "lockdown", "insn", "instruction", "relocation", "section", "helper", "kallsyms", "debugfs", "iterator", "qdisc", "sockmap", "link", "xsk", "umem",
+		"find device", "network interface", "find interface", "interface '", "interface \"", "debugfs",
 	}
 	failureWords = []string{
 		"fail", "error", "cannot", "can't", "could not", "couldn't", "unable", "denied", "invalid", "not support", "unsupported", "not permitted", "errno", "err=", "err ",

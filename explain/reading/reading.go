@@ -50,7 +50,7 @@ type Failure struct {
 // Text is what was read.
 type Text struct {
 	Failures []Failure
-	Kernel   Kernel
+	Node     Node
 	// Spared are failures after which the program went on in another way and succeeded, or that a
 	// test wanted.
 	Spared []Failure
@@ -64,6 +64,8 @@ type Word struct {
 	Tells Telling
 	// Alone says that the line needs no other sign of a failure.
 	Alone bool
+	// Beside says that other programs print it too: another line has to be about BPF.
+	Beside bool
 }
 
 // Telling is what a line tells of a failure.
@@ -83,7 +85,7 @@ type Table func(line string) (Word, bool)
 func Read(lines []string, table Table) Text {
 	unwrapped := Unwrap(lines)
 	groups, aside := split(unwrapped, table)
-	t := Text{Kernel: kernelOf(unwrapped)}
+	t := Text{Node: nodeOf(unwrapped)}
 	for i, g := range groups {
 		until := len(unwrapped)
 		if i+1 < len(groups) {

@@ -172,7 +172,7 @@ var sentences = []saying{
 	says(noise, "", nowhere, `^(?:clang|clang-\d+|gcc|cc|c\+\+|ld|collect2|make|cmake|cargo|rustc)(?:\[\d+\])?: (?:\*\*\* |fatal |error|warning)|cannot find -l\w|fatal error: '[^']*' file not found|undefined reference to`, "clang", "gcc", "cc:", "ld:", "collect2", "make", "cargo", "rustc", "find -l", "file not found", "undefined reference"),
 	says(noise, "", nowhere, `Got EBADF when using BPF_F_ALLOW_MULTI`, "got ebadf"),
 	says(noise, "", nowhere, `elf: skipping (?:un\w+ )?(?:data )?section|skipping (?:unrecognized|relo)\b`, "skipping"),
-	calling("bind(AF_XDP)", `\bbind\w*\b[^:]{0,40}\b(?:SockaddrXDP|sockaddr_xdp|AF_XDP|xsk)\b|\bbind\([^)]*AF_XDP|(?:AF_XDP|\bxsk)[^:]{0,40}\bbind\w*`, "xdp", "xsk"),
+	calling("bind(AF_XDP)", `\bbind\w*\b[^:]{0,40}\b(?:SockaddrXDP|sockaddr_xdp|AF_XDP|xsk)\b|\bbind\([^)]*AF_XDP|(?:AF_XDP|\bxsk)[^:]{0,40}\bbind\w*|\bxsk_(?:socket|umem)__create|\b(?:AF_XDP|xsk|XDP) (?:socket|umem)|\bumem (?:create|creation|reg)|\bXDP_UMEM_REG\b`, "xdp", "xsk", "umem"),
 	names(failure, load.BTFLoad, nowhere, `Error loading \.BTF into kernel|(?:load|loading) (?:the )?BTF\b.*`+failed+`|load BTF: |BPF_BTF_LOAD|`+failed+`\w* (?:to )?load(?:ing)? BTF`, "btf"),
 	says(failure, load.PerfEventOpen, nowhere, `prog '(?P<prog>[^']*)': failed to create `+probes+` '(?P<target>[^']*)' perf event`, "perf event"),
 	says(failure, load.PerfEventOpen, tracepoint, `(?:prog '(?P<prog>[^']*)': )?failed to (?:create|determine) tracepoint '(?P<target>[^']*)' perf event|tracepoint '(?P<target2>[^']*)' perf_event_open\(\) failed`, "tracepoint '"),
@@ -324,6 +324,8 @@ var sentences = []saying{
 	says(failure, load.MapCreate, nowhere, `avc:\s+denied +\{[^}]*map_create[^}]*\}.*tclass=bpf`, "avc:"),
 	says(failure, load.ProgLoad, nowhere, `avc:\s+denied .*tclass=bpf`, "avc:"),
 	says(failure, load.ProgLoad, nowhere, `avc:\s+denied .*lockdown_reason="[^"]*\bbpf\b.*tclass=lockdown`, "avc:"),
+	// What a driver says of its queues, its MTU or its offloads.
+	says(detail, load.XDPAttach, xdp, DriverRecord, "virtio_net", "request", "mtu", "lro", "xdp"),
 	says(detail, "", nowhere, SeccompRecord, "syscall="),
 	says(detail, load.PerfEventOpen, perfEvent, SeccompPerfRecord, "syscall="),
 	says(detail, "", nowhere, `apparmor="DENIED".*(?:bpf|tracefs|debugfs|/sys/kernel/(?:debug|tracing))`, "apparmor"),
@@ -386,6 +388,9 @@ func placeOf(word string) (place, bool) {
 	}
 	return p, ok
 }
+
+// DriverRecord is what a network driver says in the kernel's log when it does not take a program.
+const DriverRecord = `^(?:kernel: )?(?P<said>\w+ [\w:.-]*\d[\w:.-]* (?P<dev>[\w.@-]{2,16}): (?:request \d+ queues but max is +\d+|.*\b(?:XDP|xdp)\b.*\b(?:not|fail\w*|unsupported|too|larger|exceeds?|requires?|only|can't|cannot|invalid|disable|insufficient)\b.*|.*\bMTU\b.*\b(?:XDP|xdp)\b.*|.*\b(?:LRO|GRO_HW)\b.*\b(?:XDP|xdp)\b.*))$`
 
 // SeccompRecord is the audit log's record of a bpf(2) that a seccomp filter did not let through,
 // and SeccompPerfRecord that of a perf_event_open(2); code is what the filter answered, and neither

@@ -64,6 +64,8 @@ func split(lines []Line, table Table) (groups []*group, aside []clue) {
 	s.fromKernel()
 	s.fold()
 	s.passOver()
+	s.strangers()
+	s.lastResort()
 	slices.SortStableFunc(s.groups, func(a, b *group) int { return cmp.Compare(a.first, b.first) })
 	slices.SortStableFunc(s.aside, func(a, b clue) int { return cmp.Compare(a.at, b.at) })
 	return s.groups, s.aside
