@@ -29,6 +29,7 @@ const (
 	OptmemPerNamespace  Behaviour = "optmem_max_of_a_namespace"
 	ReplacesInCgroups   Behaviour = "replaces_in_control_groups"
 	UserNamespaceTokens Behaviour = "tokens"
+	LockdownSparesLSM   Behaviour = "lockdown_asks_no_selinux"
 
 	HardenSparesCapBPF Behaviour = "harden_1_spares_cap_bpf"
 	BlindsWholeProgram Behaviour = "blinds_whole_program"
@@ -136,6 +137,8 @@ var table = []row{
 		note:      "A value of a per-CPU map that is over 32 KiB (64 KiB with pages of 64 KiB) is E2BIG. Before: ENOMEM."},
 	{name: OptmemPerNamespace, since: v(6, 8), commit: "f5769faeec36",
 		note: "net.core.optmem_max belongs to a network namespace, and is 128 KiB. Before: 20 KiB, for the whole machine."},
+	{name: LockdownSparesLSM, since: v(5, 16), commit: "f5d0e5e9d72d",
+		note: "SELinux is not asked what lockdown forbids. Before, from 5.6 on: its class lockdown."},
 	{name: UserNamespaceTokens, since: v(6, 9), commit: "35f96de04127",
 		note: "A BPF token lets a user namespace use bpf(2)."},
 
