@@ -72,8 +72,8 @@ func matchLSM(f *Facts) *Match {
 	return m
 }
 
-// lockedBySELinux is a helper that reads memory and is refused where SELinux is on: some kernels ask
-// it what lockdown would forbid to everybody.
+// lockedBySELinux is a helper that reads memory and is refused where SELinux is on: some kernels
+// ask it what lockdown would forbid to everybody.
 func (f *Facts) lockedBySELinux() *Match {
 	if name, _ := f.refusedHelper(); f.text == nil || !f.text.node.Enforcing || !slices.Contains(readHelpers, name) || f.does(node.LockdownSparesLSM) {
 		return nil
