@@ -148,7 +148,7 @@ func matchHelperForType(f *Facts) *Match {
 		m.Evidence = append(m.Evidence, f.capsText())
 	case f.text != nil && !f.ev.CapsKnown && slices.Contains(perfmonHelpers, name) && !slices.Contains(readHelpers, name):
 		m.Strength = Likely
-		m.Cause += " A loader without CAP_BPF and CAP_PERFMON gets the same words for this helper, whatever the type."
+		m.Cause += " A loader without CAP_BPF and CAP_PERFMON gets the same words for this helper, whatever the type; so does every program on a kernel that is too old for it, or was built without CONFIG_BPF_EVENTS."
 	case unsure:
 		m.Strength = Likely
 		m.Cause += " Lockdown, whose state is not known, would look the same."

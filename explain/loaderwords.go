@@ -29,8 +29,9 @@ type loaderWord struct {
 	instead  bool // the rule's remedies do not fit: only do does
 	tells    reading.Telling
 	alone    bool // no other word of the line has to tell of a failure
-	// besideBPF: others say so too, so that another line has to be about BPF.
-	besideBPF bool
+	// besideBPF: others say so too, so that another line has to be about BPF. isRemark: it counts
+	// where nothing else failed.
+	besideBPF, isRemark bool
 	// fits says on which kernels the words speak for the rule, nil: on all.
 	fits func(*node.Profile) bool
 
@@ -70,7 +71,7 @@ const maxLoaderLine = 2048
 // wordOf is loaderSays for package reading.
 func wordOf(line string) (reading.Word, bool) {
 	w, ok := loaderSays(line)
-	return reading.Word{Kind: w.attempted, Tells: w.tells, Alone: w.alone, Beside: w.besideBPF}, ok
+	return reading.Word{Kind: w.attempted, Tells: w.tells, Alone: w.alone, Beside: w.besideBPF, Remark: w.isRemark}, ok
 }
 
 func word(loader string, attempted load.Kind, words, means, do string) loaderWord {
@@ -265,7 +266,7 @@ var libraryWords = []loaderWord{
 		"libpcap gives the kernel a filter of its own making. The kernel's checker does not accept this one, and libpcap filters by itself.").with(abi.EINVAL).about(load.SocketFilter),
 
 	sign("any", "FEAT004", Likely, `(?i)\b(?:tracing|lsm|struct_ops|\w+) program type is not supported`,
-		"The loader tried out whether this kernel has the program type, and says that it has not.").but(`errno: (?:1|13)\b`),
+		"The loader tried out whether this kernel has the program type, and says that it has not. Programs of type tracing and lsm also want the kernel's BTF (CONFIG_DEBUG_INFO_BTF) and BPF trampolines, which not every machine has.").but(`errno: (?:1|13)\b`),
 	word("libpman", load.MapCreate, `libpman: .*\bmap type is not supported \(errno: (?:1|13)\b`,
 		"libpman tries to make such a map, and calls every failure \"not supported\". This errno is no missing support, which is EINVAL.", "").told("PERM005", Possible),
 	sign("kernel", "PERM005", Certain, `apparmor="DENIED".*(?:\bbpf|tracefs|debugfs|/sys/kernel/(?:debug|tracing)|capname="(?:bpf|perfmon|sys_admin)")`, "AppArmor denied it, as the audit log says.").
@@ -307,7 +308,7 @@ var libraryWords = []loaderWord{
 	word("libbpf", load.MapCreate, `Error in bpf_create_map_xattr\(|Retrying without BTF`,
 		"The kernel did not take BTF for this map; the map is created without it.", "").goesOn("MAP003"),
 	word("libbpf", load.BTFLoad, `BTF is optional`, "The kernel did not take the object's BTF, and the object does not need it.", "").goesOn("BTF002"),
-	word("libbpf", load.BTFLoad, `BTF is mandatory, can't proceed|BTF is required, but is missing or corrupted|BTF loading error|-- BEGIN BTF LOAD LOG`,
+	word("libbpf", load.BTFLoad, `BTF is mandatory, can't proceed|BTF loading error|-- BEGIN BTF LOAD LOG`,
 		"The kernel does not accept the object's BTF, and the object cannot do without (maps with special fields, struct_ops, global functions).",
 		"Update the library, or build with an older compiler.").told("BTF002", Likely).with(abi.EINVAL),
 	word("libbpf", own, `(?:[Uu]nsupported|unknown) BTF_KIND:\d+|unsupported kind \d+`,

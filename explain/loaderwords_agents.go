@@ -13,6 +13,12 @@ func (w loaderWord) beside() loaderWord {
 	return w
 }
 
+// remark marks what loaders go on without: it counts where nothing else failed.
+func (w loaderWord) remark() loaderWord {
+	w.isRemark = true
+	return w
+}
+
 // noDevice are the words for a network device that is not there.
 const noDevice = `(?i)\bunknown network interface\b|\bno such network interface\b|^Cannot find device\b|\bLink not found\b|\b(?:interface|device|iface|netdev|NIC) ['"\x60]?[\w.@-]{1,32}['"\x60]?,? (?:was |is )?(?:not found|does(?: not|n't) exist|not exist)|` +
 	`\b(?:could ?n[o']t|cannot|can't|failed to|unable to|error) (?:find|finding|get|getting|resolve|look ?up|open) (?:the )?(?:network )?(?:interface|iface|ifindex|link by name|index (?:of|for) (?:interface|device))\b|\binvalid (?:interface name|ifname)\b`
@@ -21,17 +27,19 @@ const noDevice = `(?i)\bunknown network interface\b|\bno such network interface\
 const missingObject = `(?i)(?:\b(?:open|load|read|find|stat|access|pars)\w*\b[^:]{0,80}|: ?|')['"\x60\s/=]?[\w./-]+\.(?:bpf|o|obj|elf|bc)\b['"\x60]?[^:]{0,30}[:,] ?(?:(?:error|errno|err)\W{0,3})?(?:open [^:]+: )?(?:no such file|ENOENT|2\b)|(?i)\bopening [^:]{0,80}\.o\b[^:]*: no such file`
 
 // lacksBTF are the words for a kernel without BTF of its own, or a loader that does not see it.
-const lacksBTF = `(?i)\bBTF\b[^.;]{0,60}\b(?:not (?:available|enabled|found|supported|present|exist)|unavailable|does(?: not|n't) exist|missing|required|search failed|disabled)\b|` +
-	`\b(?:no|without|missing|lacks?|locate|find|requires?|enable)\b (?:(?:the|valid|kernel|kernel's|vmlinux|native|embedded|usable|any) ){0,3}BTF\b|\bBTF error: /sys/kernel/btf/vmlinux|/sys/kernel/btf/vmlinux\b.{0,80}(?:no such file|not found|does not exist|os error 2\b)`
+const lacksBTF = `(?i)\b(?:kernel|vmlinux)\b[^.;]{0,40}\bBTF\b[^.;]{0,60}\b(?:not (?:available|enabled|found|supported|present|exist)|unavailable|does(?: not|n't) exist|missing|search failed|disabled)\b|` +
+	`\bBTF\b[^.;]{0,60}\b(?:not (?:available|enabled|found|supported|present|exist)|unavailable|does(?: not|n't) exist|missing|required|search failed)\b.*\b(?:kernel|vmlinux|CONFIG_DEBUG_INFO_BTF)\b|\bbtf file does not exist\b|` +
+	`\b(?:no|without|missing|lacks?|locate|find|requires?|enable)\b (?:(?:the|valid|native|embedded|usable|any) ){0,2}(?:kernel(?:'s)?|vmlinux) BTF\b|\bkernel\b[^.;]{0,30}\b(?:no|without|lacks?|missing)\b (?:\w+ )?BTF\b|` +
+	`\bBTF error: /sys/kernel/btf/vmlinux|/sys/kernel/btf/vmlinux\b.{0,80}(?:no such file|not found|does not exist|os error 2\b)|\bCONFIG_DEBUG_INFO_BTF\b.{0,60}\b(?:required|not (?:set|enabled)|missing|off)\b`
 
 // notOfKernel are words beside BTF that are about something else than the kernel's own.
-const notOfKernel = `(?i)\boptional\b|\bmodule\b|\bkmod\b|\.BTF\b|\bskipp|\btypes?\b|\bvariable|\bfunction|\bsymbol|\bkind\b|\bmagic\b|\bfield\b|\bmap\b|\bextern|\bmember\b|\bline info|func_info|=y\b.{0,20}$|\bprogram'?s? (?:does|has)|\bprogram BTF|\bBTF ID\b|\btarget\b|\bload BTF:|^libxdp: |\binformation\b`
+const notOfKernel = `(?i)\boptional\b|\bmodule\b|\bkmod\b|\.BTF\b|\bskipp|\btypes?\b|\bvariable|\bfunction|\bsymbol|\bkind\b|\bmagic\b|\bfield\b|\bmap\b|\bextern|\bmember\b|\bline info|func_info|=y\b.{0,20}$|\bprogram'?s? (?:does|has)|\bprogram BTF|\bBTF ID\b|\btarget\b|\bload BTF:|^libxdp: |\binformation\b|corrupted`
 
 // tooOld are the words of a loader that wants a newer kernel.
 const tooOld = `(?i)\b(?:requires?|required|needs?|minimum|at least|only supports?|must be)\b[^.;:]{0,40}\b(?:linux|kernel)\b[^.;]{0,24}?(?:>=?|v|of|version)? ?[3-7]\.\d{1,2}\b|\bkernel (?:version )?(?:is )?too old\b|\b(?:unsupported|not supported|incompatible) kernel(?: version)?\b|\bkernel version\b[^.;]{0,40}\b(?:not supported|unsupported|too (?:old|low)|less than|lower than|insufficient)`
 
 // noBPFLSM are the words of a loader that found no BPF among the security modules.
-const noBPFLSM = `(?i)\bBPF[- _]?LSM\b[^.;]{0,40}\b(?:not (?:supported|enabled|available|found|active|present)|unsupported|disabled|unavailable|missing)|\bLSM[- _]BPF\b[^.;]{0,30}\b(?:not|disabled|missing)|\b(?:no|without|missing|lacks?|requires?) (?:support for )?BPF[- _]?LSM\b|\bbpf\b[^.;]{0,20}\bnot (?:in|among|part of|listed)\b[^.;]{0,40}\b(?:lsms?\b|security/lsm)`
+const noBPFLSM = `(?i)\be?BPF[- _]?LSM\b[^.;]{0,40}\b(?:not (?:supported|enabled|available|found|active|present)|unsupported|disabled|unavailable|missing)|\bLSM[- _]BPF\b[^.;]{0,30}\b(?:not|disabled|missing)|\b(?:no|without|missing|lacks?|requires?) (?:support for )?e?BPF[- _]?LSM\b|\bbpf\b[^.;]{0,20}\bnot (?:in|among|part of|listed)\b[^.;]{0,40}\b(?:lsms?\b|security/lsm)`
 
 // agentWords come before the others.
 var agentWords = []loaderWord{
@@ -47,7 +55,7 @@ var agentWords = []loaderWord{
 		"The loader looked at the kernel's release, and wants a newer one (or one that it knows): it did not ask the kernel.",
 		"Run a kernel of that release or later, or a version of the tool for this one.").byItself(),
 	sign("any", "ATT501", Likely, noBPFLSM,
-		"The loader looked whether programs can be security modules here: bpf is not in the list of active ones (/sys/kernel/security/lsm), or the kernel is built without CONFIG_BPF_LSM.").about(load.LinkCreate),
+		"The loader looked whether programs can be security modules here: bpf is not in the list of active ones (/sys/kernel/security/lsm), or the kernel is built without CONFIG_BPF_LSM.").about(load.LinkCreate).but(`(?i): (?:map|program|prog|load|field)\b|map create|field \w+: `).remark(),
 	sign("any", "ATT002", Strong, `(?i)\b(?:tcx|netkit|bpf_?link|perf[_ ]link|k(?:ret)?probe[_. ]multi|u(?:ret)?probe[_. ]multi|links?)\b[^;]*\(?requires >= v?\d`,
 		"This kernel does not have this kind of attachment: the library tried it out, and says since which release kernels have it. A newer kernel, or the older way of attaching.").about(load.LinkCreate),
 	sign("any", "FEAT005", Strong, `(?i)\bmaps?\b[^;]*requires >= v?\d`,
@@ -56,7 +64,7 @@ var agentWords = []loaderWord{
 		"The loader found out that this kernel has no ring buffers: they came with 5.8.").about(load.MapCreate).but(`errno: (?:1|13)\b`),
 	sign("any", "ATT103", Strong, `(?i)(?:/sys/kernel/(?:debug/)?tracing/?(?:available_\w+|trace_pipe|trace|README|instances\S*)?['"\x60]?|/sys/kernel/debug/?['"\x60]?)(?::| \() ?(?:open \S+: )?(?:no such file|permission denied|operation not permitted|not a directory)|(?:no such file or directory|permission denied): b?['"]?/sys/kernel/(?:debug/)?tracing|\btracefs\b['"\x60]? not found`,
 		"The loader cannot open the files of tracefs: it is not mounted where the loader looks, or closed to it (a container without /sys/kernel/debug or /sys/kernel/tracing, its owner, lockdown).").
-		about(load.ProbeDefine).but(`blacklist|available_filter`),
+		about(load.ProbeDefine).but(`(?i)blacklist|available_filter\S* ?(?:permission|operation)|not permitted: |denied: '`),
 	sign("any", "PERM001", Strong, `(?i)\b(?:unable|failed|cannot|could not|error)\b[^.;]{0,24}\bmount(?:ing)?\b[^.;]{0,24}\b(?:bpf ?fs|bpf filesystem|bpf file system|/sys/fs/bpf)\b.{0,60}(?:not permitted|permission denied)|\bmount(?:ing)?\b[^.;]{0,24}\b(?:bpf ?fs|bpf filesystem|/sys/fs/bpf)\b.{0,40}(?:not permitted|permission denied)`,
 		"The loader wants to mount a BPF file system, and may not: mount(2) takes CAP_SYS_ADMIN, which containers do not have. No program was refused.").about(load.ObjPin).
 		doing("Mount the bpffs on the host (mount -t bpf bpf /sys/fs/bpf), and pass it into the container; or run it privileged"),
@@ -67,6 +75,18 @@ var agentWords = []loaderWord{
 	sign("any", "ATT105", Strong, `(?i)\bno symbols found\b|\bksyms?\b[^.;]{0,40}\bnot found\b|\b(?:kernel )?symbol ['"\x60]?\w+['"\x60]? (?:was )?not found in (?:/proc/)?kallsyms|\bkprobe\b.{0,60}\b(?:symbol|function)\b.{0,40}\b(?:not found|does(?: not|n't) exist)`,
 		"The loader looked the function up in /proc/kallsyms, and this kernel has none of that name: it was renamed or inlined, has a suffix, or its module is not loaded. The kernel was not asked.").about(load.PerfEventOpen).
 		but(`(?i)\bextern\b|uprobe|executable|binary|library|readelf|debug symbols`),
+	word("any", own, `(?i)\b(?:can'?t|cannot|could ?n[o']t|failed to|unable to) (?:find|get|get fd for|locate|look ?up) (?:the )?(?:e?bpf )?prog(?:ram)?\b|\bprog(?:ram)? (?:with name |named )?['"\x60]?[\w./-]+['"\x60]? (?:was |is |could )?not (?:be )?found\b|\bprog(?:ram)? cannot be nil\b|\bno prog(?:ram)? (?:named|with name|called)\b`,
+		"The loader found no program of this name in its object: the object is of another version than the loader, was built wrongly or not at all, or the name is mistyped. The kernel was not asked.",
+		"Look which programs the object has: llvm-objdump -h FILE. Build or install both together.").but(`(?i)\bpinned\b|\bid \d|\bby id\b|\btag\b|\binfo\b`).byItself(),
+	sign("any", "", 0, `(?i): invalid input$|\bunrecogni[sz]ed attach type$`,
+		"The loader's library checked what it was called with, and refused it: a program, a target or an attach type that do not go together. The kernel was not asked. It is a fault of the loader, or of its object: use both of one version, and a newer one.").goesOn(""),
+	sign("any", "ATT304", Certain, `(?i)\bNetlink-based XDP prog detected\b|\bXDP prog\w* (?:is )?already (?:loaded|attached|running)\b`,
+		"Another XDP program is on the device already, attached by netlink. The library does not put a link beside it, and gave up before it asked the kernel: detach the old one first (ip link set dev DEVICE xdp off), or tell the library not to load a program.").about(load.XDPAttach),
+	sign("any", "ATT201", Strong, `(?i)\bcan't open cgroup\b|\bcgroup ?(?:v2|2)\b[^.;]{0,40}\b(?:not (?:enabled|mounted|available|found|supported)|is required|isn't|unavailable|missing|disabled)|\b(?:not have|no|without|find|requires?|enable) (?:a )?cgroup ?(?:v2|2)\b`,
+		"The loader did not find control groups of version 2 where it looked: the node has version 1 or both (then they are at /sys/fs/cgroup/unified, if at all), the path is another one, or the container does not see it. Nothing was attached.").about(load.ProgAttach).but(`CONFIG_CGROUP|: Read-only`),
+	word("libbpf", own, `BTF is required, but is missing or corrupted`,
+		"The object has no BTF of its own, or none that can be read, and needs it: its maps are declared by types (SEC(\".maps\")). The kernel was not asked.",
+		"Compile with clang -g (10 or later), and do not strip .BTF from the object.").byItself(),
 	word("clang", own, `(?i)\bBPF stack limit of \d+ bytes (?:is )?exceeded|\bstack limit of 512 bytes\b`,
 		"The compiler refused the program: a function's variables do not fit into the 512 bytes of stack that BPF has. Nothing was loaded.",
 		"Keep large variables in a per-CPU array with one entry in place of the stack.").byItself(),

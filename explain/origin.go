@@ -224,12 +224,19 @@ var oneRead = load.Remedy{
 	Command: "__u32 len = *(volatile __u32 *)&ctx->len;",
 }
 
+// contextWrite is an instruction that writes to memory, as the verifier prints it.
+var contextWrite = lazyregexp.New(`\*\(u(?:8|16|32|64) \*\)\(r\d+ ?[+-]\d+\) = `)
+
 // refineContext tells an access that the compiler made of two, or moved, from a field that is not
 // there.
 func refineContext(f *Facts, m *Match) {
 	off, _ := strconv.Atoi(f.words.arg("off"))
 	t, known := f.progType()
 	switch {
+	case contextWrite.MatchString(f.words.insnText) && strings.Contains(f.words.message, "invalid bpf_context access"):
+		m.Cause = fmt.Sprintf("The program writes to its context at offset %d, where nothing may be written: the field may only be read in this type of program, or there is none.", off)
+		m.First = append(m.First, load.Remedy{ID: "no-write", Title: "Leave the write out, or write to a field that this type of program may write to", Price: "A change of the source."})
+		m.Without = append(m.Without, "context-field")
 	case strings.Contains(f.words.message, "dereference of modified"), strings.Contains(f.words.message, "variable ctx access"):
 		m.Cause = "The compiler added the offset of the field to the context pointer, and follows the sum. The verifier takes accesses of the context only by the pointer itself, with a constant offset."
 		m.First = append(m.First, oneRead)

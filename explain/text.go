@@ -168,6 +168,8 @@ func (f *Facts) explain(read *reading.Failure) *load.Diagnosis {
 	d, _ := f.decide(found)
 	if d.Rule == Unknown {
 		f.sayUnknown(d, read, len(found))
+	} else if f.words.empty() {
+		f.sayAlso(d, read)
 	}
 	d.Remedies = append(d.Remedies, watchLoader)
 	return d

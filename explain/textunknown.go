@@ -38,6 +38,17 @@ func (f *Facts) sayUnknown(d *load.Diagnosis, read *reading.Failure, found int) 
 	}
 }
 
+// sayAlso adds what the loader found out by itself beside the cause: a second reason, such as files
+// that are missing.
+func (f *Facts) sayAlso(d *load.Diagnosis, read *reading.Failure) {
+	for _, l := range read.Lines {
+		if w, ok := loaderSays(l); ok && w.unasked && w.rule == "" && w.tells == reading.Reason {
+			d.Cause += " Beside that: " + w.means
+			return
+		}
+	}
+}
+
 // unknownCause says what is known of a failure without a cause: what failed, and with what errno.
 func (f *Facts) unknownCause(cause, what string, w loaderWord, found int) string {
 	worded := w.words != nil

@@ -11,8 +11,8 @@ var attachWordings = []Info{
 	wording(AttachTarget, `Tracing programs must provide btf_id`, "Tracing programs must provide btf_id").printedBy("5.5 and newer").
 		note("The loader did not say what the program attaches to.", "Name the function in the section (fentry/FUNCTION), or set the attach target before loading."),
 	wording(AttachTarget, `(?:FENTRY/FEXIT program|Tracing program) can only be attached to another program annotated with BTF`, "FENTRY/FEXIT program can only be attached to another program annotated with BTF").
-		note("The program that is to be traced was loaded without BTF.", "Load that program with its BTF and func_info, as libraries do if the object has them.").
-		costs("That program must be loaded again."),
+		note("What is to be traced has no BTF: for a function of the kernel, the kernel has none of its own (CONFIG_DEBUG_INFO_BTF is off); for a BPF program, that program was loaded without.", "For a function of the kernel: run a kernel with CONFIG_DEBUG_INFO_BTF, or attach by a kprobe. For a program: load it with its BTF and func_info.").
+		costs("Another kernel, a slower probe, or that program must be loaded again."),
 	wording(AttachTarget, `Subprog (?P<func>\S+) doesn't exist`, "Subprog foo doesn't exist").
 		note("The program that is to be traced or extended has no function {func}.", "Compare the name with bpftool prog dump xlated; static functions may have been inlined."),
 	wording(AttachTarget, `Extension programs should be JITed|Can attach to only JITed progs`, "Can attach to only JITed progs").

@@ -35,7 +35,7 @@ type clue struct {
 	kernel               bool   // from the kernel's log
 	whole                bool   // a record of a logger
 	weak                 bool   // the errno stands on a line that may be about something else
-	beside               bool   // others say so too, outside of BPF
+	beside, remark       bool   // others say so too, outside of BPF; it counts where nothing else failed
 
 	log []string // the verifier's words, on this line or behind it
 	end int      // the last line of them
@@ -118,6 +118,8 @@ func (c *clue) tell(text string, errno, fails bool, table Table) {
 	switch {
 	case tabled && w.Tells == Harmless:
 		c.role, c.kind, c.sure = tolerated, w.Kind, true
+	case tabled && w.Remark:
+		c.byWord(text, w)
 	case c.bySentence(text, fails):
 	case tabled:
 		c.byWord(text, w)
@@ -225,7 +227,7 @@ func (c *clue) byWord(text string, w Word) {
 	if w.Kind == "" && c.kind.Attaches() && !attachWord.MatchString(text) && !probeWord.MatchString(text) && c.place != tcx {
 		c.kind, c.place = load.ProgLoad, nowhere // the object, before anything is attached
 	}
-	c.role, c.sure, c.weak, c.because, c.beside = failure, true, false, w.Tells == Reason, w.Beside
+	c.role, c.sure, c.weak, c.because, c.beside, c.remark = failure, true, false, w.Tells == Reason, w.Beside, w.Remark
 	if !(w.Kind.Attaches() && c.kind.Attaches()) { // the words may say more
 		c.kind = cmp.Or(w.Kind, c.kind, load.ProgLoad)
 	}

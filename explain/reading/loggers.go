@@ -73,6 +73,7 @@ var (
 	stamp = lazyregexp.New(`^(?:\[?(?:\d{4}[-/]\d\d?[-/]\d\d?[T ] ?\d{1,2}:\d\d(?::\d\d)?(?:[.,]\d{1,9})?(?: ?(?:Z|UTC|GMT|[+-]\d\d:?\d\d)(?: [A-Z]{2,5})?)?|` +
 		months + ` +\d{1,2}(?: \d{4})?,? \d\d:\d\d:\d\d(?:[.,]\d+)?|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? [\w ]{2,12}\d\d:\d\d:\d\d(?: \w{2,5})?(?: \d{4})?|\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?|\d{1,2}:\d\d[AP]M|1[67]\d{8}(?:\.\d+)?)\]?)(?:[ \t|:-]+|$)`)
 	debugLevel = lazyregexp.New(`(?i)\b(?:level|lvl|severity)"?[=:] ?"?(?:debug|trace)\b|(?-i:\b(?:DEBUG|DEBU|DBUG|DBG|TRACE|TRC)\b)(?:\[\d+\])?[\s|\]:]`)
+	warnLevel  = lazyregexp.New(`(?i)\b(?:level|lvl|severity)"?[=:] ?"?warn(?:ing)?\b|(?-i:(?:^|[\s|\[])(?:WARN|WARNING|WRN)(?:\[\d+\])?[\s|\]:])`)
 	levels     = lazyregexp.New(`^(?:\[ ?(?i:trace|debug|info|information|notice|warn|warning|err|error|erro|fatal|fata|crit|critical|panic|alert|emerg|trce|debu|dbug|dbg|inf|wrn|ftl|pnc|[tdiwefc]) ?\]|(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERR|ERRO|ERROR|FATAL|FATA|CRIT|CRITICAL|PANIC|ALERT|TRC|DBG|INF|WRN|FTL|PNC)(?:\[\d{1,8}\])?(?:[ \t|:-]|$))[ \t|:-]*`)
 )
 

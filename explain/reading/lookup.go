@@ -47,3 +47,23 @@ func (g *group) looksUp(reason clue) bool {
 	main := g.main()
 	return reason.kind.Attaches() && main.kind == load.OtherCommand && (strings.Contains(main.call, "_GET_NEXT_ID") || strings.Contains(main.call, "_BY_ID"))
 }
+
+// optional puts BTF that the kernel did not take aside where the loader says that it goes on
+// without.
+func (s *splitter) optional() {
+	s.groups = slices.DeleteFunc(s.groups, func(g *group) bool {
+		if g.main().kind != load.BTFLoad {
+			return false
+		}
+		goesOn := slices.ContainsFunc(s.aside, func(c clue) bool {
+			return c.kind == load.BTFLoad && c.role == tolerated && c.source == g.source && c.at >= g.first-nearDetail && c.at <= g.last+nearFailure
+		})
+		if goesOn {
+			for _, c := range g.clues {
+				c.role = tolerated
+				s.aside = append(s.aside, c)
+			}
+		}
+		return goesOn
+	})
+}

@@ -37,7 +37,7 @@ var (
 		"fail", "error", "cannot", "can't", "could not", "couldn't", "unable", "denied", "invalid", "not support", "unsupported", "not permitted", "errno", "err=", "err ",
 		"no such", "not found", "reject", "refus", "exceed", "too ", "missing", "mismatch", "incompatible", "unknown", "doesn't", "does not", "not allowed", "bad ", "busy",
 		"= -1", ": -", "(-", "not exist", "already", "exists", "out of", "omitted", "caused by", "try raising", "must ", "not enabled", "not available", "expect", "einval", "eperm", "eacces", "enot", "enoent",
-		"ebusy", "enomem", "e2big", "eexist", "efault", "ebadf", "eopnot", "enosys", "eilseq", "eaddr", "erange", "enospc", "esrch", "enodev", "eagain", "illegal", "not implemented", "abort", "not a ", "warning:", "not in ",
+		"ebusy", "enomem", "e2big", "eexist", "efault", "ebadf", "eopnot", "enosys", "eilseq", "eaddr", "erange", "enospc", "esrch", "enodev", "eagain", "illegal", "not implemented", "abort", "not a ", "warning:", "not in ", "unrecogni", "cannot be", "detected",
 	}
 	aloneWords = []string{
 		"load program", "loading program", "program load", "prog load", "!read_ok", "mem access", "unbounded memory", " 524", "-524", "=524", "(524", " min value", " max value", "leaks addr", "pointer arithmetic", "offset is outside", " expected=", "avc: ", "syscall=", "lockdown: ", "bpf_jit", "trace_kprobe:", "trace_uprobe:", "trace_probe:",

@@ -14,12 +14,14 @@ package reading
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
 // Failure is one failure that a text tells of.
@@ -66,6 +68,8 @@ type Word struct {
 	Alone bool
 	// Beside says that other programs print it too: another line has to be about BPF.
 	Beside bool
+	// Remark says that the program goes on without: it counts where nothing else failed.
+	Remark bool
 }
 
 // Telling is what a line tells of a failure.
@@ -131,12 +135,27 @@ func (g *group) accepted() bool {
 // add counts a failure that was told before.
 func add(list *[]Failure, f Failure) {
 	for i := range *list {
-		if o := &(*list)[i]; o.key() == f.key() {
+		if o := &(*list)[i]; o.key() == f.key() || o.sameLog(&f) {
 			o.Times++
 			return
 		}
 	}
 	*list = append(*list, f)
+}
+
+// sameLog reports a load that two logs tell of, a part and the whole: they end in one complaint.
+func (f *Failure) sameLog(o *Failure) bool {
+	name := func(a *load.Attempt) string {
+		if a.Program == nil {
+			return ""
+		}
+		return a.Program.Name
+	}
+	if f.Log == "" || o.Log == "" || f.Attempt.Kind != load.ProgLoad || o.Attempt.Kind != load.ProgLoad || name(f.Attempt) != "" && name(o.Attempt) != "" {
+		return false
+	}
+	one, two := verifierlog.Classify(lastKnown(strings.Split(f.Log, "\n"))), verifierlog.Classify(lastKnown(strings.Split(o.Log, "\n")))
+	return one.Kind != verifierlog.Unknown && one.Kind == two.Kind && maps.Equal(one.Args, two.Args) && len(one.Args) > 0
 }
 
 // key is the same for failures that are alike.

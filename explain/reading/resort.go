@@ -39,6 +39,18 @@ func (s *splitter) strangers() {
 	}
 }
 
+// warned takes out what its writer takes for a warning and says no reason of, where something else
+// failed: the program went on.
+func (s *splitter) warned() {
+	warning := func(g *group) bool {
+		return !slices.ContainsFunc(g.clues, func(c clue) bool { return !s.lines[c.at].Warn || !c.bare() })
+	}
+	if !slices.ContainsFunc(s.groups, func(g *group) bool { return !warning(g) && !g.accepted() }) {
+		return
+	}
+	s.groups = slices.DeleteFunc(s.groups, warning)
+}
+
 // lastResort looks for an error that stands by itself, in a text that is about BPF and in which
 // nothing else is a failure. What was attempted is what the lines before it speak of.
 func (s *splitter) lastResort() {

@@ -159,7 +159,7 @@ var sentences = []saying{
 	says(failure, load.LinkCreate, structOps, `map '(?P<map>[^']*)': failed to (?:auto-)?attach\b`, "map '"),
 	says(detail, "", nowhere, `permission error while running as root; try raising 'ulimit -l'`, "ulimit -l"),
 	says(tolerated, load.MapCreate, nowhere, `retrying without BTF`, "retrying without"),
-	says(tolerated, load.BTFLoad, nowhere, `BTF is optional|Kernel doesn't support BTF, skipping`, "btf is optional", "support btf"),
+	says(tolerated, load.BTFLoad, nowhere, `BTF is optional|Kernel doesn't support BTF, skipping|Error loading ELF section \.BTF(?:\.ext)?: `, "btf is optional", "support btf", "elf section .btf"),
 	says(noise, "", nowhere, `failed \(-?\w+\) to create BPF token|failed to create BPF token|BPF token .*optional|skipping optional step|BPF token delegation set up|to open BPF FS mount at`, "bpf token", "optional step", "bpf fs mount"),
 	// Old kernels have no such file: loaders define the probe in tracefs then.
 	says(tolerated, "", nowhere, `^(?:\[pid +\d+\] )?(?:open|openat|access|stat)\w*\(.*event_source/devices/[ku]probe/\w+.*= -1 ENOENT`, "event_source"),
@@ -277,6 +277,8 @@ var sentences = []saying{
 	names(failure, load.SocketAttach, socket, `\battach\w* (?:(?:a|an|the|our) )?(?:e?bpf|prog(?:ram)?|filter)(?: prog(?:ram)?| filter)? to (?:(?:a|an|the) )?(?:(?:raw|packet|udp|tcp) )?socket\b(?:$|[:,.;)]|\s+(?:failed|failure))`, " socket"),
 	says(failure, load.SocketFilter, socket, `\bSO_ATTACH_FILTER\b.*: No error information|attach_filter.*: No error information`, "no error information"),
 	says(failure, load.SocketFilter, socket, `Kernel filter failed|can't attach kernel filter`, "kernel filter"),
+	says(aftermath, load.TCAttach, tc, `\btc cannot attach filter\b`, "tc cannot"),
+	says(aftermath, load.ProgLoad, nowhere, `failed to load ebpf programs: unexpected exit code`, "exit code"),
 	names(failure, load.SocketFilter, socket, `SO_ATTACH_FILTER|attach_filter|attach filter|pcap_setfilter|so_attach_reuseport_cbpf`, "filter", "cbpf"),
 
 	// iproute2.

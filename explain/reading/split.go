@@ -48,6 +48,7 @@ type splitter struct {
 	groups  []*group
 	aside   []clue // noise, and what a program went on without
 	kernel  []clue // reasons in the kernel's log
+	remarks []clue // what counts where nothing else failed
 	current *group
 	pending []clue // reasons that stand in front of their failure
 	attempt clue
@@ -64,7 +65,13 @@ func split(lines []Line, table Table) (groups []*group, aside []clue) {
 	s.fromKernel()
 	s.fold()
 	s.passOver()
+	s.optional()
 	s.strangers()
+	s.warned()
+	if len(s.groups) == 0 && len(s.remarks) > 0 {
+		s.pending = nil
+		s.begin(s.remarks[0])
+	}
 	s.lastResort()
 	slices.SortStableFunc(s.groups, func(a, b *group) int { return cmp.Compare(a.first, b.first) })
 	slices.SortStableFunc(s.aside, func(a, b clue) int { return cmp.Compare(a.at, b.at) })
@@ -194,6 +201,8 @@ func (s *splitter) put(c clue) {
 		s.after(c)
 	case c.role == attempted:
 		s.attempt = c
+	case c.remark:
+		s.remarks = append(s.remarks, c)
 	case c.role == noise || c.role == tolerated:
 		s.aside = append(s.aside, c)
 		s.excuse(c)
@@ -428,6 +437,10 @@ func (g *group) joins(c clue) bool {
 		return true
 	case near <= 3*nearDetail && (c.bare() && c.vague(main.kind) || main.bare() && main.vague(c.kind)) && len(c.log) == 0 && !differ(asEvent(c.target.Name), asEvent(target.Name)) && !differ(c.target.Path, target.Path):
 		return true // that something failed, without saying more
+	case main.because && c.bare() && near <= 2*nearDetail && !c.kind.Attaches() == !main.kind.Attaches():
+		return true // whoever called it says so too
+	case main.because && g.errno() == (Errno{}) && near <= 2 && !c.because && (c.kind == load.OtherCommand || !differ(family(c.kind), family(main.kind))) && len(c.log) == 0:
+		return true // the errno that the reason is told with
 	case main.kind == load.ObjPin && c.kind == load.MapCreate && main.because && near <= nearDetail:
 		return true // of a pin that was not reused
 	case !sameErrno(g.errno(), c.errno):

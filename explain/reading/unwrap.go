@@ -20,6 +20,8 @@ type Line struct {
 	Whole bool
 	// Debug marks what its writer takes for details that only developers look at.
 	Debug bool
+	// Warn marks what its writer takes for a warning.
+	Warn bool
 	// Gap says that lines were left out in front of this one, and Lost that they mattered.
 	Gap, Lost bool
 }
@@ -62,7 +64,8 @@ func (u *unwrapper) add(raw string) {
 		return
 	}
 	l := peel(layered{rest: raw})
-	l.Debug = debugLevel.MatchString(raw[:min(len(raw), 256)])
+	start := raw[:min(len(raw), 256)]
+	l.Debug, l.Warn = debugLevel.MatchString(start), warnLevel.MatchString(start)
 	if u.partial != "" || l.cut {
 		u.partial += l.rest
 		u.from = l.Line
