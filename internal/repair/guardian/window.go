@@ -73,7 +73,7 @@ func (r *Raised) Window(limit time.Duration, latch int) (gate *os.File, closed f
 func (r *Raised) await(limit time.Duration) (Window, error) {
 	tick := time.NewTicker(late / 4)
 	defer tick.Stop()
-	var idle, open time.Duration
+	var idle, overdue time.Duration
 	last := time.Now()
 	failed := func(what string) (Window, error) {
 		var w Window
@@ -93,15 +93,17 @@ func (r *Raised) await(limit time.Duration) (Window, error) {
 			return failed("has ended")
 		case <-tick.C:
 			// Where nobody got a processor for long, the guardian is to get one before it is
-			// judged.
+			// judged. What passed before its deadline says nothing of it.
 			passed := min(time.Since(last), late/2)
 			last = time.Now()
-			if r.lowered.since() > 0 {
-				open += passed
-			} else {
+			open := r.lowered.since()
+			switch {
+			case open > limit:
+				overdue += passed
+			case open == 0:
 				idle += passed
 			}
-			if open > limit+late || idle > ready+late {
+			if overdue > late || idle > ready+late {
 				r.replace()
 				<-r.ended
 				return failed(fmt.Sprintf("did not answer for %v, and was killed", idle+open))

@@ -166,7 +166,9 @@ func (p *Proxy) loadInWindow(s *snapshot, l *surrogate.Load) (o outcome, err err
 					return -1, err
 				}
 			}
-			if err := process.Gate(gate); err != nil {
+			err := process.Gate(gate)
+			gate.Close() // the process alone has it: a window ends with it, also while we are stopped
+			if err != nil {
 				return -1, err
 			}
 			fd, err := process.Result(surrogate.Limits{Total: longestInWindow, Still: standstillInWindow})
