@@ -47,6 +47,9 @@ func TestMain(m *testing.M) {
 		"bpfwhy":   func() { os.Exit(Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr)) },
 		"load":     func() { os.Exit(failingLoad(os.Args[1:])) },
 		"confined": func() { os.Exit(confined(os.Args[1:])) },
+
+		againArgv0:        func() { os.Exit(loadAgain()) },
+		withoutLatchArgv0: func() { os.Exit(withoutLatch(os.Args[1:])) },
 	})
 }
 
