@@ -35,7 +35,8 @@ type collection struct {
 	followedPIDs *ebpf.Map
 	lost         *ebpf.Map
 	maps         map[string]*ebpf.Map
-	tracefs      *os.Root // nil where it is not to be had
+	inFlight     *ebpf.Program // that reads the map of calls; nil where the kernel has no iterators
+	tracefs      *os.Root      // nil where it is not to be had
 	// links are referenced here because a link that is collected as garbage detaches silently.
 	links    []io.Closer
 	closers  []io.Closer
@@ -424,6 +425,7 @@ func pidNamespace() (dev, ino uint64, err error) {
 
 // load loads the maps and the programs that are named.
 func (c *collection) load(spec *ebpf.CollectionSpec, keep []string) error {
+	inFlight := spec.Programs["calls_in_flight"]
 	for name := range spec.Programs {
 		if !slices.Contains(keep, name) {
 			delete(spec.Programs, name)
@@ -437,6 +439,9 @@ func (c *collection) load(spec *ebpf.CollectionSpec, keep []string) error {
 	c.records, c.followedPIDs, c.lost = coll.Maps["records"], coll.Maps["followed_pids"], coll.Maps["losses"]
 	c.closers = append(c.closers, closer(coll.Close))
 	c.maps = coll.Maps
+	if p, err := ebpf.NewProgram(inFlight); err == nil { // 5.9 with BTF
+		c.inFlight, c.closers = p, append(c.closers, p)
+	}
 	return nil
 }
 

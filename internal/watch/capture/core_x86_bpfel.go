@@ -346,6 +346,7 @@ const (
 	coreMapSelf                            = "self"
 	coreMapTold                            = "told"
 	coreMapUpdatesTold                     = "updates_told"
+	coreProgCallsInFlight                  = "calls_in_flight"
 	coreProgEnterBpf                       = "enter_bpf"
 	coreProgEnterPrctl                     = "enter_prctl"
 	coreProgEnterSeccomp                   = "enter_seccomp"
@@ -557,6 +558,7 @@ type coreSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type coreProgramSpecs struct {
+	CallsInFlight                  *ebpf.ProgramSpec `ebpf:"calls_in_flight"`
 	EnterBpf                       *ebpf.ProgramSpec `ebpf:"enter_bpf"`
 	EnterPrctl                     *ebpf.ProgramSpec `ebpf:"enter_prctl"`
 	EnterSeccomp                   *ebpf.ProgramSpec `ebpf:"enter_seccomp"`
@@ -855,6 +857,7 @@ type coreVariables struct {
 //
 // It can be passed to loadCoreObjects or ebpf.CollectionSpec.LoadAndAssign.
 type corePrograms struct {
+	CallsInFlight                  *ebpf.Program `ebpf:"calls_in_flight"`
 	EnterBpf                       *ebpf.Program `ebpf:"enter_bpf"`
 	EnterPrctl                     *ebpf.Program `ebpf:"enter_prctl"`
 	EnterSeccomp                   *ebpf.Program `ebpf:"enter_seccomp"`
@@ -982,6 +985,7 @@ type corePrograms struct {
 
 func (p *corePrograms) Close() error {
 	return _CoreClose(
+		p.CallsInFlight,
 		p.EnterBpf,
 		p.EnterPrctl,
 		p.EnterSeccomp,

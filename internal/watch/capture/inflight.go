@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/sys/proc"
@@ -35,7 +37,10 @@ const (
 // a thread may itself take long.
 type inflight struct {
 	calls *ebpf.Map
-	after time.Duration
+	// reader reads that map without bpf(2): while bpf(2) reads a map, the kernel runs no kprobe's
+	// program on that processor, and in a storm it is that of others for long. nil: not to be had.
+	reader *link.Iter
+	after  time.Duration
 	// earlier are threads that were inside a load before anybody watched. nil where only some are
 	// watched.
 	earlier []hang.Thread
@@ -55,8 +60,12 @@ func startInflight(c *collection, opts Options) (*inflight, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keep the map of calls: %w", err)
 	}
+	var reader *link.Iter
+	if c.inFlight != nil {
+		reader, _ = link.AttachIter(link.IterOptions{Program: c.inFlight, Map: calls})
+	}
 	f := &inflight{
-		calls: calls, after: cmp.Or(opts.HangAfter, HangAfter), begun: make(map[trace.CallID]*hang.Begun),
+		calls: calls, reader: reader, after: cmp.Or(opts.HangAfter, HangAfter), begun: make(map[trace.CallID]*hang.Begun),
 		found: make(chan *trace.Hang), stop: make(chan struct{}),
 	}
 	everything := !opts.OnlyFollowed && opts.Comm == "" && opts.CgroupID == 0
@@ -66,6 +75,9 @@ func startInflight(c *collection, opts Options) (*inflight, error) {
 
 func (f *inflight) run(everything bool) {
 	defer f.calls.Close()
+	if f.reader != nil {
+		defer f.reader.Close()
+	}
 	if everything {
 		f.earlier = hang.Scan()
 	}
@@ -187,15 +199,10 @@ func (f *inflight) inside(calls []trace.HangingCall) []trace.HangingCall {
 // hanging are the calls that our programs have seen begin, and not end, in time. It is not ok when
 // they cannot be read.
 func (f *inflight) hanging(now uint64) (list []trace.HangingCall, ok bool) {
-	var key uint32
-	var value []byte
-	each := f.calls.Iterate()
-	for each.Next(&key, &value) {
-		var r coreCallRecord // begins with a struct call
+	err := f.each(func(r *coreCallRecord) {
 		c := &r.Call
-		copy(unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c)), value)
 		if c.Head.Start == 0 || c.Head.Start > now || now-c.Head.Start < uint64(f.after) {
-			continue
+			return
 		}
 		h := trace.HangingCall{ID: trace.CallID{TID: c.Head.Tid, Start: c.Head.Start}}
 		if f.begun[h.ID] == nil {
@@ -217,8 +224,8 @@ func (f *inflight) hanging(now uint64) (list []trace.HangingCall, ok bool) {
 			}
 		}
 		list = append(list, h)
-	}
-	if err := each.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+	})
+	if err != nil {
 		return nil, false
 	}
 	// A map that changes meanwhile may show an entry twice.
@@ -226,6 +233,40 @@ func (f *inflight) hanging(now uint64) (list []trace.HangingCall, ok bool) {
 		return cmp.Or(cmp.Compare(a.ID.TID, b.ID.TID), cmp.Compare(a.ID.Start, b.ID.Start))
 	})
 	return slices.CompactFunc(list, func(a, b trace.HangingCall) bool { return a.ID == b.ID }), true
+}
+
+// each calls do for the calls in flight: what a record begins with.
+func (f *inflight) each(do func(*coreCallRecord)) error {
+	var r coreCallRecord
+	value := unsafe.Slice((*byte)(unsafe.Pointer(&r.Call)), unsafe.Sizeof(r.Call))
+	if f.reader != nil {
+		elements, err := f.reader.Open()
+		if err != nil {
+			return err
+		}
+		defer elements.Close()
+		for {
+			switch _, err := io.ReadFull(elements, value); err {
+			case nil:
+				do(&r)
+			case io.EOF:
+				return nil
+			default:
+				return err
+			}
+		}
+	}
+	var key uint32
+	var element []byte
+	all := f.calls.Iterate()
+	for all.Next(&key, &element) {
+		copy(value, element)
+		do(&r)
+	}
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return err
+	}
+	return nil
 }
 
 // kindOfCall is the kind of what hang.Scan has found.

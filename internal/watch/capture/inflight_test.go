@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/test/vm/vmtest"
+	"github.com/bpfwhy/bpfwhy/internal/test/vm/wire"
 	"github.com/bpfwhy/bpfwhy/internal/watch/hang/hangtest"
 	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -219,5 +220,44 @@ func TestGuestFull(t *testing.T) {
 			qt.Check(t, qt.IsTrue(full <= most && full+missed >= 2*failing))
 			qt.Check(t, qt.HasLen(records.calls(func(c *trace.Call) bool { return progNameOf(c) == "refused" || !c.Flags.EnterSeen }), 0))
 		})
+	}
+}
+
+func TestGuestCallsInFlight(t *testing.T) {
+	vmtest.Sampled(t)
+	testCallsInFlight(t, fentry, tpBTF) // one of each object
+}
+
+func TestHostCallsInFlight(t *testing.T) {
+	if os.Getenv(wire.KernelEnv) != "" || os.Getuid() != 0 {
+		t.Skip("needs root; guests have TestGuestCallsInFlight")
+	}
+	testCallsInFlight(t, "")
+}
+
+// testCallsInFlight: the calls in flight are read without bpf(2), and all of them.
+func testCallsInFlight(t *testing.T, backends ...backend) {
+	for _, b := range backends {
+		c, err := Open(t.Context(), Options{Backend: string(b)})
+		qt.Assert(t, qt.IsNil(err))
+		defer c.Close()
+		if TryFentry() == nil { // who refuses that refuses iterators too, and has no kprobes to hide calls from
+			qt.Assert(t, qt.IsNotNil(c.hangs.reader), qt.Commentf("%s", c.coll.backend))
+		}
+		const first, n = 1 << 30, 100 // numbers that no thread has; more than one read gives
+		for tid := uint32(first); tid < first+n; tid++ {
+			qt.Assert(t, qt.IsNil(c.coll.maps["calls"].Put(tid, leftBehind(tid))))
+		}
+		got := map[uint32]int{}
+		err = c.hangs.each(func(r *coreCallRecord) {
+			if r.Call.Head.Tid >= first && r.Call.Cmd == unix.BPF_PROG_LOAD && r.Call.Uattr == 0x7ffd0 {
+				got[r.Call.Head.Tid]++
+			}
+		})
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.HasLen(got, n))
+		for tid, times := range got {
+			qt.Check(t, qt.Equals(times, 1), qt.Commentf("%d", tid))
+		}
 	}
 }

@@ -34,6 +34,7 @@ const (
 	plainProgBtfSysExitReentrant  = "btf_sys_exit_reentrant"
 	plainProgBtfTaskFork          = "btf_task_fork"
 	plainProgBtfTaskForkReentrant = "btf_task_fork_reentrant"
+	plainProgCallsInFlight        = "calls_in_flight"
 	plainProgEnterBpf             = "enter_bpf"
 	plainProgEnterPrctl           = "enter_prctl"
 	plainProgEnterSeccomp         = "enter_seccomp"
@@ -120,6 +121,7 @@ type plainProgramSpecs struct {
 	BtfSysExitReentrant  *ebpf.ProgramSpec `ebpf:"btf_sys_exit_reentrant"`
 	BtfTaskFork          *ebpf.ProgramSpec `ebpf:"btf_task_fork"`
 	BtfTaskForkReentrant *ebpf.ProgramSpec `ebpf:"btf_task_fork_reentrant"`
+	CallsInFlight        *ebpf.ProgramSpec `ebpf:"calls_in_flight"`
 	EnterBpf             *ebpf.ProgramSpec `ebpf:"enter_bpf"`
 	EnterPrctl           *ebpf.ProgramSpec `ebpf:"enter_prctl"`
 	EnterSeccomp         *ebpf.ProgramSpec `ebpf:"enter_seccomp"`
@@ -272,6 +274,7 @@ type plainPrograms struct {
 	BtfSysExitReentrant  *ebpf.Program `ebpf:"btf_sys_exit_reentrant"`
 	BtfTaskFork          *ebpf.Program `ebpf:"btf_task_fork"`
 	BtfTaskForkReentrant *ebpf.Program `ebpf:"btf_task_fork_reentrant"`
+	CallsInFlight        *ebpf.Program `ebpf:"calls_in_flight"`
 	EnterBpf             *ebpf.Program `ebpf:"enter_bpf"`
 	EnterPrctl           *ebpf.Program `ebpf:"enter_prctl"`
 	EnterSeccomp         *ebpf.Program `ebpf:"enter_seccomp"`
@@ -295,6 +298,7 @@ func (p *plainPrograms) Close() error {
 		p.BtfSysExitReentrant,
 		p.BtfTaskFork,
 		p.BtfTaskForkReentrant,
+		p.CallsInFlight,
 		p.EnterBpf,
 		p.EnterPrctl,
 		p.EnterSeccomp,
