@@ -240,6 +240,7 @@ func testCallsInFlight(t *testing.T, backends ...backend) {
 	for _, b := range backends {
 		c, err := Open(t.Context(), Options{Backend: string(b)})
 		qt.Assert(t, qt.IsNil(err))
+		defer drain(t, c) // what is not read to its end is held on to
 		defer c.Close()
 		if TryFentry() == nil { // who refuses that refuses iterators too, and has no kprobes to hide calls from
 			qt.Assert(t, qt.IsNotNil(c.hangs.reader), qt.Commentf("%s", c.coll.backend))
