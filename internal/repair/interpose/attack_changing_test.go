@@ -24,7 +24,7 @@ func TestInGuestAttackChanging(t *testing.T) {
 	vmtest.Guest(t)
 	hardened(t)
 	try := func(t *testing.T, once bool) (changed, other victim) {
-		t.Setenv(rendezvous, t.TempDir())
+		meet(t)
 		out, _ := attack(t, Options{without: guards{once: once, before: at(loading, func() {
 			qt.Check(t, qt.IsNil(errors.Join(say("now"), hear("changed"))))
 		})}}, "change")

@@ -36,7 +36,7 @@ func TestInGuestAttackNumbers(t *testing.T) {
 // process has its number, and loads as well.
 func testNumberOfOutcome(t *testing.T) {
 	try := func(t *testing.T, numbers bool) (v victim) {
-		t.Setenv(rendezvous, t.TempDir())
+		meet(t)
 		s := renewing(t, "outcome", guards{numbers: numbers, before: at(loading, func() {
 			qt.Check(t, qt.IsNil(errors.Join(say("now"), hear("gone"))))
 		})})
@@ -61,7 +61,7 @@ func testNumberOfOutcome(t *testing.T) {
 // does not load. Its memory is not taken for that of the load, whose log would be written to it.
 func testNumberOfMemory(t *testing.T) {
 	try := func(t *testing.T, numbers bool) string {
-		t.Setenv(rendezvous, t.TempDir())
+		meet(t)
 		opened := make(chan struct{})
 		s := renewing(t, "memory", guards{numbers: numbers, before: at(opening, func() {
 			qt.Check(t, qt.IsNil(errors.Join(say("now"), hear("done"))))
