@@ -20,6 +20,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/serve/reader"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
 	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/sys/resident"
 	"github.com/bpfwhy/bpfwhy/internal/sys/threads"
 	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
 )
@@ -174,7 +175,9 @@ func (o *serveOptions) serve(ctx context.Context, cfg config.Config) error {
 	}
 	debug.SetMemoryLimit(readerMemory)
 	debug.SetGCPercent(gcPercent)
-	debug.FreeOSMemory() // attaching took much more than what follows
+	if err := resident.Release(); err != nil { // attaching took much more than what follows
+		o.say("serve: %v", err)
+	}
 	return reader.Run(ctx, c, reader.Options{
 		Config: cfg, Page: page, Header: c.Header(), Since: since, Less: less, Clock: monotonic, Say: o.say,
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/output/text"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
 	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
+	"github.com/bpfwhy/bpfwhy/internal/sys/resident"
 	"github.com/bpfwhy/bpfwhy/internal/sys/threads"
 )
 
@@ -33,6 +34,9 @@ const (
 // memory is what the heap may grow to before it is collected without waiting. One failure can hold
 // a program of 2 MiB with its BTF, its log and what the verifier made of it.
 const memory = 40 << 20
+
+// gcPercent lets garbage grow to half of what is alive.
+const gcPercent = 50
 
 // Main exports until the reader ends, if the executable was started for that; otherwise it returns
 // at once. Call it first in main.
@@ -60,6 +64,7 @@ func run() error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	threads.LimitProcessors()
 	debug.SetMemoryLimit(memory)
+	debug.SetGCPercent(gcPercent)
 	page, err := stream.OpenPage(os.NewFile(pageFD, "page"))
 	if err != nil {
 		return err
@@ -78,6 +83,9 @@ func run() error {
 	e, err := open(first.Start, page)
 	if err != nil {
 		return err
+	}
+	if err := resident.Release(); err != nil {
+		say("%v", err)
 	}
 	return e.run(r)
 }

@@ -136,6 +136,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	loads      = desc("loads_total", "Calls that load, create or attach, by how they ended. Of those that worked, program loads alone.", "kind", "outcome")
+	worked     = desc("healthy_loads_total", "Program loads that worked.", "type")
 	failures   = desc("load_failures_total", "Failures by their cause and whose they are.", "rule", "stage", "errno", "namespace", "workload")
 	failing    = desc("failing_programs", "Kinds of failures that are not over.", "rule", "namespace", "workload")
 	programs   = desc("programs", "Programs that are loaded now.", "type", "jited")
@@ -155,7 +156,7 @@ var (
 
 // Describe lists all that Collect gives.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{loads, failures, failing, programs, jitMemory, jitLimit, setting, info, attached, lost, hanging, since, items, sinkErrors, waiting, build} {
+	for _, d := range []*prometheus.Desc{loads, worked, failures, failing, programs, jitMemory, jitLimit, setting, info, attached, lost, hanging, since, items, sinkErrors, waiting, build} {
 		to <- d
 	}
 }
@@ -186,7 +187,11 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 // counted are the loads, those that worked among them.
 func (c *collector) counted() map[[2]string]uint64 {
 	all := maps.Clone(c.loads)
-	all[[2]string{string(load.ProgLoad), string(load.Loaded)}] = c.node.Facts.Loads
+	var sum uint64
+	for _, n := range c.node.Facts.Loads {
+		sum += n
+	}
+	all[[2]string{string(load.ProgLoad), string(load.Loaded)}] = sum
 	return all
 }
 
@@ -203,6 +208,9 @@ func (o output) now(d *prometheus.Desc, v float64, values ...string) {
 func (o output) node(n *Node) {
 	if n.Header == nil {
 		return // nothing is known yet
+	}
+	for t, v := range n.Facts.Loads {
+		o.sum(worked, float64(v), label(t))
 	}
 	for k, v := range n.Failing {
 		o.now(failing, float64(v), k.Rule, k.Namespace, k.Workload)

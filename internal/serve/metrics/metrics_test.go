@@ -29,7 +29,7 @@ func filled() *Metrics {
 	used := uint64(5)
 	n := Node{
 		Class: "c-1", Header: &trace.Header{Hooks: []trace.Hook{{Function: load.FnSyscall, Via: "fentry"}, {Function: load.FnSyscall, Via: "fentry"}, {Function: load.FnJIT}}},
-		Facts: stream.Facts{JITUsed: &used, Loads: 7, Sysctls: map[string]string{"net.core.bpf_jit_limit": "9", "x": "none"}, Kernel: []stream.Loaded{{Type: "kprobe", JITed: true, Count: 2}}},
+		Facts: stream.Facts{JITUsed: &used, Loads: map[string]uint64{"xdp": 5, "lsm": 2}, Sysctls: map[string]string{"net.core.bpf_jit_limit": "9", "x": "none"}, Kernel: []stream.Loaded{{Type: "kprobe", JITed: true, Count: 2}}},
 	}
 	n.Fails(&nodereport.Failure{Workload: nodereport.Workload{Namespace: "ns", Owner: "DaemonSet/a"}})
 	m.Set(n)

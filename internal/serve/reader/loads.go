@@ -6,11 +6,14 @@ package reader
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
 	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
+	"github.com/bpfwhy/bpfwhy/load"
 )
 
 // Bounds of what is remembered.
@@ -21,17 +24,18 @@ const (
 	trivial = 4
 )
 
-// loads counts what works, and knows which of it matters all the same: a load that works after it
-// failed is the end of a failure. The rest goes no further.
+// loads counts what works and came all the same, and knows which of it matters: a load that works
+// after it failed is the end of a failure. The rest goes no further. The programs in the kernel
+// judge in the same way, where they can see whether a program was compiled.
 type loads struct {
-	worked    uint64
-	processes map[uint32]bool // that failed to load something
+	worked    map[string]uint64 // by type of program
+	processes map[uint32]bool   // that failed to load something
 	names     map[abi.Name]bool
 	ok        map[stream.Program]int
 }
 
 func newLoads() *loads {
-	return &loads{processes: map[uint32]bool{}, names: map[abi.Name]bool{}, ok: map[stream.Program]int{}}
+	return &loads{worked: map[string]uint64{}, processes: map[uint32]bool{}, names: map[abi.Name]bool{}, ok: map[stream.Program]int{}}
 }
 
 // matters counts a record that works, and reports whether the exporter is to have it.
@@ -44,14 +48,17 @@ func (l *loads) matters(r *trace.Record) bool {
 	}
 	c := r.Call
 	p := abi.Read[abi.ProgLoad](c.Attr)
-	if !stream.Worked(c) {
+	switch {
+	case c.Ret >= 0 && c.Kind != load.ProgLoad:
+		return true
+	case !stream.Worked(c):
 		remember(l.processes, c.TGID)
 		if p.ProgName != (abi.Name{}) {
 			remember(l.names, p.ProgName)
 		}
 		return true
 	}
-	l.worked++
+	l.worked[abi.ProgTypeName(p.ProgType)]++
 	if p.ProgName != (abi.Name{}) && p.InsnCnt > trivial {
 		one := stream.Program{Name: p.ProgName.String(), Type: abi.ProgTypeName(p.ProgType), Insns: int(p.InsnCnt)}
 		if _, known := l.ok[one]; known || len(l.ok) < maxPrograms {
@@ -70,9 +77,25 @@ func remember[K comparable](m map[K]bool, k K) {
 	m[k] = true
 }
 
+// types are all loads that worked, by type of program.
+func (l *loads) types(counted []capture.TypeCount) map[string]uint64 {
+	all := maps.Clone(l.worked)
+	for _, t := range counted {
+		all[abi.ProgTypeName(t.Type)] += t.Count
+	}
+	return all
+}
+
 // programs are those that loaded, by name.
-func (l *loads) programs() (list []stream.Program) {
-	for p, n := range l.ok {
+func (l *loads) programs(counted []capture.ProgramCount) (list []stream.Program) {
+	all := maps.Clone(l.ok)
+	for _, c := range counted {
+		p := stream.Program{Name: c.Name, Type: abi.ProgTypeName(c.Type), Insns: int(c.Insns)}
+		if _, known := all[p]; known || len(all) < maxPrograms {
+			all[p] += int(c.Count)
+		}
+	}
+	for p, n := range all {
 		p.Count = n
 		list = append(list, p)
 	}

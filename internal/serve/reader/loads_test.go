@@ -5,11 +5,13 @@
 package reader
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/bpfwhy/bpfwhy/internal/abi"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
 	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
 )
@@ -31,12 +33,12 @@ func TestMatters(t *testing.T) {
 	qt.Check(t, qt.IsFalse(l.matters(call(3, "c", 10, 3))))
 	qt.Check(t, qt.IsFalse(l.matters(call(3, "tiny", 2, 3))), qt.Commentf("asks what the kernel can do"))
 	qt.Check(t, qt.IsTrue(l.matters(&trace.Record{Loss: &trace.Loss{}})))
-	qt.Check(t, qt.Equals(l.worked, 5))
+	qt.Check(t, qt.DeepEquals(l.types([]capture.TypeCount{{Type: 0, Count: 2}, {Type: abi.ProgTypeLSM, Count: 1}}), map[string]uint64{"unspec": 7, "lsm": 1}))
 	var names []string
-	for _, p := range l.programs() {
-		names = append(names, p.Name)
+	for _, p := range l.programs([]capture.ProgramCount{{Name: "a", Insns: 10, Count: 2}, {Name: "d", Insns: 10, Count: 1}}) {
+		names = append(names, fmt.Sprint(p.Name, " ", p.Count))
 	}
-	qt.Check(t, qt.DeepEquals(names, []string{"a", "b", "c"}))
+	qt.Check(t, qt.DeepEquals(names, []string{"a 3", "b 1", "c 2", "d 1"}))
 }
 
 // What is remembered is bounded.
@@ -50,5 +52,5 @@ func TestMattersHostile(t *testing.T) {
 	qt.Check(t, qt.IsTrue(len(l.processes) <= maxFailing))
 	qt.Check(t, qt.IsTrue(len(l.names) <= maxFailing))
 	qt.Check(t, qt.IsTrue(len(l.ok) <= maxPrograms))
-	qt.Check(t, qt.Equals(l.worked, 10_000))
+	qt.Check(t, qt.DeepEquals(l.types(nil), map[string]uint64{"unspec": 10_000}))
 }

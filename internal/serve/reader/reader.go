@@ -15,6 +15,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/serve/config"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
+	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
 	"github.com/bpfwhy/bpfwhy/internal/watch/diagnose"
 	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 )
@@ -22,11 +23,23 @@ import (
 // How often the exporter hears that time has passed: soon after a record, and else seldom, since
 // each time costs two processes.
 const (
-	// interval is how often it is looked whether time is to be told.
 	interval = 250 * time.Millisecond
 	busy     = 5 * time.Second
-	quietly  = time.Second
+	quietly  = 5 * time.Second
 )
+
+func pace(quiet time.Duration) time.Duration {
+	if quiet < busy {
+		return interval
+	}
+	return quietly
+}
+
+// Source is a running kernel, which counts what works.
+type Source interface {
+	diagnose.Source
+	Worked() (capture.Worked, error)
+}
 
 // Options are what a reader is given.
 type Options struct {
@@ -41,15 +54,15 @@ type Options struct {
 }
 
 // Run hands over what a source gives until ctx ends, and then what is left.
-func Run(ctx context.Context, source diagnose.Source, o Options) error {
-	p := &pump{Options: o, loads: newLoads(), facts: openFacts(o.Header.Node.Sysctls)}
+func Run(ctx context.Context, source Source, o Options) error {
+	p := &pump{Options: o, source: source, loads: newLoads(), facts: openFacts(o.Header.Node.Sysctls)}
 	defer p.facts.close()
 	p.exporter = newExporter(ctx, o)
 	if err := p.exporter.start(); err != nil {
 		return errors.Join(err, source.Close())
 	}
 	var ended error
-	for step, err := range diagnose.LiveEvery(interval, source, ctx.Done(), o.Clock) {
+	for step, err := range diagnose.LiveEvery(pace, source, ctx.Done(), o.Clock) {
 		if err != nil {
 			ended = fmt.Errorf("read the kernel: %w", err)
 			break
@@ -64,11 +77,12 @@ func Run(ctx context.Context, source diagnose.Source, o Options) error {
 
 type pump struct {
 	Options
-	exporter     *exporter
-	loads        *loads
-	facts        *facts
-	record, tick time.Time // when the last was sent
-	learnt       time.Time
+	source   Source
+	exporter *exporter
+	loads    *loads
+	facts    *facts
+	learnt   time.Time
+	said     bool
 }
 
 func (p *pump) step(s diagnose.Step) error {
@@ -81,7 +95,6 @@ func (p *pump) step(s diagnose.Step) error {
 	if p.same(s.Record.Sysctl) {
 		return nil
 	}
-	p.record = s.Now
 	return p.exporter.send(s.Record.End != nil, stream.Message{Record: s.Record})
 }
 
@@ -99,14 +112,18 @@ func (p *pump) passed(s diagnose.Step) error {
 	if s.Now.Sub(p.learnt) >= factsInterval {
 		p.learnt = s.Now
 		f := p.facts.read(s.Now)
-		f.Loads, f.Programs = p.loads.worked, p.loads.programs()
+		worked, err := p.source.Worked()
+		if err != nil && !p.said {
+			p.Say("serve: %v", err)
+		}
+		p.said = err != nil
+		f.Loads, f.Programs = p.loads.types(worked.Types), p.loads.programs(worked.Programs)
 		if err := p.exporter.send(false, stream.Message{Facts: f}); err != nil {
 			return err
 		}
 	}
-	if s.Now.Sub(p.tick) < quietly && s.Now.Sub(p.record) > busy || s.Seen == 0 {
+	if s.Seen == 0 {
 		return nil
 	}
-	p.tick = s.Now
 	return p.exporter.send(true, stream.Message{Seen: s.Seen})
 }

@@ -36,9 +36,9 @@ type Start struct {
 type Facts struct {
 	Sysctls map[string]string `json:"sysctls,omitempty"`
 	JITUsed *uint64           `json:"jit_used,omitempty"`
-	// Loads are program loads that worked, since the hooks were attached: none of them is a record,
-	// unless it matters to a failure.
-	Loads uint64 `json:"loads"`
+	// Loads are program loads that worked, since the hooks were attached, by type of program: none
+	// of them is a record, unless it matters to a failure.
+	Loads map[string]uint64 `json:"loads,omitempty"`
 	// Programs are those that loaded, with how often: the first so many.
 	Programs []Program `json:"programs,omitempty"`
 	// Kernel is what is loaded now.
@@ -166,7 +166,14 @@ func (r *Reader) line() ([]byte, error) {
 }
 
 // Worked reports a program load of which nothing is to be told by itself: it was loaded, and
-// compiled as far as is known.
+// compiled as far as is known. Checks inside it may have failed: a process without CAP_PERFMON is
+// asked for it at each load.
 func Worked(c *trace.Call) bool {
-	return c.Kind == load.ProgLoad && c.Ret >= 0 && len(c.Failed) == 0 && (c.Prog == nil || c.Prog.JITed)
+	if c.Kind != load.ProgLoad || c.Ret < 0 {
+		return false
+	}
+	if c.Prog != nil {
+		return c.Prog.JITed
+	}
+	return len(c.Failed) == 0
 }

@@ -27,7 +27,7 @@ func TestRoundTrip(t *testing.T) {
 		{Record: trace.Record{Chunk: &trace.Chunk{What: trace.Insns, Data: bytes.Repeat([]byte{1}, 200_000)}}},
 		{Record: trace.Record{Call: &trace.Call{Ret: -22, Prog: &trace.Prog{Asked: &no}}}},
 		{Seen: 5},
-		{Facts: &Facts{Loads: 3}},
+		{Facts: &Facts{Loads: map[string]uint64{"xdp": 3}}},
 	}
 	for _, m := range sent {
 		qt.Assert(t, qt.IsNil(w.Write(m)))

@@ -396,7 +396,7 @@ func configured(loader func() (*ebpf.CollectionSpec, error), opts Options, nonce
 	for name, v := range map[string]any{
 		"cfg_nonce": nonce, "cfg_ns_dev": dev, "cfg_ns_ino": ino, "cfg_copy_max": uint32(copyMax), "cfg_log_max": uint32(logMax),
 		"cfg_comm": comm, "cfg_filter_cgroup": flag(opts.CgroupID != 0), "cfg_filter_comm": flag(opts.Comm != ""), "cfg_filter_pid": flag(opts.OnlyFollowed),
-		"cfg_failed_only": flag(opts.FailedOnly), "cfg_all": flag(opts.All),
+		"cfg_failed_only": flag(opts.FailedOnly), "cfg_all": flag(opts.All), "cfg_count": flag(opts.Calm),
 		"cfg_idle_lsm": flag(len(opts.Node.LSMs) > 0 && !slices.Contains(opts.Node.LSMs, "bpf")),
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {

@@ -51,8 +51,9 @@ type Options struct {
 	All          bool // successful maps, BTF, links too
 	// HangAfter is how long a call may take before it is told that it hangs; 0: HangAfter.
 	HangAfter time.Duration
-	// Calm is for who watches for ever: calls that worked are read later, and losses told later. A
-	// failure is not.
+	// Calm is for who watches for ever, and waits for failures. What works is counted (Worked), and
+	// told only where something of its process, or a program of its name, failed before. Losses are
+	// told later, and so is what hangs.
 	Calm bool
 	// Node goes into the trace's header. Read by the caller, who may know more.
 	Node node.Profile
@@ -68,7 +69,15 @@ const (
 // pollInterval is how often losses are looked at.
 const pollInterval = 250 * time.Millisecond
 
-// readInterval is how long calls that worked may wait in the buffer: nobody is woken for them.
+// The same for who is calm: soon after something came, and else seldom.
+const (
+	calmPollInterval = time.Second
+	idlePollInterval = 10 * time.Second
+	idleAfter        = 5 * time.Second
+)
+
+// readInterval is how long calls that worked may wait in the buffer: nobody is woken for them. Who
+// is calm is woken for all that comes.
 const readInterval = 50 * time.Millisecond
 
 // Capture is a running observation. Close it.
@@ -90,6 +99,9 @@ type Capture struct {
 	jitKnown bool
 	jitRead  time.Time
 	polled   time.Time
+	came     time.Time // the last event
+	worked   Worked
+	released bool
 	// When the decisive sysctls were last read.
 	refreshed time.Time
 	calls     uint64
@@ -220,16 +232,21 @@ func (c *Capture) Next() (trace.Record, error) {
 		if c.ended {
 			return trace.Record{}, io.EOF
 		}
-		if time.Since(c.polled) >= c.every(pollInterval) {
+		wait := c.pollInterval() - time.Since(c.polled)
+		if wait <= 0 {
 			c.poll()
 			continue
 		}
-		c.reader.SetDeadline(time.Now().Add(c.every(readInterval)))
+		if !c.opts.Calm {
+			wait = readInterval
+		}
+		c.reader.SetDeadline(time.Now().Add(wait))
 		c.waits.Store(c.reader.AvailableBytes() == 0)
 		err := c.reader.ReadInto(&c.sample)
 		c.waits.Store(false)
 		switch {
 		case err == nil:
+			c.came = time.Now()
 			n := len(c.pending)
 			if err := c.decoder.add(c.sample.RawSample, &c.pending); err != nil {
 				return trace.Record{}, err
@@ -249,14 +266,14 @@ func (c *Capture) Next() (trace.Record, error) {
 	}
 }
 
-// calm is by how much less often who watches for ever looks.
-const calm = 5
-
-func (c *Capture) every(interval time.Duration) time.Duration {
-	if c.opts.Calm {
-		return calm * interval
+func (c *Capture) pollInterval() time.Duration {
+	switch {
+	case !c.opts.Calm:
+		return pollInterval
+	case time.Since(c.came) < idleAfter:
+		return calmPollInterval
 	}
-	return interval
+	return idlePollInterval
 }
 
 // Behind reports that there are events which Next has not read, or is reading: also where its
@@ -370,6 +387,7 @@ func (c *Capture) release() error {
 	c.settings = nil
 	c.reading.Lock()
 	defer c.reading.Unlock()
+	c.released = true
 	return errors.Join(c.decoder.close(), c.reader.Close(), c.coll.Close())
 }
 

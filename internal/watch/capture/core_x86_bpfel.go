@@ -337,6 +337,8 @@ const (
 	coreMapCalls                           = "calls"
 	coreMapCgroups                         = "cgroups"
 	coreMapEmpty                           = "empty"
+	coreMapFailedNames                     = "failed_names"
+	coreMapFailedProcesses                 = "failed_processes"
 	coreMapFollowed                        = "followed"
 	coreMapFollowedPids                    = "followed_pids"
 	coreMapKnown                           = "known"
@@ -346,6 +348,8 @@ const (
 	coreMapSelf                            = "self"
 	coreMapTold                            = "told"
 	coreMapUpdatesTold                     = "updates_told"
+	coreMapWorked                          = "worked"
+	coreMapWorkedPrograms                  = "worked_programs"
 	coreProgCallsInFlight                  = "calls_in_flight"
 	coreProgEnterBpf                       = "enter_bpf"
 	coreProgEnterPrctl                     = "enter_prctl"
@@ -474,6 +478,7 @@ const (
 	coreVarCfgArgs                         = "cfg_args"
 	coreVarCfgComm                         = "cfg_comm"
 	coreVarCfgCopyMax                      = "cfg_copy_max"
+	coreVarCfgCount                        = "cfg_count"
 	coreVarCfgFailedOnly                   = "cfg_failed_only"
 	coreVarCfgFilterCgroup                 = "cfg_filter_cgroup"
 	coreVarCfgFilterComm                   = "cfg_filter_comm"
@@ -688,18 +693,22 @@ type coreProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type coreMapSpecs struct {
-	Calls        *ebpf.MapSpec `ebpf:"calls"`
-	Cgroups      *ebpf.MapSpec `ebpf:"cgroups"`
-	Empty        *ebpf.MapSpec `ebpf:"empty"`
-	Followed     *ebpf.MapSpec `ebpf:"followed"`
-	FollowedPids *ebpf.MapSpec `ebpf:"followed_pids"`
-	Known        *ebpf.MapSpec `ebpf:"known"`
-	Losses       *ebpf.MapSpec `ebpf:"losses"`
-	Records      *ebpf.MapSpec `ebpf:"records"`
-	Refused      *ebpf.MapSpec `ebpf:"refused"`
-	Self         *ebpf.MapSpec `ebpf:"self"`
-	Told         *ebpf.MapSpec `ebpf:"told"`
-	UpdatesTold  *ebpf.MapSpec `ebpf:"updates_told"`
+	Calls           *ebpf.MapSpec `ebpf:"calls"`
+	Cgroups         *ebpf.MapSpec `ebpf:"cgroups"`
+	Empty           *ebpf.MapSpec `ebpf:"empty"`
+	FailedNames     *ebpf.MapSpec `ebpf:"failed_names"`
+	FailedProcesses *ebpf.MapSpec `ebpf:"failed_processes"`
+	Followed        *ebpf.MapSpec `ebpf:"followed"`
+	FollowedPids    *ebpf.MapSpec `ebpf:"followed_pids"`
+	Known           *ebpf.MapSpec `ebpf:"known"`
+	Losses          *ebpf.MapSpec `ebpf:"losses"`
+	Records         *ebpf.MapSpec `ebpf:"records"`
+	Refused         *ebpf.MapSpec `ebpf:"refused"`
+	Self            *ebpf.MapSpec `ebpf:"self"`
+	Told            *ebpf.MapSpec `ebpf:"told"`
+	UpdatesTold     *ebpf.MapSpec `ebpf:"updates_told"`
+	Worked          *ebpf.MapSpec `ebpf:"worked"`
+	WorkedPrograms  *ebpf.MapSpec `ebpf:"worked_programs"`
 }
 
 // coreVariableSpecs contains global variables before they are loaded into the kernel.
@@ -710,6 +719,7 @@ type coreVariableSpecs struct {
 	CfgArgs         *ebpf.VariableSpec `ebpf:"cfg_args"`
 	CfgComm         *ebpf.VariableSpec `ebpf:"cfg_comm"`
 	CfgCopyMax      *ebpf.VariableSpec `ebpf:"cfg_copy_max"`
+	CfgCount        *ebpf.VariableSpec `ebpf:"cfg_count"`
 	CfgFailedOnly   *ebpf.VariableSpec `ebpf:"cfg_failed_only"`
 	CfgFilterCgroup *ebpf.VariableSpec `ebpf:"cfg_filter_cgroup"`
 	CfgFilterComm   *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
@@ -772,18 +782,22 @@ func (o *coreObjects) Close() error {
 //
 // It can be passed to loadCoreObjects or ebpf.CollectionSpec.LoadAndAssign.
 type coreMaps struct {
-	Calls        *ebpf.Map `ebpf:"calls"`
-	Cgroups      *ebpf.Map `ebpf:"cgroups"`
-	Empty        *ebpf.Map `ebpf:"empty"`
-	Followed     *ebpf.Map `ebpf:"followed"`
-	FollowedPids *ebpf.Map `ebpf:"followed_pids"`
-	Known        *ebpf.Map `ebpf:"known"`
-	Losses       *ebpf.Map `ebpf:"losses"`
-	Records      *ebpf.Map `ebpf:"records"`
-	Refused      *ebpf.Map `ebpf:"refused"`
-	Self         *ebpf.Map `ebpf:"self"`
-	Told         *ebpf.Map `ebpf:"told"`
-	UpdatesTold  *ebpf.Map `ebpf:"updates_told"`
+	Calls           *ebpf.Map `ebpf:"calls"`
+	Cgroups         *ebpf.Map `ebpf:"cgroups"`
+	Empty           *ebpf.Map `ebpf:"empty"`
+	FailedNames     *ebpf.Map `ebpf:"failed_names"`
+	FailedProcesses *ebpf.Map `ebpf:"failed_processes"`
+	Followed        *ebpf.Map `ebpf:"followed"`
+	FollowedPids    *ebpf.Map `ebpf:"followed_pids"`
+	Known           *ebpf.Map `ebpf:"known"`
+	Losses          *ebpf.Map `ebpf:"losses"`
+	Records         *ebpf.Map `ebpf:"records"`
+	Refused         *ebpf.Map `ebpf:"refused"`
+	Self            *ebpf.Map `ebpf:"self"`
+	Told            *ebpf.Map `ebpf:"told"`
+	UpdatesTold     *ebpf.Map `ebpf:"updates_told"`
+	Worked          *ebpf.Map `ebpf:"worked"`
+	WorkedPrograms  *ebpf.Map `ebpf:"worked_programs"`
 }
 
 func (m *coreMaps) Close() error {
@@ -791,6 +805,8 @@ func (m *coreMaps) Close() error {
 		m.Calls,
 		m.Cgroups,
 		m.Empty,
+		m.FailedNames,
+		m.FailedProcesses,
 		m.Followed,
 		m.FollowedPids,
 		m.Known,
@@ -800,6 +816,8 @@ func (m *coreMaps) Close() error {
 		m.Self,
 		m.Told,
 		m.UpdatesTold,
+		m.Worked,
+		m.WorkedPrograms,
 	)
 }
 
@@ -811,6 +829,7 @@ type coreVariables struct {
 	CfgArgs         *ebpf.Variable `ebpf:"cfg_args"`
 	CfgComm         *ebpf.Variable `ebpf:"cfg_comm"`
 	CfgCopyMax      *ebpf.Variable `ebpf:"cfg_copy_max"`
+	CfgCount        *ebpf.Variable `ebpf:"cfg_count"`
 	CfgFailedOnly   *ebpf.Variable `ebpf:"cfg_failed_only"`
 	CfgFilterCgroup *ebpf.Variable `ebpf:"cfg_filter_cgroup"`
 	CfgFilterComm   *ebpf.Variable `ebpf:"cfg_filter_comm"`

@@ -83,8 +83,9 @@ type message struct {
 	Mounts string        `json:"mounts,omitempty"` // what Open changed in the mount table
 	Took   time.Duration `json:"took,omitempty"`   // Open
 	Record *trace.Record `json:"record,omitempty"`
-	// Entries of the map that was asked for.
-	Entries *int `json:"entries,omitempty"`
+	// Entries of the map that was asked for, or how many loads worked.
+	Entries *int           `json:"entries,omitempty"`
+	Worked  []ProgramCount `json:"worked,omitempty"`
 }
 
 func watcherMain(args []string) error {
@@ -143,6 +144,13 @@ func watcherMain(args []string) error {
 					n++
 				}
 				say(message{Entries: &n})
+			case line == "what worked":
+				worked, err := c.Worked()
+				if err != nil {
+					say(message{Error: err.Error()})
+				}
+				n := int(worked.Total)
+				say(message{Entries: &n, Worked: worked.Programs})
 			default:
 				if _, err := fmt.Sscanf(line, "follow %d", &pid); err != nil {
 					say(message{Error: line})
@@ -181,6 +189,7 @@ type watcher struct {
 	records []trace.Record
 	errs    []string
 	answer  *int
+	worked  []ProgramCount
 	done    bool
 }
 
@@ -228,7 +237,7 @@ func tryWatch(t *testing.T, p place) (*watcher, error) {
 			case m.Error != "":
 				w.errs = append(w.errs, m.Error)
 			case m.Entries != nil:
-				w.answer = m.Entries
+				w.answer, w.worked = m.Entries, m.Worked
 			}
 			done := w.done
 			w.more.Broadcast()

@@ -19,6 +19,8 @@ const (
 	plainMapCalls                 = "calls"
 	plainMapCgroups               = "cgroups"
 	plainMapEmpty                 = "empty"
+	plainMapFailedNames           = "failed_names"
+	plainMapFailedProcesses       = "failed_processes"
 	plainMapFollowed              = "followed"
 	plainMapFollowedPids          = "followed_pids"
 	plainMapLosses                = "losses"
@@ -28,6 +30,8 @@ const (
 	plainMapTold                  = "told"
 	plainMapUnwatched             = "unwatched"
 	plainMapUpdatesTold           = "updates_told"
+	plainMapWorked                = "worked"
+	plainMapWorkedPrograms        = "worked_programs"
 	plainProgBtfSysEnter          = "btf_sys_enter"
 	plainProgBtfSysEnterReentrant = "btf_sys_enter_reentrant"
 	plainProgBtfSysExit           = "btf_sys_exit"
@@ -52,6 +56,7 @@ const (
 	plainVarCfgArgs               = "cfg_args"
 	plainVarCfgComm               = "cfg_comm"
 	plainVarCfgCopyMax            = "cfg_copy_max"
+	plainVarCfgCount              = "cfg_count"
 	plainVarCfgFailedOnly         = "cfg_failed_only"
 	plainVarCfgFilterCgroup       = "cfg_filter_cgroup"
 	plainVarCfgFilterComm         = "cfg_filter_comm"
@@ -141,18 +146,22 @@ type plainProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type plainMapSpecs struct {
-	Calls        *ebpf.MapSpec `ebpf:"calls"`
-	Cgroups      *ebpf.MapSpec `ebpf:"cgroups"`
-	Empty        *ebpf.MapSpec `ebpf:"empty"`
-	Followed     *ebpf.MapSpec `ebpf:"followed"`
-	FollowedPids *ebpf.MapSpec `ebpf:"followed_pids"`
-	Losses       *ebpf.MapSpec `ebpf:"losses"`
-	Records      *ebpf.MapSpec `ebpf:"records"`
-	Refused      *ebpf.MapSpec `ebpf:"refused"`
-	Self         *ebpf.MapSpec `ebpf:"self"`
-	Told         *ebpf.MapSpec `ebpf:"told"`
-	Unwatched    *ebpf.MapSpec `ebpf:"unwatched"`
-	UpdatesTold  *ebpf.MapSpec `ebpf:"updates_told"`
+	Calls           *ebpf.MapSpec `ebpf:"calls"`
+	Cgroups         *ebpf.MapSpec `ebpf:"cgroups"`
+	Empty           *ebpf.MapSpec `ebpf:"empty"`
+	FailedNames     *ebpf.MapSpec `ebpf:"failed_names"`
+	FailedProcesses *ebpf.MapSpec `ebpf:"failed_processes"`
+	Followed        *ebpf.MapSpec `ebpf:"followed"`
+	FollowedPids    *ebpf.MapSpec `ebpf:"followed_pids"`
+	Losses          *ebpf.MapSpec `ebpf:"losses"`
+	Records         *ebpf.MapSpec `ebpf:"records"`
+	Refused         *ebpf.MapSpec `ebpf:"refused"`
+	Self            *ebpf.MapSpec `ebpf:"self"`
+	Told            *ebpf.MapSpec `ebpf:"told"`
+	Unwatched       *ebpf.MapSpec `ebpf:"unwatched"`
+	UpdatesTold     *ebpf.MapSpec `ebpf:"updates_told"`
+	Worked          *ebpf.MapSpec `ebpf:"worked"`
+	WorkedPrograms  *ebpf.MapSpec `ebpf:"worked_programs"`
 }
 
 // plainVariableSpecs contains global variables before they are loaded into the kernel.
@@ -163,6 +172,7 @@ type plainVariableSpecs struct {
 	CfgArgs         *ebpf.VariableSpec `ebpf:"cfg_args"`
 	CfgComm         *ebpf.VariableSpec `ebpf:"cfg_comm"`
 	CfgCopyMax      *ebpf.VariableSpec `ebpf:"cfg_copy_max"`
+	CfgCount        *ebpf.VariableSpec `ebpf:"cfg_count"`
 	CfgFailedOnly   *ebpf.VariableSpec `ebpf:"cfg_failed_only"`
 	CfgFilterCgroup *ebpf.VariableSpec `ebpf:"cfg_filter_cgroup"`
 	CfgFilterComm   *ebpf.VariableSpec `ebpf:"cfg_filter_comm"`
@@ -204,18 +214,22 @@ func (o *plainObjects) Close() error {
 //
 // It can be passed to loadPlainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type plainMaps struct {
-	Calls        *ebpf.Map `ebpf:"calls"`
-	Cgroups      *ebpf.Map `ebpf:"cgroups"`
-	Empty        *ebpf.Map `ebpf:"empty"`
-	Followed     *ebpf.Map `ebpf:"followed"`
-	FollowedPids *ebpf.Map `ebpf:"followed_pids"`
-	Losses       *ebpf.Map `ebpf:"losses"`
-	Records      *ebpf.Map `ebpf:"records"`
-	Refused      *ebpf.Map `ebpf:"refused"`
-	Self         *ebpf.Map `ebpf:"self"`
-	Told         *ebpf.Map `ebpf:"told"`
-	Unwatched    *ebpf.Map `ebpf:"unwatched"`
-	UpdatesTold  *ebpf.Map `ebpf:"updates_told"`
+	Calls           *ebpf.Map `ebpf:"calls"`
+	Cgroups         *ebpf.Map `ebpf:"cgroups"`
+	Empty           *ebpf.Map `ebpf:"empty"`
+	FailedNames     *ebpf.Map `ebpf:"failed_names"`
+	FailedProcesses *ebpf.Map `ebpf:"failed_processes"`
+	Followed        *ebpf.Map `ebpf:"followed"`
+	FollowedPids    *ebpf.Map `ebpf:"followed_pids"`
+	Losses          *ebpf.Map `ebpf:"losses"`
+	Records         *ebpf.Map `ebpf:"records"`
+	Refused         *ebpf.Map `ebpf:"refused"`
+	Self            *ebpf.Map `ebpf:"self"`
+	Told            *ebpf.Map `ebpf:"told"`
+	Unwatched       *ebpf.Map `ebpf:"unwatched"`
+	UpdatesTold     *ebpf.Map `ebpf:"updates_told"`
+	Worked          *ebpf.Map `ebpf:"worked"`
+	WorkedPrograms  *ebpf.Map `ebpf:"worked_programs"`
 }
 
 func (m *plainMaps) Close() error {
@@ -223,6 +237,8 @@ func (m *plainMaps) Close() error {
 		m.Calls,
 		m.Cgroups,
 		m.Empty,
+		m.FailedNames,
+		m.FailedProcesses,
 		m.Followed,
 		m.FollowedPids,
 		m.Losses,
@@ -232,6 +248,8 @@ func (m *plainMaps) Close() error {
 		m.Told,
 		m.Unwatched,
 		m.UpdatesTold,
+		m.Worked,
+		m.WorkedPrograms,
 	)
 }
 
@@ -243,6 +261,7 @@ type plainVariables struct {
 	CfgArgs         *ebpf.Variable `ebpf:"cfg_args"`
 	CfgComm         *ebpf.Variable `ebpf:"cfg_comm"`
 	CfgCopyMax      *ebpf.Variable `ebpf:"cfg_copy_max"`
+	CfgCount        *ebpf.Variable `ebpf:"cfg_count"`
 	CfgFailedOnly   *ebpf.Variable `ebpf:"cfg_failed_only"`
 	CfgFilterCgroup *ebpf.Variable `ebpf:"cfg_filter_cgroup"`
 	CfgFilterComm   *ebpf.Variable `ebpf:"cfg_filter_comm"`

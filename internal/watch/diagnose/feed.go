@@ -52,11 +52,12 @@ const Queued = queued + 2
 // Live reads from a kernel until the channel stop gives something, and then to the end of what is
 // buffered. clock is the kernel's monotonic clock in ns.
 func Live(s Source, stop <-chan struct{}, clock func() uint64) Feed {
-	return LiveEvery(patience, s, stop, clock)
+	return LiveEvery(func(time.Duration) time.Duration { return patience }, s, stop, clock)
 }
 
-// LiveEvery is Live for which time passes at other intervals.
-func LiveEvery(interval time.Duration, s Source, stop <-chan struct{}, clock func() uint64) Feed {
+// LiveEvery is Live for which time passes at other intervals: every says how long until the next
+// tick, by how long no record has come.
+func LiveEvery(every func(quiet time.Duration) time.Duration, s Source, stop <-chan struct{}, clock func() uint64) Feed {
 	return func(yield func(Step, error) bool) {
 		type read struct {
 			trace.Record
@@ -78,7 +79,9 @@ func LiveEvery(interval time.Duration, s Source, stop <-chan struct{}, clock fun
 				}
 			}
 		}()
-		tick := time.NewTicker(interval)
+		came := time.Now()
+		due := came.Add(every(0))
+		tick := time.NewTimer(every(0))
 		defer tick.Stop()
 		var last uint64 // end of a call
 		for stop := stop; ; {
@@ -87,10 +90,17 @@ func LiveEvery(interval time.Duration, s Source, stop <-chan struct{}, clock fun
 			select {
 			case r := <-records:
 				step, err = Step{Record: r.Record}, r.error
+				came = time.Now()
+				if soon := came.Add(every(0)); soon.Before(due) {
+					due = soon
+					tick.Reset(time.Until(due))
+				}
 				if r.Call != nil { // a loss is told as it is found
 					last = max(last, r.Call.End)
 				}
-			case <-tick.C:
+			case now := <-tick.C:
+				due = time.Now().Add(every(now.Sub(came)))
+				tick.Reset(time.Until(due))
 				// What comes late, since another took long to be looked at, is not to be taken for
 				// what does not come.
 				if step.Seen = clock() - uint64(lateness); s.Behind() || len(records) > 0 {

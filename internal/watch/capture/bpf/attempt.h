@@ -3,45 +3,6 @@
 #ifndef BPFWHY_ATTEMPT_H
 #define BPFWHY_ATTEMPT_H
 
-/* struct bpf_prog_load's part of union bpf_attr (user space ABI: these offsets never move) */
-struct load_attr {
-	u32 prog_type;
-	u32 insn_cnt;
-	u64 insns;
-	u64 license;
-	u32 log_level;
-	u32 log_size;
-	u64 log_buf;
-	u32 kern_version;
-	u32 prog_flags;
-	char prog_name[16];
-	u32 prog_ifindex;
-	u32 expected_attach_type;
-	u32 prog_btf_fd;
-	u32 func_info_rec_size;
-	u64 func_info;
-	u32 func_info_cnt;
-	u32 line_info_rec_size;
-	u64 line_info;
-	u32 line_info_cnt;
-	u32 attach_btf_id;
-	u32 attach_prog_fd;
-	u32 core_relo_cnt;
-	u64 fd_array;
-	u64 core_relos;
-	u32 core_relo_rec_size;
-	u32 log_true_size; /* 6.4 */
-};
-
-struct btf_attr {
-	u64 btf;
-	u64 btf_log_buf;
-	u32 btf_size;
-	u32 btf_log_size;
-	u32 btf_log_level;
-	u32 btf_log_true_size; /* 6.4 */
-};
-
 static __always_inline bool is_watched(u32 cmd)
 {
 	switch (cmd) {
@@ -174,8 +135,11 @@ static __always_inline void look_at_log_size(struct call *c)
 
 static __always_inline void announce(struct call *c)
 {
-	struct begin *b = bpf_ringbuf_reserve(&records, sizeof(*b), 0);
+	struct begin *b;
 
+	if (cfg_count && !has_failed())
+		return; /* of no attempt that anybody has heard of */
+	b = bpf_ringbuf_reserve(&records, sizeof(*b), 0);
 	if (!b)
 		return; /* no loss: it only helps to fold retries */
 	b->head.type = R_BEGIN;
@@ -184,7 +148,7 @@ static __always_inline void announce(struct call *c)
 	b->tgid = bpf_get_current_pid_tgid() >> 32;
 	b->pad = 0;
 	/* user space looks for itself before it takes a call for the last one */
-	bpf_ringbuf_submit(b, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(b, cfg_count ? 0 : BPF_RB_NO_WAKEUP);
 }
 
 /* For kprobes, whose handlers the kernel counts as missed when a read faults (5.10), as it does in a buffer that nobody touched. They see the
@@ -351,7 +315,7 @@ static __always_inline void read_license(struct call_record *r, struct call *c)
 {
 	const void *from = (void *)(unsigned long)((struct load_attr *)c->attr)->license;
 
-	if (c->kind != K_BPF || c->cmd != CMD_PROG_LOAD || !from)
+	if (!is_load(c) || !from)
 		return;
 	if (!(c->flags & F_KERNEL))
 		r->license_len = bpf_probe_read_user_str(r->license, LICENSE_MAX, from);
@@ -395,8 +359,8 @@ GLOBAL int send_call(void)
 #endif
 	if (c->flags & F_EVIDENCE)
 		read_license(r, c);
-	/* user space looks often enough for what works */
-	bpf_ringbuf_submit(r, c->ret < 0 || (c->flags & F_EVIDENCE) || bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > RING_SIZE / 8 ?
+	/* user space looks often enough for what works, unless it waits to be woken */
+	bpf_ringbuf_submit(r, cfg_count || c->ret < 0 || (c->flags & F_EVIDENCE) || bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > RING_SIZE / 8 ?
 				      BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 	return 0;
 }
@@ -404,7 +368,7 @@ GLOBAL int send_call(void)
 /* Counts a program load that failed before anything can be lost of it. User space counts those that arrive; what is missing was lost. */
 static __always_inline void count_failed(struct call *c)
 {
-	if (c->kind != K_BPF || c->cmd != CMD_PROG_LOAD || c->ret >= 0)
+	if (!is_load(c) || c->ret >= 0)
 		return;
 	c->flags |= F_COUNTED;
 	tally(L_FAILED);
@@ -456,7 +420,7 @@ static __always_inline bool is_idle_lsm(struct call *c)
 GLOBAL int end_call(u64 ret, u32 flags)
 {
 	struct call *c = current_call();
-	bool bad, told;
+	bool bad, news, told;
 	u32 tid;
 
 	if (!c)
@@ -465,11 +429,10 @@ GLOBAL int end_call(u64 ret, u32 flags)
 	c->end = bpf_ktime_get_ns();
 	c->ret = (s64)ret;
 	c->flags |= flags;
-	told = is_attachment(c) && (!cfg_failed_only || is_idle_lsm(c));
 	count_failed(c);
 	bad = c->ret < 0;
 #ifndef NO_KERNEL_READS
-	if (c->kind == K_BPF && c->cmd == CMD_PROG_LOAD && !bad) {
+	if (!bad && is_load(c)) {
 		read_program(c);
 		if ((c->flags & F_PROG) && !(c->flags & F_PROG_JITED))
 			bad = true;
@@ -477,7 +440,10 @@ GLOBAL int end_call(u64 ret, u32 flags)
 #endif
 	if (c->kind != K_BPF && !is_attachment(c) && (c->flags & F_UNJITED))
 		bad = true;
+	news = !bad && is_news(c);
+	told = is_attachment(c) && (news || is_idle_lsm(c));
 	if (bad) {
+		remember_failure(c);
 		c->flags |= F_EVIDENCE;
 		look_at_log_size(c);
 		send_evidence(c);
@@ -487,14 +453,16 @@ GLOBAL int end_call(u64 ret, u32 flags)
 		send_capped(W_NEW_BTF, ((struct btf_attr *)c->attr)->btf, ((struct btf_attr *)c->attr)->btf_size, cfg_copy_max);
 #ifdef NO_KERNEL_READS
 	/* Whether it was compiled is learnt in user space: what it would take to say why not goes along. */
-	if (!bad && c->kind == K_BPF && c->cmd == CMD_PROG_LOAD) {
+	if (!bad && is_load(c)) {
 		c->flags |= F_EVIDENCE;
 		send_instructions(c);
 		bad = true;
 	}
 #endif
-	if (bad || cfg_all || told || (!cfg_failed_only && c->kind == K_BPF && c->cmd == CMD_PROG_LOAD) || is_object(c))
+	if (bad || cfg_all || told || (news && is_load(c)) || is_object(c))
 		send_call();
+	else if (cfg_count && is_load(c))
+		count_worked();
 	bpf_map_delete_elem(&calls, &tid);
 	return 0;
 }
@@ -511,7 +479,9 @@ GLOBAL int end_attacher(u64 ret)
 	c->end = bpf_ktime_get_ns();
 	c->ret = (s64)ret;
 	c->flags |= F_EXIT;
-	if (c->ret < 0 || !cfg_failed_only) {
+	if (c->ret < 0)
+		remember_failure(c);
+	if (c->ret < 0 || is_news(c)) {
 		send_attacher();
 		send_call();
 	}
@@ -588,6 +558,7 @@ static __always_inline void end_unseen(s64 ret, u32 cmd, u64 uattr, u32 size)
 	c->ret = ret;
 	c->flags |= F_EXIT;
 	count_failed(c);
+	remember_failure(c);
 	send_call();
 	bpf_map_delete_elem(&calls, &tid);
 }

@@ -12,6 +12,8 @@
 #include "copy.h"
 #include "task.h"
 #include "attach.h"
+#include "attr.h"
+#include "worked.h"
 #include "attempt.h"
 #include "syscalls.h"
 
