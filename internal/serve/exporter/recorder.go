@@ -6,6 +6,7 @@ package exporter
 
 import (
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"github.com/bpfwhy/bpfwhy/internal/serve/statefolder"
@@ -19,8 +20,10 @@ type recorder struct {
 	folder *statefolder.Folder
 	list   chan recording
 	done   chan struct{}
-	known  map[string]bool // ids that are written, or will be
-	lost   atomic.Uint64   // recordings that could not be written
+	lost   atomic.Uint64 // recordings that could not be written
+
+	mu    sync.Mutex
+	known map[string]bool // ids that are written, or will be
 }
 
 type recording struct {
@@ -41,6 +44,7 @@ func (r *recorder) run() {
 		err := r.folder.Record(one.id, func(w io.Writer) error { _, err := w.Write(one.text); return err })
 		if err != nil {
 			r.lost.Add(1)
+			r.forget(one.id) // a later failure of the kind may find room
 		}
 		if err != nil && !said {
 			say("%v", err)
@@ -54,7 +58,10 @@ const maxKnown = 4096
 
 // wants reports whether there is no recording of a kind of failures yet, and room for one.
 func (r *recorder) wants(id string) bool {
-	if r.known[id] || len(r.list) == cap(r.list) {
+	r.mu.Lock()
+	known := r.known[id]
+	r.mu.Unlock()
+	if known || len(r.list) == cap(r.list) {
 		return false
 	}
 	if r.folder.Has(id) {
@@ -64,7 +71,15 @@ func (r *recorder) wants(id string) bool {
 	return true
 }
 
+func (r *recorder) forget(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.known, id)
+}
+
 func (r *recorder) know(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.known) >= maxKnown {
 		clear(r.known)
 	}
