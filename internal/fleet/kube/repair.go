@@ -7,11 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
 	"github.com/bpfwhy/bpfwhy/internal/sys/kubeclient"
 )
 
@@ -34,21 +34,9 @@ type template struct {
 }
 
 type container struct {
-	Name     string   `json:"name"`
-	Command  []string `json:"command"`
-	Security struct {
-		Privileged   bool `json:"privileged"`
-		Capabilities struct {
-			Add []string `json:"add"`
-		} `json:"capabilities"`
-	} `json:"securityContext"`
-}
-
-// loads reports that a container has rights to load BPF programs.
-func (c *container) loads() bool {
-	return c.Security.Privileged || slices.ContainsFunc(c.Security.Capabilities.Add, func(name string) bool {
-		return slices.Contains([]string{"BPF", "SYS_ADMIN", "ALL"}, strings.TrimPrefix(name, "CAP_"))
-	})
+	Name     string                 `json:"name"`
+	Command  []string               `json:"command"`
+	Security rights.SecurityContext `json:"securityContext"`
 }
 
 // Repair returns a patch for a workload, with the command that would apply it as a comment: its
@@ -89,7 +77,7 @@ func loading(all []container) (*container, error) {
 	var found []*container
 	var names []string
 	for i := range all {
-		if all[i].loads() {
+		if all[i].Security.Loads() {
 			found = append(found, &all[i])
 			names = append(names, all[i].Name)
 		}

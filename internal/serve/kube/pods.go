@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
 )
 
 // pod is as much of a Pod as concerns us: the rest is dropped while it is decoded.
@@ -36,14 +37,9 @@ type pod struct {
 }
 
 type container struct {
-	Name     string `json:"name"`
-	Image    string `json:"image"`
-	Security struct {
-		Privileged   bool `json:"privileged,omitempty"`
-		Capabilities struct {
-			Add []string `json:"add,omitempty"`
-		} `json:"capabilities"`
-	} `json:"securityContext"`
+	Name     string                 `json:"name"`
+	Image    string                 `json:"image"`
+	Security rights.SecurityContext `json:"securityContext"`
 }
 
 type containerStatus struct {
@@ -177,12 +173,9 @@ func (p *Pods) Crashing() (out []nodereport.Workload) {
 // rights reports that a container may load BPF programs.
 func (p *pod) rights(name string) bool {
 	for _, c := range slices.Concat(p.Spec.Containers, p.Spec.InitContainers) {
-		if c.Name != name {
-			continue
+		if c.Name == name {
+			return c.Security.Loads()
 		}
-		return c.Security.Privileged || slices.ContainsFunc(c.Security.Capabilities.Add, func(added string) bool {
-			return slices.Contains([]string{"BPF", "SYS_ADMIN", "PERFMON", "ALL"}, strings.TrimPrefix(added, "CAP_"))
-		})
 	}
 	return false
 }
