@@ -79,6 +79,8 @@ A flag beats the file.`,
 	complete(c, "backend", config.Backends...)
 	f.StringVar(&o.flags.Kubernetes, "kubernetes", "", "write Events and a NodeReport: auto (in a pod with a service account), on or off")
 	complete(c, "kubernetes", "auto", "on", "off")
+	f.StringSliceVar(&o.flags.KubernetesUse, "kubernetes-use", nil, "of events, reports, pods, condition: what the API server is used for (default: all but condition)")
+	complete(c, "kubernetes-use", config.Uses...)
 	return c
 }
 
@@ -100,6 +102,9 @@ func (o *serveOptions) config(c *cobra.Command) (cfg config.Config, err error) {
 		if s.from != "" {
 			*s.to = s.from
 		}
+	}
+	if c.Flags().Changed("kubernetes-use") {
+		cfg.KubernetesUse = o.flags.KubernetesUse
 	}
 	if c.Flags().Changed("log") {
 		cfg.Log = &o.log
@@ -125,7 +130,7 @@ func (o *serveOptions) explain(cfg config.Config) error {
 		}
 	}
 	if cfg.InCluster() {
-		lines = append(lines, "Events and a NodeReport of node "+cfg.Node+" are written to the API server of Kubernetes")
+		lines = append(lines, "the API server of Kubernetes is used for "+strings.Join(cfg.KubernetesUse, ", ")+" of node "+cfg.Node)
 	}
 	if have, err := rights.Have(); err == nil {
 		if m := rights.Serve.Missing(have); m != nil {

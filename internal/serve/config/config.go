@@ -37,6 +37,9 @@ type Config struct {
 	Backend string `yaml:"backend" json:"backend,omitempty"`
 	// Kubernetes is auto, on or off: auto is on where a service account is mounted.
 	Kubernetes string `yaml:"kubernetes" json:"kubernetes,omitempty"`
+	// KubernetesUse is what the API server is asked and told: see Uses. Nothing else is tried,
+	// since the service account may have no right to it. Nil: what the chart allows by default.
+	KubernetesUse []string `yaml:"kubernetesUse" json:"kubernetesUse,omitempty"`
 }
 
 // OTLP is a collector of OpenTelemetry.
@@ -107,6 +110,9 @@ func (c *Config) Check() (err error) {
 	if c.Kubernetes == "" {
 		c.Kubernetes = kubernetes[0]
 	}
+	if c.KubernetesUse == nil {
+		c.KubernetesUse = Uses[:3]
+	}
 	for _, check := range []func() error{c.checkNode, c.checkPaths, c.checkWords, c.OTLP.check} {
 		if err := check(); err != nil {
 			return err
@@ -145,12 +151,24 @@ func (c *Config) InCluster() bool {
 
 var kubernetes = []string{"auto", "on", "off"}
 
+// Uses are what an API server can be used for. The condition of the node is not asked for by
+// default: each change of a Node goes to all who watch nodes.
+var Uses = []string{"events", "reports", "pods", "condition"}
+
+// Use reports whether the API server is used for something.
+func (c *Config) Use(what string) bool { return slices.Contains(c.KubernetesUse, what) }
+
 func (c *Config) checkWords() error {
 	if c.Backend != "" && !slices.Contains(Backends, c.Backend) {
 		return fmt.Errorf("backend %q: choose one of %s", c.Backend, strings.Join(Backends, ", "))
 	}
 	if !slices.Contains(kubernetes, c.Kubernetes) {
 		return fmt.Errorf("kubernetes %q: choose one of %s", c.Kubernetes, strings.Join(kubernetes, ", "))
+	}
+	for _, what := range c.KubernetesUse {
+		if !slices.Contains(Uses, what) {
+			return fmt.Errorf("kubernetesUse %q: choose of %s", what, strings.Join(Uses, ", "))
+		}
 	}
 	return nil
 }

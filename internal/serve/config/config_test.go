@@ -29,6 +29,14 @@ func TestRead(t *testing.T) {
 	qt.Check(t, qt.IsTrue(*c.Log))
 	qt.Check(t, qt.Equals(c.OTLP.Headers["x"], "y"))
 	qt.Check(t, qt.Equals(c.Kubernetes, "auto"))
+	qt.Check(t, qt.DeepEquals(c.KubernetesUse, []string{"events", "reports", "pods"}))
+	c, err = read(t, "kubernetesUse: [condition]")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsTrue(c.Use("condition")))
+	qt.Check(t, qt.IsFalse(c.Use("events")))
+	c, err = read(t, "kubernetesUse: []")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(c.KubernetesUse, 0)) // a cluster in which all is forbidden
 }
 
 // Without any place, failures go to the log; with one, only to that.
@@ -50,6 +58,7 @@ func TestBad(t *testing.T) {
 		"textfile: /x":                  `textfile "/x": node_exporter reads.*`,
 		"backend: magic":                `backend "magic": choose one of fentry.*`,
 		"kubernetes: perhaps":           `kubernetes "perhaps": choose one of.*`,
+		"kubernetesUse: [secrets]":      `kubernetesUse "secrets": choose of events, .*`,
 		"node: \"a/b\"":                 `node "a/b": not the name of a node`,
 		"otlp: {endpoint: \"ftp://x\"}": `otlp endpoint "ftp://x": give a URL.*`,
 		"otlp: {headers: {a: b}}":       "otlp: there are headers and no endpoint",

@@ -43,7 +43,10 @@ func sinks(s *stream.Start, m *metrics.Metrics) (list []sink.Sink, name func(nod
 		if err := m.Add(k.Counts); err != nil {
 			return nil, nil, fmt.Errorf("kubernetes: %w", err)
 		}
-		return append(list, k), pods.Named, nil
+		if pods != nil {
+			name = pods.Named
+		}
+		return append(list, k), name, nil
 	}
 	return list, name, nil
 }
@@ -61,11 +64,16 @@ func kubernetes(c *config.Config) (*kube.Sink, *kube.Pods, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	pods, err := kube.WatchPods(context.Background(), client, c.Node)
-	if err != nil {
-		return nil, nil, err
+	var pods *kube.Pods
+	if c.Use("pods") {
+		if pods, err = kube.WatchPods(context.Background(), client, c.Node); err != nil {
+			return nil, nil, err
+		}
 	}
-	s, err := kube.New(kube.Options{Node: c.Node, Config: client, Events: true, Reports: true, Pods: pods, Jitter: jitter, Say: say})
+	s, err := kube.New(kube.Options{
+		Node: c.Node, Config: client, Events: c.Use("events"), Reports: c.Use("reports"), Conditions: c.Use("condition"),
+		Pods: pods, Jitter: jitter, Say: say,
+	})
 	return s, pods, err
 }
 

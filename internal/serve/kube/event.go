@@ -114,14 +114,15 @@ func (s *Sink) failure(ctx context.Context, f *sink.Failure) error {
 	if err != nil {
 		return judge(err)
 	}
-	on := s.regarding(f.Workload, node)
+	on := s.regarding(ctx, f.Workload, node)
 	e := s.event(on, node, f.ID+on.UID+cmp.Or(f.PodUID, f.Owner), reasonOf(&f.Failure), note(&f.Failure))
 	return s.tell(ctx, e, f.Count)
 }
 
 // regarding is what an Event is about. 'kubectl describe pod' shows only those with the pod's uid.
-func (s *Sink) regarding(w nodereport.Workload, node *nodeRef) regarding {
+func (s *Sink) regarding(ctx context.Context, w nodereport.Workload, node *nodeRef) regarding {
 	if s.Pods != nil && w.PodUID != "" {
+		s.first.Do(func() { s.Pods.Wait(ctx) }) // the pods of a node that boots load at once
 		w = s.Pods.Named(w)
 	}
 	if w.Pod != "" && w.Namespace != "" {

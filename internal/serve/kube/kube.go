@@ -75,6 +75,7 @@ type Sink struct {
 	rest   rest.Interface
 	budget *rate.Limiter
 	events events
+	first  sync.Once // a failure in a pod
 
 	// Of the goroutine that writes reports.
 	states chan *sink.State

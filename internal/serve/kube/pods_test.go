@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"k8s.io/client-go/rest"
@@ -29,7 +30,9 @@ const listed = `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion
  "spec":{"containers":[{"name":"main","image":"i3","securityContext":{"privileged":true}}]},
  "status":{"containerStatuses":[{"name":"main","state":{"running":{}}}]}}]}`
 
-func TestPods(t *testing.T) {
+// watched are the pods of an API server, which takes a while to list them.
+func watched(t *testing.T, slow time.Duration) *Pods {
+	t.Helper()
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		qt.Check(t, qt.Equals(r.URL.Query().Get("fieldSelector"), "spec.nodeName=n1"))
 		w.Header().Set("Content-Type", "application/json")
@@ -42,17 +45,32 @@ func TestPods(t *testing.T) {
 			<-r.Context().Done()
 			return
 		}
+		time.Sleep(slow)
 		_, _ = w.Write([]byte(listed))
 	}))
 	ctx, stop := context.WithCancel(t.Context())
-	defer func() { // the watch must not come back while the server waits for its end
+	t.Cleanup(func() { // the watch must not come back while the server waits for its end
 		stop()
 		web.CloseClientConnections()
 		web.Close()
-	}()
+	})
 	p, err := WatchPods(ctx, &rest.Config{Host: web.URL}, "n1")
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsTrue(p.Wait(ctx)))
+	return p
+}
+
+// TestFirstEvent: a pod that fails while the service starts gets its Event, and not its node.
+func TestFirstEvent(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Pods = watched(t, 300*time.Millisecond) })
+	i := failure("0123456789ab", 1)
+	i.Failure.Workload = nodereport.Workload{PodUID: "u1"}
+	f.put(t, i)
+	qt.Check(t, qt.DeepEquals(f.server.requests(), []string{"POST /apis/events.k8s.io/v1/namespaces/o/events"}))
+}
+
+func TestPods(t *testing.T) {
+	p := watched(t, 0)
+	qt.Assert(t, qt.IsTrue(p.Wait(t.Context())))
 	for _, test := range []struct{ in, want nodereport.Workload }{
 		{nodereport.Workload{PodUID: "u1", Container: "containerd://abc"}, nodereport.Workload{Namespace: "o", Pod: "agent-5d8-x1", PodUID: "u1", Owner: "Deployment/agent", Container: "main", Image: "i1"}},
 		{nodereport.Workload{PodUID: "u1", Container: "cri://abc"}, nodereport.Workload{Namespace: "o", Pod: "agent-5d8-x1", PodUID: "u1", Owner: "Deployment/agent", Container: "main", Image: "i1"}},
