@@ -153,6 +153,9 @@ func (f *Facts) tabled(found []finding) []finding {
 	}
 	meanings := f.meanings()
 	for _, m := range meanings {
+		if m.Rules != nil && m.Rules[0] == "PERM007" && f.neverCharged() {
+			continue // the limit is known
+		}
 		if len(m.Rules) > 0 && !slices.ContainsFunc(m.Rules, isFound) {
 			r, _ := ByID(m.Rules[0])
 			found = append(found, finding{r, &Match{Strength: Possible, Cause: m.Text, Without: []string{"older-way"}}})

@@ -255,6 +255,7 @@ var errnos = grouped(withReasons([]Errno{
 			{cmdMap, "The map was to be made for a network device (offload), and its driver takes none. Attach in native or generic mode instead.", nil},
 			{cmdMapElem, "The map type does not know the operation.", nil},
 			{cmdBind, "The driver has no zero copy (bind with XDP_COPY), or no native XDP (attach in generic mode).", []string{"ATT301"}},
+			{cmdBind, "The kernel is older than something that the library asks for: sockets of AF_XDP came with 4.18, getsockopt(XDP_OPTIONS) with 5.3, shared memory of several devices with 5.10.", []string{"ATT002"}},
 			{cmdLoad, "The JIT of this machine lacks something that the program uses (arenas, exceptions).", []string{"JIT002"}},
 		},
 	},

@@ -160,7 +160,7 @@ const (
 )
 
 // memlockHint is what libraries say to EPERM, whether the limit counts or not.
-const memlockHint = `(?i)MEMLOCK may be too low|raise (?:the )?memlock|RemoveMemlock|ulimit -l`
+const memlockHint = `(?i)MEMLOCK may be too low|raise (?:the )?memlock|RemoveMemlock|ulimit -l[^\n]`
 
 // wantsRights are the words in which loaders say that they looked at their own rights. They count
 // beside a word of BPF.

@@ -39,7 +39,7 @@ const notOfKernel = `(?i)\boptional\b|\bmodule\b|\bkmod\b|\.BTF\b|\bskipp|\btype
 const tooOld = `(?i)\b(?:requires?|required|needs?|minimum|at least|only supports?|must be)\b[^.;:]{0,40}\b(?:linux|kernel)\b[^.;]{0,24}?(?:>=?|v|of|version)? ?[3-7]\.\d{1,2}\b|\bkernel (?:version )?(?:is )?too old\b|\b(?:unsupported|not supported|incompatible) kernel(?: version)?\b|\bkernel version\b[^.;]{0,40}\b(?:not supported|unsupported|too (?:old|low)|less than|lower than|insufficient)`
 
 // noBPFLSM are the words of a loader that found no BPF among the security modules.
-const noBPFLSM = `(?i)\be?BPF[- _]?LSM\b[^.;]{0,40}\b(?:not (?:supported|enabled|available|found|active|present)|unsupported|disabled|unavailable|missing)|\bLSM[- _]BPF\b[^.;]{0,30}\b(?:not|disabled|missing)|\b(?:no|without|missing|lacks?|requires?) (?:support for )?e?BPF[- _]?LSM\b|\bbpf\b[^.;]{0,20}\bnot (?:in|among|part of|listed)\b[^.;]{0,40}\b(?:lsms?\b|security/lsm)`
+const noBPFLSM = `(?i)\be?BPF[- _]?LSM\b[^.;]{0,40}\b(?:not (?:supported|enabled|available|found|active|present)|unsupported|disabled|unavailable|missing)|\bLSM[- _]BPF\b[^.;]{0,30}\b(?:not|disabled|missing)|\brequires? (?:support for )?e?BPF[- _]?LSM\b|\bbpf\b[^.;]{0,20}\bnot (?:in|among|part of|listed)\b[^.;]{0,40}\b(?:lsms?\b|security/lsm)`
 
 // agentWords come before the others.
 var agentWords = []loaderWord{
@@ -48,12 +48,12 @@ var agentWords = []loaderWord{
 		about(load.XDPAttach).beside(),
 	word("any", own, missingObject,
 		"The loader did not find its object file, or another file that it is made of, where it looks for it: nothing was asked of the kernel. In a container the path counts inside of it.",
-		"Look at the path in the message and at the working directory; build or install the file, or name its place.").but(`elf: failed to open`).byItself(),
+		"Look at the path in the message and at the working directory; build or install the file, or name its place.").but(`elf: failed to open`).byItself().beside(),
 	sign("any", "BTF003", Strong, lacksBTF,
 		"The loader found no BTF of the running kernel: the kernel was built without CONFIG_DEBUG_INFO_BTF, or /sys/kernel/btf/vmlinux is not visible to the loader.").but(notOfKernel),
 	word("any", own, tooOld,
 		"The loader looked at the kernel's release, and wants a newer one (or one that it knows): it did not ask the kernel.",
-		"Run a kernel of that release or later, or a version of the tool for this one.").byItself(),
+		"Run a kernel of that release or later, or a version of the tool for this one.").byItself().beside(),
 	sign("any", "ATT501", Likely, noBPFLSM,
 		"The loader looked whether programs can be security modules here: bpf is not in the list of active ones (/sys/kernel/security/lsm), or the kernel is built without CONFIG_BPF_LSM.").about(load.LinkCreate).but(`(?i): (?:map|program|prog|load|field)\b|map create|field \w+: `).remark(),
 	sign("any", "ATT002", Strong, `(?i)\b(?:tcx|netkit|bpf_?link|perf[_ ]link|k(?:ret)?probe[_. ]multi|u(?:ret)?probe[_. ]multi|links?)\b[^;]*\(?requires >= v?\d`,
@@ -75,9 +75,9 @@ var agentWords = []loaderWord{
 	sign("any", "ATT105", Strong, `(?i)\bno symbols found\b|\bksyms?\b[^.;]{0,40}\bnot found\b|\b(?:kernel )?symbol ['"\x60]?\w+['"\x60]? (?:was )?not found in (?:/proc/)?kallsyms|\bkprobe\b.{0,60}\b(?:symbol|function)\b.{0,40}\b(?:not found|does(?: not|n't) exist)`,
 		"The loader looked the function up in /proc/kallsyms, and this kernel has none of that name: it was renamed or inlined, has a suffix, or its module is not loaded. The kernel was not asked.").about(load.PerfEventOpen).
 		but(`(?i)\bextern\b|uprobe|executable|binary|library|readelf|debug symbols`),
-	word("any", own, `(?i)\b(?:can'?t|cannot|could ?n[o']t|failed to|unable to) (?:find|get|get fd for|locate|look ?up) (?:the )?(?:e?bpf )?prog(?:ram)?\b|\bprog(?:ram)? (?:with name |named )?['"\x60]?[\w./-]+['"\x60]? (?:was |is |could )?not (?:be )?found\b|\bprog(?:ram)? cannot be nil\b|\bno prog(?:ram)? (?:named|with name|called)\b`,
+	word("any", own, `(?i)\b(?:can'?t|cannot|could ?n[o']t|failed to|unable to) (?:find|get|get fd for|locate|look ?up) (?:the )?(?:e?bpf )?prog(?:ram)?\b|\bprog(?:ram)? (?:with name |named )?['"\x60]?[\w./-]+['"\x60]? (?:was |is |could )?not (?:be )?found\b|\bprog(?:ram)? cannot be nil\b|\bprog(?:ram)? for section ['"\x60]?[\w./-]+['"\x60]? not found\b|\bno prog(?:ram)? (?:named|with name|called)\b`,
 		"The loader found no program of this name in its object: the object is of another version than the loader, was built wrongly or not at all, or the name is mistyped. The kernel was not asked.",
-		"Look which programs the object has: llvm-objdump -h FILE. Build or install both together.").but(`(?i)\bpinned\b|\bid \d|\bby id\b|\btag\b|\binfo\b`).byItself(),
+		"Look which programs the object has: llvm-objdump -h FILE. Build or install both together.").but(`(?i)\bpinned\b|\bid \d|\bby id\b|\btag\b|\binfo\b`).byItself().beside(),
 	sign("any", "", 0, `(?i): invalid input$|\bunrecogni[sz]ed attach type$`,
 		"The loader's library checked what it was called with, and refused it: a program, a target or an attach type that do not go together. The kernel was not asked. It is a fault of the loader, or of its object: use both of one version, and a newer one.").goesOn(""),
 	sign("any", "ATT304", Certain, `(?i)\bNetlink-based XDP prog detected\b|\bXDP prog\w* (?:is )?already (?:loaded|attached|running)\b`,
@@ -87,6 +87,17 @@ var agentWords = []loaderWord{
 	word("libbpf", own, `BTF is required, but is missing or corrupted`,
 		"The object has no BTF of its own, or none that can be read, and needs it: its maps are declared by types (SEC(\".maps\")). The kernel was not asked.",
 		"Compile with clang -g (10 or later), and do not strip .BTF from the object.").byItself(),
+	sign("any", "", 0, `-:(?:[ku]probes/)?\w`,
+		"The loader removes probes from tracefs (lines with \"-:\"), and they are not there: agents clear up so at their start or end. Nothing was loaded, attached or refused.").goesOn(""),
+	sign("any", "", 0, `(?i)\bwhile guessing\b|\bguess(?:ing)? [^.;]{0,24}(?:offsets?|namespace)\b[^.;]{0,30}\b(?:fail|bail|abort|timeout)`,
+		"The tool has no BTF to read and guesses where the fields of the kernel's structs are, by trying. That ended without a result: this kernel is unlike those that it knows. A newer version of the tool, or a kernel that it knows, helps.").beside(),
+	word("libbpf", load.ProgLoad, `Kernel verifier blocks program loading|\b4007\b`,
+		"The verifier refused the program: 4007 is libbpf's own number for that, and no errno of the kernel. Its log is not in the text.",
+		"Print the verifier's log (a debug or verbose option of the tool), and paste that.").told("VER099", Likely),
+	word("libbpf", own, `Kernel doesn't support this program type`,
+		"libbpf says that this kernel does not have the program type: it is older, or was built without.", "").told("FEAT004", Likely),
+	word("libbpf", own, `BPF object format invalid|'version' section incorrect or lost|Incorrect kernel version|Something wrong in libelf`,
+		"libbpf could not use the object file: it is of another form, or was made for another kernel. The kernel was not asked.", rebuildObject).byItself(),
 	word("clang", own, `(?i)\bBPF stack limit of \d+ bytes (?:is )?exceeded|\bstack limit of 512 bytes\b`,
 		"The compiler refused the program: a function's variables do not fit into the 512 bytes of stack that BPF has. Nothing was loaded.",
 		"Keep large variables in a per-CPU array with one entry in place of the stack.").byItself(),

@@ -60,7 +60,7 @@ func matchMemlock(f *Facts) *Match {
 	}
 	if f.ev.LimitsKnown {
 		m.Evidence = append(m.Evidence, fmt.Sprintf("RLIMIT_MEMLOCK was %d bytes", f.ev.MemlockLimit))
-		m.Why = fmt.Sprintf("RLIMIT_MEMLOCK is %d bytes, and counts on this kernel", f.ev.MemlockLimit)
+		m.Why = fmt.Sprintf("RLIMIT_MEMLOCK is %d bytes, and counts on kernels before 5.11", f.ev.MemlockLimit)
 	}
 	f.tellCaps(m)
 	return m

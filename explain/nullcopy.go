@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
+	"github.com/bpfwhy/bpfwhy/load"
 	"github.com/bpfwhy/bpfwhy/verifierlog"
 )
 
@@ -59,3 +60,29 @@ func checkedSource(path []verifierlog.Step, reg string) (checked string) {
 	}
 	return checked
 }
+
+var (
+	indirectAt = lazyregexp.New(`indirect (?:read from|access to)(?: variable offset)? stack(?: R\d+)? off (-\d+)\+0 size`)
+	storeAt    = lazyregexp.New(`\*\(u64 \*\)\(r10 (-\d+)\) = (r\d)$`)
+)
+
+// refineUninit tells a pointer that was put on the stack from stack that was not written: older
+// verifiers have the same words for both.
+func refineUninit(f *Facts, m *Match) {
+	at := indirectAt.FindStringSubmatch(f.words.message)
+	if at == nil {
+		return
+	}
+	pointer := func(reg string) bool { return pointerState.MatchString(f.words.log.Registers[strings.ToUpper(reg)]) }
+	for i, s := range f.words.log.Path {
+		store := storeAt.FindStringSubmatch(strings.TrimSpace(s.Text))
+		if store == nil || store[1] != at[1] || !pointer(store[2]) && (i == 0 || store[2] != "r0" || !strings.Contains(f.words.log.Path[i-1].Text, "call")) {
+			continue
+		}
+		m.Cause = fmt.Sprintf("The program stores %s at offset %s of its stack, and passes that place to a helper: it seems to be a pointer, whose value is an address of the kernel. The verifier lets no address into a map or out of the kernel.", store[2], at[1])
+		m.First = []load.Remedy{{ID: "copy-value", Title: "Copy what the pointer points to (after the check for NULL), and pass the copy", Price: "A few instructions."}}
+		m.Without = append(m.Without, "zero-struct")
+	}
+}
+
+var pointerState = lazyregexp.New(`^(?:map_value|map_ptr|ptr_|ctx|pkt|sock|fp|trusted_ptr|untrusted_ptr)`)

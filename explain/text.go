@@ -188,6 +188,9 @@ func textFacts(read *reading.Failure, k reading.Node) *Facts {
 	}
 	f.Node.Lockdown = cmp.Or(lockdownIn(read.Lines), k.Lockdown)
 	f.text.node = k
+	if k.Memlock > 0 {
+		a.Evidence.LimitsKnown, a.Evidence.MemlockLimit = true, k.Memlock
+	}
 	f.quoteText(read)
 	if f.kernelKnown {
 		f.text.lines = append(f.text.lines, strings.TrimSpace("the text names the kernel "+printable(k.Release, 80)+" "+k.Machine))

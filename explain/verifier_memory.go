@@ -163,7 +163,8 @@ directly. But they still may not pass them to a helper that would let them out.`
 				},
 			},
 		},
-		kinds: []verifierlog.Kind{verifierlog.StackUninit},
+		kinds:  []verifierlog.Kind{verifierlog.StackUninit},
+		refine: refineUninit,
 	},
 	{
 		Rule: Rule{

@@ -53,7 +53,7 @@ var (
 	otherCall = lazyregexp.New(`(?i)\b(open|openat|stat|lstat|statfs|mkdir|exec|fork/exec|chmod|chown|unlink|unlinkat|remove|rename|connect|readlink|symlink|mount|umount|chdir|access|execve|read|write|fopen|opening|reading|writing)(?: file| directory| to)? [^:]*/[^:]*: |` +
 		`\b(?:dial|listen|read|write|accept) (?:tcp|udp|unix|ip)\S* ?[^:]*:|\bfork: |/bin/\S*: |\b(?:modprobe|insmod|sysctl|iptables|nft): |\bcould not insert |\bconnection refused\b|\bexec(?:ute|ve|v|ing)? ["'\x60]?/\S+|\bbind\(|\b(?:Get|Post|Put) "?https?:|\bno such host\b`)
 	// ourPath are files that are BPF's all the same.
-	ourPath = lazyregexp.New(`/sys/fs/bpf|/sys/kernel/(?:debug/)?tracing|/sys/kernel/btf|/sys/bus/event_source|[ku]probe_events|perf_event_open|/sys/kernel/security/lsm|\bevent ['"]?\w+/\w`)
+	ourPath = lazyregexp.New(`/sys/fs/bpf|/sys/kernel/(?:debug/)?tracing|/sys/kernel/btf|/sys/bus/event_source|[ku]probe_events|perf_event_open|/sys/kernel/security/lsm|\bsxdp\b|\bAF_XDP\b|\.o: operation not permitted|\bevent ['"]?\w+/\w`)
 )
 
 // read says what a line tells, by the sentences that are known, and else by its words.

@@ -31,13 +31,13 @@ var (
 		"perf event", "perf_event", "perf-event", "seccomp", "so_attach", "attach_filter", "struct_ops", "struct ops", "sched_ext", "cgroup", "netlink", "rtnetlink", "clsact",
 		"ksym", "kfunc", "core relo", "co-re", "lsm", "ringbuf", "ring buffer", "map ", "map:", "map'", "maps", "prog", "attach", "probe", "filter", "usdt", "skeleton", "tcx", "netkit", "tc ",
 		"pin", "memlock", "trampoline", "lockdown", "insn", "instruction", "relocation", "section", "helper", "kallsyms", "debugfs", "iterator", "qdisc", "sockmap", "link", "xsk", "umem",
-		"find device", "network interface", "find interface", "interface '", "interface \"", "debugfs",
+		"find device", "network interface", "find interface", "interface '", "interface \"", "guessing",
 	}
 	failureWords = []string{
 		"fail", "error", "cannot", "can't", "could not", "couldn't", "unable", "denied", "invalid", "not support", "unsupported", "not permitted", "errno", "err=", "err ",
 		"no such", "not found", "reject", "refus", "exceed", "too ", "missing", "mismatch", "incompatible", "unknown", "doesn't", "does not", "not allowed", "bad ", "busy",
 		"= -1", ": -", "(-", "not exist", "already", "exists", "out of", "omitted", "caused by", "try raising", "must ", "not enabled", "not available", "expect", "einval", "eperm", "eacces", "enot", "enoent",
-		"ebusy", "enomem", "e2big", "eexist", "efault", "ebadf", "eopnot", "enosys", "eilseq", "eaddr", "erange", "enospc", "esrch", "enodev", "eagain", "illegal", "not implemented", "abort", "not a ", "warning:", "not in ", "unrecogni", "cannot be", "detected",
+		"ebusy", "enomem", "e2big", "eexist", "efault", "ebadf", "eopnot", "enosys", "eilseq", "eaddr", "erange", "enospc", "esrch", "enodev", "eagain", "illegal", "not implemented", "abort", "not a ", "warning:", "not in ", "unrecogni", "bailing out", "cannot be", "detected",
 	}
 	aloneWords = []string{
 		"load program", "loading program", "program load", "prog load", "!read_ok", "mem access", "unbounded memory", " 524", "-524", "=524", "(524", " min value", " max value", "leaks addr", "pointer arithmetic", "offset is outside", " expected=", "avc: ", "syscall=", "lockdown: ", "bpf_jit", "trace_kprobe:", "trace_uprobe:", "trace_probe:",

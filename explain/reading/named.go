@@ -32,7 +32,12 @@ type Node struct {
 	Bpffs   string
 	// CPUs is how many the kernel can have, 0 where it is not known.
 	CPUs int
+	// Memlock is RLIMIT_MEMLOCK in bytes, Unlimited where there is none, 0 where it is not known.
+	Memlock uint64
 }
+
+// Unlimited is RLIM_INFINITY.
+const Unlimited = ^uint64(0)
 
 const maxNamed = 128 // options, and sysctls
 
@@ -171,8 +176,28 @@ var cpusAre = lazyregexp.New(`^(?:/sys/devices/system/cpu/possible\W+)?0-(\d{1,4
 // others reads what stands behind a command that shows it.
 func (n *Node) others(lines []Line, i int) {
 	text := lines[i].Text
+	if m := memlockIs.FindStringSubmatch(text); m != nil {
+		n.Memlock = limitOf(m[1] + m[2])
+	} else if asksLimit.MatchString(text) && i+1 < len(lines) && limitLine.MatchString(lines[i+1].Text) {
+		n.Memlock = limitOf(lines[i+1].Text)
+	}
 	if m := cpusAre.FindStringSubmatch(text); m != nil && (i > 0 && strings.Contains(lines[i-1].Text, "cpu/possible") || strings.Contains(text, "possible")) {
 		last, _ := strconv.Atoi(m[1])
 		n.CPUs = last + 1
 	}
+}
+
+var (
+	memlockIs = lazyregexp.New(`(?i)\bmax locked memory\b.*\s(\d{1,12}|unlimited)\b|--ulimit[= ]memlock=(-1|\d{1,12})\b`)
+	asksLimit = lazyregexp.New(`(?:^|[#$>] ?)ulimit (?:-H |-S )?-l$`)
+	limitLine = lazyregexp.New(`^(?:\d{1,12}|unlimited)$`)
+)
+
+// limitOf is a limit as ulimit prints it, in KiB. What docker takes is in bytes, and as a rule none.
+func limitOf(text string) uint64 {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return Unlimited
+	}
+	return n << 10
 }

@@ -18,7 +18,7 @@ var (
 	// bareError is an error as runtimes and small programs end with: nothing else is in the line.
 	bareError = lazyregexp.New(`(?i)^(?:fatal|panic|(?:unhandled |uncaught )?exception|thread '.*' panicked at .*|terminate called .*|what\(\)|error|err|errno|failed|failure|ret(?:urn(?:ed|s)?)?|result|exit(?:ed)?|caused by|\w*(?:Error|Exception))\b.{0,160}$|^(?:Err\()?(?:System|Os)\b ?[({]|\[Errno \d+\]`)
 	// saysBPF is a subject that leaves no doubt what a text is about.
-	saysBPF = lazyregexp.New(`(?i)\be?bpf|\bxdp|\blibbpf|\bxskmap|\bkprobe|\buprobe|\bfentry|\btracepoint/|\bclsact\b|\btc filter .* bpf\b|\bAF_XDP\b|\bxsk_|\bxdpdrv\b|\bBPF_(?:MAP|PROG)_\w+`)
+	saysBPF = lazyregexp.New(`(?i)\be?bpf|\b(?:lib)?xdp|\blibbpf|\bxskmap|\bkprobe|\buprobe|\bfentry|\btracepoint/|\bclsact\b|\btc filter .* bpf\b|\bAF_XDP\b|\bxsk_|\bxdpdrv\b|\bBPF_(?:MAP|PROG)_\w+`)
 )
 
 // ofErrno is what was attempted, by errnos that one kind of calls has alone.
@@ -69,7 +69,7 @@ func (s *splitter) lastResort() {
 			continue
 		}
 		e, ok := ErrnoOf(l.Text)
-		if !ok {
+		if !ok || e.Number == abi.ENOENT { // of any file
 			continue
 		}
 		s.begin(clue{

@@ -172,7 +172,7 @@ var sentences = []saying{
 	says(noise, "", nowhere, `^(?:clang|clang-\d+|gcc|cc|c\+\+|ld|collect2|make|cmake|cargo|rustc)(?:\[\d+\])?: (?:\*\*\* |fatal |error|warning)|cannot find -l\w|fatal error: '[^']*' file not found|undefined reference to`, "clang", "gcc", "cc:", "ld:", "collect2", "make", "cargo", "rustc", "find -l", "file not found", "undefined reference"),
 	says(noise, "", nowhere, `Got EBADF when using BPF_F_ALLOW_MULTI`, "got ebadf"),
 	says(noise, "", nowhere, `elf: skipping (?:un\w+ )?(?:data )?section|skipping (?:unrecognized|relo)\b`, "skipping"),
-	calling("bind(AF_XDP)", `\bbind\w*\b[^:]{0,40}\b(?:SockaddrXDP|sockaddr_xdp|AF_XDP|xsk)\b|\bbind\([^)]*AF_XDP|(?:AF_XDP|\bxsk)[^:]{0,40}\bbind\w*|\bxsk_(?:socket|umem)__create|\b(?:AF_XDP|xsk|XDP) (?:socket|umem)|\bumem (?:create|creation|reg)|\bXDP_UMEM_REG\b`, "xdp", "xsk", "umem"),
+	calling("bind(AF_XDP)", `\bbind\w*\b[^:]{0,40}\b(?:SockaddrXDP|sockaddr_xdp|AF_XDP|xsk)\b|\bbind\([^)]*AF_XDP|(?:AF_XDP|\bxsk)[^:]{0,40}\bbind\w*|\bbind\(.{0,60}\bsxdp\b|\bxsk_(?:socket|umem)__create|\b(?:AF_XDP|xsk|XDP) (?:socket|umem)|\bumem (?:create|creation|reg)|\bXDP_UMEM_REG\b`, "xdp", "xsk", "umem"),
 	names(failure, load.BTFLoad, nowhere, `Error loading \.BTF into kernel|(?:load|loading) (?:the )?BTF\b.*`+failed+`|load BTF: |BPF_BTF_LOAD|`+failed+`\w* (?:to )?load(?:ing)? BTF`, "btf"),
 	says(failure, load.PerfEventOpen, nowhere, `prog '(?P<prog>[^']*)': failed to create `+probes+` '(?P<target>[^']*)' perf event`, "perf event"),
 	says(failure, load.PerfEventOpen, tracepoint, `(?:prog '(?P<prog>[^']*)': )?failed to (?:create|determine) tracepoint '(?P<target>[^']*)' perf event|tracepoint '(?P<target2>[^']*)' perf_event_open\(\) failed`, "tracepoint '"),
@@ -326,12 +326,14 @@ var sentences = []saying{
 	says(failure, load.MapCreate, nowhere, `avc:\s+denied +\{[^}]*map_create[^}]*\}.*tclass=bpf`, "avc:"),
 	says(failure, load.ProgLoad, nowhere, `avc:\s+denied .*tclass=bpf`, "avc:"),
 	says(failure, load.ProgLoad, nowhere, `avc:\s+denied .*lockdown_reason="[^"]*\bbpf\b.*tclass=lockdown`, "avc:"),
+	// Clearing up: what is removed is not there.
+	says(tolerated, "", nowhere, `-:(?:[ku]probes/)?[\w./-]+`, "-:"),
 	// What a driver says of its queues, its MTU or its offloads.
 	says(detail, load.XDPAttach, xdp, DriverRecord, "virtio_net", "request", "mtu", "lro", "xdp"),
 	says(detail, "", nowhere, SeccompRecord, "syscall="),
 	says(detail, load.PerfEventOpen, perfEvent, SeccompPerfRecord, "syscall="),
 	says(detail, "", nowhere, `apparmor="DENIED".*(?:bpf|tracefs|debugfs|/sys/kernel/(?:debug|tracing))`, "apparmor"),
-	says(detail, "", nowhere, `MEMLOCK may be too low|raise (?:the )?memlock|RemoveMemlock|ulimit -l`, "memlock", "ulimit"),
+	says(detail, "", nowhere, `MEMLOCK may be too low|raise (?:the )?memlock|RemoveMemlock|ulimit -l[^\n]`, "memlock", "ulimit"),
 }
 
 // phrasesOf are the words of people and of less known loaders: what was done to what. They count

@@ -441,6 +441,8 @@ func (g *group) joins(c clue) bool {
 		return true // whoever called it says so too
 	case main.because && g.errno() == (Errno{}) && near <= 2 && !c.because && (c.kind == load.OtherCommand || !differ(family(c.kind), family(main.kind))) && len(c.log) == 0:
 		return true // the errno that the reason is told with
+	case len(g.log) > 0 && near <= nearDetail && c.kind == load.ProgLoad && c.program == "" && len(c.log) == 0 && !c.because && g.toldEnd():
+		return true // what the loader makes of it, with an errno of its own
 	case main.kind == load.ObjPin && c.kind == load.MapCreate && main.because && near <= nearDetail:
 		return true // of a pin that was not reused
 	case !sameErrno(g.errno(), c.errno):

@@ -148,3 +148,8 @@ func (s *splitter) texts(indices []int) (texts []string) {
 	}
 	return texts
 }
+
+// toldEnd reports a failure after which the loader said that its object was not loaded.
+func (g *group) toldEnd() bool {
+	return slices.ContainsFunc(g.clues, func(c clue) bool { return c.role == aftermath })
+}
