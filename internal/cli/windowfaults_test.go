@@ -116,8 +116,8 @@ func faults(rnd *rand.Rand, rounds int, latches bool) []fault {
 }
 
 // TestInGuestWindowFaults: 'bpfwhy run --repair' with a window open. Any one of its processes is
-// stopped or killed at a random moment, or all but the guardian together. The setting is never below
-// 1, is not lowered for longer than the deadline and a second, and what a third party writes
+// stopped or killed at a random moment, or all but the guardian together. The setting is never
+// below 1, is not lowered for longer than the deadline and a second, and what a third party writes
 // meanwhile stays. Afterwards nothing is left.
 func TestInGuestWindowFaults(t *testing.T) {
 	kernel := vmtest.Guest(t)
