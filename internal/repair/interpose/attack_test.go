@@ -457,8 +457,8 @@ func missingPage() (page uintptr, come func(), err error) {
 }
 
 // hang makes many loads whose attributes, instructions or log are in a page that never comes. Of
-// those with a log there is but one, since a log takes a whole load: the last thread of ours that may
-// be stuck because of one user is stuck with it.
+// those with a log there is but one, since a log takes a whole load: the last thread of ours that
+// may be stuck because of one user is stuck with it.
 func hang(args []string) error {
 	where, threads := args[0], maxUserReaders+8 // more than those of ours that may be stuck because of one user
 	if len(args) > 1 {
@@ -585,8 +585,8 @@ func beside(args []string) error {
 // each other how far they are.
 const rendezvous = "BPFWHY_TEST_RENDEZVOUS"
 
-// meet makes a folder for a command that is started next. Go's runtime sends it no signals, by which
-// a call would start over before 5.19.
+// meet makes a folder for a command that is started next. Go's runtime sends it no signals, by
+// which a call would start over before 5.19.
 func meet(t *testing.T) {
 	t.Helper()
 	t.Setenv(rendezvous, t.TempDir())
