@@ -97,9 +97,6 @@ func (s *stage) loadCode(name string, progType, attachType uint32, code []byte) 
 		ExpectedAttachType: attachType,
 	}
 	fd := call(abi.CmdProgLoad, &a)
-	for fd == -int(unix.EAGAIN) { // a signal of Go's runtime came
-		fd = call(abi.CmdProgLoad, &a)
-	}
 	qt.Assert(s.t, qt.IsTrue(fd >= 0), qt.Commentf("%s: %d", name, fd))
 	s.t.Cleanup(func() { unix.Close(fd) })
 	return fd

@@ -30,6 +30,15 @@ var smallProgram = mustHex("b700000000000000" + "9500000000000000")
 
 // bpf makes one bpf(2) of this process and returns a descriptor or a negative errno.
 func bpf(cmd int, attr unsafe.Pointer, size uintptr) int {
+	// The Go runtime's signal for preemption would end a verification with EAGAIN.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var urgent, before unix.Sigset_t
+	urgent.Val[0] = 1 << (unix.SIGURG - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &urgent, &before); err != nil {
+		panic(err)
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
 	r, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(cmd), uintptr(attr), size)
 	if errno != 0 {
 		return -int(errno)
