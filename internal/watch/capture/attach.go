@@ -29,6 +29,7 @@ type collection struct {
 	hooks        []trace.Hook
 	locked       bool // lockdown=confidentiality
 	reentrant    bool // the kernel preempts programs
+	types        *btf.Cache
 	objects      bool // new maps and BTF are reported
 	programs     map[string]*ebpf.Program
 	records      *ebpf.Map
@@ -99,7 +100,8 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // attachFunctions watches the kernel's own functions by fentry and kprobe.
 func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection, error) {
-	kernel, err := btf.LoadKernelSpec()
+	types := btf.NewCache() // what is decoded of the kernel's types, is once
+	kernel, err := types.Kernel()
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's BTF: %w", err)
 	}
@@ -107,11 +109,11 @@ func attachFunctions(opts Options, nonce uint64, allowed []backend) (*collection
 	if err != nil {
 		return nil, err
 	}
-	w := probeWays(allowed)
+	w := probeWays(allowed, types)
 	if !w.fentry && !w.kprobe {
 		return nil, errors.Join(w.refused...)
 	}
-	c := &collection{backend: allowed[0], reentrant: preempts()}
+	c := &collection{backend: allowed[0], reentrant: preempts(), types: types}
 	if !w.fentry {
 		c.backend = kprobe
 	}
@@ -146,7 +148,7 @@ type ways struct {
 	refused        []error
 }
 
-func probeWays(allowed []backend) ways {
+func probeWays(allowed []backend, types *btf.Cache) ways {
 	var w ways
 	try := func(b backend, probe func() error) bool {
 		if !slices.Contains(allowed, b) {
@@ -158,7 +160,7 @@ func probeWays(allowed []backend) ways {
 		}
 		return err == nil
 	}
-	w.fentry = try(fentry, TryFentry)
+	w.fentry = try(fentry, func() error { return probeFentry(anyFunction, types) })
 	w.kprobe = try(kprobe, probeKprobe)
 	return w
 }
@@ -199,7 +201,7 @@ func (c *collection) way(t *target, w ways, opts Options) (backend, error) {
 	// preempted, and so the better one for the system call; else a reentrant copy helps somewhat.
 	case t.Program == sysBPF && w.kprobe && c.reentrant:
 		return kprobe, nil
-	case w.fentry && t.programs(fentry) != nil && (!t.byValue || probeFentry(t.symbol) == nil):
+	case w.fentry && t.programs(fentry) != nil && (!t.byValue || probeFentry(t.symbol, c.types) == nil):
 		return fentry, nil
 	case t.Shape == hook.Denial && !opts.OnlyFollowed:
 		return "", errors.New("without fentry, watching it would slow every system call of every confined task: only done while single processes are watched")
@@ -431,7 +433,7 @@ func (c *collection) load(spec *ebpf.CollectionSpec, keep []string) error {
 			delete(spec.Programs, name)
 		}
 	}
-	coll, err := ebpf.NewCollection(spec)
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: c.types})
 	if err != nil {
 		return fmt.Errorf("load our own programs: %w", err)
 	}

@@ -38,26 +38,30 @@ func probeKernelReads() error {
 
 // TryFentry attaches a program at the entry of a kernel function, and takes it away. It needs the
 // rights to do so; the error says what the kernel answered.
-func TryFentry() error { return probeFentry("bpf_int_jit_compile") }
+func TryFentry() error { return probeFentry(anyFunction, btf.NewCache()) }
+
+// anyFunction is one that every kernel has.
+const anyFunction = "bpf_int_jit_compile"
 
 // TryKprobes reports whether the kernel has kprobes. It attaches nothing.
 func TryKprobes() error { return probeKprobe() }
 
 // probeFentry reports whether the kernel lets a program be attached at a function's entry.
-func probeFentry(symbol string) error {
+func probeFentry(symbol string, types *btf.Cache) error {
 	own, err := verbatim.Instructions(selfprobe.Trivial())
 	if err != nil {
 		return err
 	}
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+	spec := &ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{selfprobe.Name: {
 		Name: selfprobe.Name, Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: symbol, License: "Dual BSD/GPL",
 		Instructions: own,
-	})
+	}}}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types})
 	if err != nil {
 		return fmt.Errorf("%w: %s", errFentry, reason(err))
 	}
-	defer p.Close()
-	l, err := link.AttachTracing(link.TracingOptions{Program: p})
+	defer coll.Close()
+	l, err := link.AttachTracing(link.TracingOptions{Program: coll.Programs[selfprobe.Name]})
 	if err != nil {
 		return fmt.Errorf("%w: %s", errFentry, reason(err))
 	}
