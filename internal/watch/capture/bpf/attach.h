@@ -370,10 +370,6 @@ static __always_inline void describe_attacher(struct attachment *a, struct call 
 		if ((s32)c->args[2] >= 0)
 			describe_prog_fd(a, (u32)c->args[2]);
 		break;
-	case K_TC:
-	case K_SETLINK:
-		describe_request(a, c->args[0]);
-		break;
 	case K_SOCKET:
 		__builtin_memcpy(a->text, "SO_ATTACH_BPF", sizeof("SO_ATTACH_BPF"));
 		describe_prog_fd(a, (u32)c->args[0]);
@@ -437,9 +433,9 @@ static __always_inline struct attachment *new_attachment(struct call *c)
 		return 0;
 	}
 	/* in steps: clang clears at most 1 KiB inline */
-	__builtin_memset(a, 0, __builtin_offsetof(struct attachment, offset));
+	clear(a, __builtin_offsetof(struct attachment, offset));
 	asm volatile("" ::: "memory"); /* it would join the steps */
-	__builtin_memset(&a->offset, 0, sizeof(*a) - __builtin_offsetof(struct attachment, offset));
+	clear(&a->offset, sizeof(*a) - __builtin_offsetof(struct attachment, offset));
 	a->head.type = R_ATTACH;
 	a->head.tid = c->head.tid;
 	a->head.start = c->head.start;
@@ -449,7 +445,7 @@ static __always_inline struct attachment *new_attachment(struct call *c)
 	return a;
 }
 
-/* Functions of their own, verified once for each program, and two: no program needs both. */
+/* Functions of their own, verified once for each program, and three: no program needs two of them. */
 GLOBAL int send_attachment(void)
 {
 	struct call *c = current_call();
@@ -470,6 +466,18 @@ GLOBAL int send_attacher(void)
 	if (!a)
 		return 0;
 	describe_attacher(a, c);
+	bpf_ringbuf_submit(a, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+GLOBAL int send_request(void)
+{
+	struct call *c = current_call();
+	struct attachment *a = new_attachment(c);
+
+	if (!a)
+		return 0;
+	describe_request(a, c->args[0]);
 	bpf_ringbuf_submit(a, BPF_RB_NO_WAKEUP);
 	return 0;
 }

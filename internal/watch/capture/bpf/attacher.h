@@ -32,7 +32,7 @@ static __always_inline int leave_attacher(u32 kind, u64 ret)
 		read_extack(c, c->args[1]);
 	if (is_request(kind) && !is_request_told(c->args[0], ret))
 		return drop_attacher();
-	return end_attacher(ret);
+	return is_request(kind) ? end_request(ret) : end_attacher(ret);
 }
 
 /* Whether a call of this function is of BPF at all: those of rtnetlink are shared with all others. */

@@ -245,18 +245,10 @@ static __always_inline void send_instructions(struct call *c)
 #endif
 }
 
-/* What comes after the loads, and tells their story: sent unless only failures are asked for. */
-static __always_inline bool is_attachment(struct call *c)
-{
-	return c->kind == K_BPF ? attaches(c->cmd) : c->kind >= K_PERF_OPEN;
-}
-
 static __always_inline void send_evidence(struct call *c)
 {
-	if (is_attachment(c)) {
+	if (attaches(c->cmd)) {
 		send_attachment();
-	} else if (c->kind != K_BPF) {
-		send_capped(W_FILTER, c->uattr, (u64)c->attr_size * 8, cfg_copy_max);
 	} else if (c->cmd == CMD_PROG_LOAD) {
 		struct load_attr *a = (void *)c->attr;
 
@@ -339,12 +331,12 @@ GLOBAL int send_call(void)
 		lost(L_CALL);
 		return 0;
 	}
-	__builtin_memset(&r->caps, 0, sizeof(*r) - __builtin_offsetof(struct call_record, caps));
+	clear(&r->caps, sizeof(*r) - __builtin_offsetof(struct call_record, caps));
 	/* in steps: clang copies at most 1 KiB inline */
-	__builtin_memcpy(&r->call, c, __builtin_offsetof(struct call, stages));
-	__builtin_memcpy(r->call.stages, c->stages, sizeof(c->stages));
+	copy(&r->call, c, __builtin_offsetof(struct call, stages));
+	copy(r->call.stages, c->stages, sizeof(c->stages));
 	if (c->nfailed) /* none of them is looked at else */
-		__builtin_memcpy(r->call.failed, c->failed, sizeof(c->failed));
+		copy(r->call.failed, c->failed, sizeof(c->failed));
 	ids = bpf_get_current_pid_tgid();
 	r->tgid = ids >> 32;
 	r->pad = 0;
@@ -416,32 +408,36 @@ static __always_inline bool is_idle_lsm(struct call *c)
 	return c->cmd == CMD_LINK_CREATE && link->attach_type == BPF_LSM_MAC && is_lsm(link->prog_fd);
 }
 
+/* What became of a call is known. Returns its thread. */
+static __always_inline u32 finish(struct call *c, u64 ret)
+{
+	c->end = bpf_ktime_get_ns();
+	c->ret = (s64)ret;
+	c->flags |= F_EXIT;
+	return c->head.tid;
+}
+
 /* The call returned. What is sent, and how much, depends on how it ended. */
-GLOBAL int end_call(u64 ret, u32 flags)
+GLOBAL int end_bpf(u64 ret)
 {
 	struct call *c = current_call();
 	bool bad, news, told;
 	u32 tid;
 
-	if (!c)
+	if (!c || c->kind != K_BPF)
 		return 0;
-	tid = c->head.tid;
-	c->end = bpf_ktime_get_ns();
-	c->ret = (s64)ret;
-	c->flags |= flags;
+	tid = finish(c, ret);
 	count_failed(c);
 	bad = c->ret < 0;
 #ifndef NO_KERNEL_READS
-	if (!bad && is_load(c)) {
+	if (c->cmd == CMD_PROG_LOAD && !bad) {
 		read_program(c);
 		if ((c->flags & F_PROG) && !(c->flags & F_PROG_JITED))
 			bad = true;
 	}
 #endif
-	if (c->kind != K_BPF && !is_attachment(c) && (c->flags & F_UNJITED))
-		bad = true;
 	news = !bad && is_news(c);
-	told = is_attachment(c) && (news || is_idle_lsm(c));
+	told = attaches(c->cmd) && (news || is_idle_lsm(c));
 	if (bad) {
 		remember_failure(c);
 		c->flags |= F_EVIDENCE;
@@ -453,40 +449,72 @@ GLOBAL int end_call(u64 ret, u32 flags)
 		send_capped(W_NEW_BTF, ((struct btf_attr *)c->attr)->btf, ((struct btf_attr *)c->attr)->btf_size, cfg_copy_max);
 #ifdef NO_KERNEL_READS
 	/* Whether it was compiled is learnt in user space: what it would take to say why not goes along. */
-	if (!bad && is_load(c)) {
+	if (!bad && c->cmd == CMD_PROG_LOAD) {
 		c->flags |= F_EVIDENCE;
 		send_instructions(c);
 		bad = true;
 	}
 #endif
-	if (bad || cfg_all || told || (news && is_load(c)) || is_object(c))
+	if (bad || cfg_all || told || (news && c->cmd == CMD_PROG_LOAD) || is_object(c))
 		send_call();
-	else if (cfg_count && is_load(c))
+	else if (cfg_count && c->cmd == CMD_PROG_LOAD)
 		count_worked();
 	bpf_map_delete_elem(&calls, &tid);
 	return 0;
 }
 
-/* The end of an attacher. Apart from end_call, all of which would be verified again for each program that calls it. */
-GLOBAL int end_attacher(u64 ret)
+/* The end of a classic filter. Apart from end_bpf, all of which would be verified again for each program that calls it. */
+GLOBAL int end_filter(u64 ret)
+{
+	struct call *c = current_call();
+	bool bad;
+	u32 tid;
+
+	if (!c || (c->kind != K_SOCKFILTER && c->kind != K_SECCOMP))
+		return 0;
+	tid = finish(c, ret);
+	bad = c->ret < 0 || (c->flags & F_UNJITED);
+	if (bad) {
+		remember_failure(c);
+		c->flags |= F_EVIDENCE;
+		send_capped(W_FILTER, c->uattr, (u64)c->attr_size * 8, cfg_copy_max);
+	}
+	if (bad || cfg_all)
+		send_call();
+	bpf_map_delete_elem(&calls, &tid);
+	return 0;
+}
+
+static __always_inline int end_attaching(u64 ret, bool request)
 {
 	struct call *c = current_call();
 	u32 tid;
 
 	if (!c)
 		return 0;
-	tid = c->head.tid;
-	c->end = bpf_ktime_get_ns();
-	c->ret = (s64)ret;
-	c->flags |= F_EXIT;
+	tid = finish(c, ret);
 	if (c->ret < 0)
 		remember_failure(c);
 	if (c->ret < 0 || is_news(c)) {
-		send_attacher();
+		if (request)
+			send_request();
+		else
+			send_attacher();
 		send_call();
 	}
 	bpf_map_delete_elem(&calls, &tid);
 	return 0;
+}
+
+/* The end of an attacher, and that of a request of rtnetlink: apart, for the same reason. */
+GLOBAL int end_attacher(u64 ret)
+{
+	return end_attaching(ret, false);
+}
+
+GLOBAL int end_request(u64 ret)
+{
+	return end_attaching(ret, true);
 }
 
 #define NR_WRITE 1
@@ -616,7 +644,7 @@ GLOBAL int failed_update(s64 ret, u64 uattr, u32 size, u32 flags)
 	if (is_told(c, ret))
 		bpf_map_delete_elem(&calls, &tid);
 	else
-		end_call(ret, F_EXIT);
+		end_bpf(ret);
 	return 0;
 }
 

@@ -22,7 +22,7 @@ static __always_inline void begin_kernel_filter(u32 kind, u64 fprog)
 		u64 ret = (s64)(s32)slot(ctx, cfg_ret[H_##name]);                                                               \
                                                                                                                                 \
 		exit_hook(H_##name, ret);                                                                                       \
-		return end_call(ret, F_EXIT);                                                                                   \
+		return end_filter(ret);                                                                                         \
 	}                                                                                                                       \
 	SEC("kprobe/" #name) int kprobe_##name(struct pt_regs *ctx)                                                             \
 	{                                                                                                                       \
@@ -34,7 +34,7 @@ static __always_inline void begin_kernel_filter(u32 kind, u64 fprog)
 		u64 ret = (s64)(s32)ctx->ax;                                                                                    \
                                                                                                                                 \
 		exit_hook(H_##name, ret);                                                                                       \
-		return end_call(ret, F_EXIT);                                                                                   \
+		return end_filter(ret);                                                                                         \
 	}
 
 /*

@@ -206,7 +206,7 @@ static __always_inline int exit_sys_bpf(u64 *ctx, bool first)
 	/* an int return leaves the upper half of the slot undefined */
 	ret = result_of_sys_bpf(ctx);
 	if (current_call())
-		return end_call(ret, F_EXIT);
+		return end_bpf(ret);
 	/* there was no room for it, and whichever comes first counts it */
 	if (was_refused())
 		return count_unseen(ret, (u32)ctx[0]);
@@ -222,7 +222,7 @@ GLOBAL int end_syscall(u64 ret)
 	u32 cmd;
 
 	if (current_call())
-		return end_call(ret, F_EXIT);
+		return end_bpf(ret);
 	was_refused();
 	if ((s64)ret >= 0)
 		return 0;
@@ -322,7 +322,7 @@ SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
 	struct pt_regs *user;
 
 	if (current_call())
-		return end_call(ctx->ret, F_EXIT);
+		return end_bpf(ctx->ret);
 	if (ctx->ret >= 0) {
 		was_refused();
 		return 0;

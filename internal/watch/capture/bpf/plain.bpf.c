@@ -51,7 +51,7 @@ SEC("tracepoint/syscalls/sys_exit_bpf") int exit_bpf(struct sys_exit_args *ctx)
 	bool began;
 
 	if (current_call())
-		return end_call(ctx->ret, F_EXIT);
+		return end_bpf(ctx->ret);
 	began = !bpf_map_delete_elem(&unwatched, &tid);
 	cmd = bpf_map_lookup_elem(&refused, &tid);
 	if (cmd)
@@ -184,6 +184,13 @@ static __always_inline int end_other_syscall(struct pt_regs *regs, u64 nr, u64 r
 	return kind && !is_others_work(second) ? end_syscall_that_attaches(kind, ret, regs->di, regs->si, regs->dx) : 0;
 }
 
+static __always_inline int end_begun(struct call *c, u64 ret)
+{
+	if (!c)
+		return 0;
+	return c->kind == K_BPF ? end_bpf(ret) : end_filter(ret);
+}
+
 /* An end of bpf(2) without a start is told by the first alone: the second cannot know whether it did. */
 SEC("tp_btf/sys_exit") int btf_sys_exit_reentrant(u64 *ctx)
 {
@@ -192,20 +199,22 @@ SEC("tp_btf/sys_exit") int btf_sys_exit_reentrant(u64 *ctx)
 
 	if (!nr)
 		return 0;
-	return attaches_without_bpf(nr) ? end_other_syscall(regs, nr, ctx[1], true) : end_call(ctx[1], F_EXIT);
+	return attaches_without_bpf(nr) ? end_other_syscall(regs, nr, ctx[1], true) : end_begun(current_call(), ctx[1]);
 }
 
 SEC("tp_btf/sys_exit") int btf_sys_exit(u64 *ctx)
 {
 	struct pt_regs *regs = (void *)(unsigned long)ctx[0];
 	u64 nr = watched_syscall(regs, regs->orig_ax);
+	struct call *c;
 
 	if (!nr)
 		return 0;
 	if (attaches_without_bpf(nr))
 		return end_other_syscall(regs, nr, ctx[1], false);
-	if (current_call())
-		return end_call(ctx[1], F_EXIT);
+	c = current_call();
+	if (c)
+		return end_begun(c, ctx[1]);
 	if (nr != NR_BPF && nr != NR_BPF_I386)
 		return 0;
 	if (is_failed_update(bpf_command(regs, nr), (s64)ctx[1]))

@@ -51,7 +51,7 @@ SEC("tracepoint/syscalls/sys_enter_setsockopt") int enter_setsockopt(struct sys_
 
 SEC("tracepoint/syscalls/sys_exit_setsockopt") int exit_setsockopt(struct sys_exit_args *ctx)
 {
-	return end_call(ctx->ret, F_EXIT);
+	return end_filter(ctx->ret);
 }
 
 SEC("tracepoint/syscalls/sys_enter_prctl") int enter_prctl(struct sys_enter_args *ctx)
@@ -62,7 +62,7 @@ SEC("tracepoint/syscalls/sys_enter_prctl") int enter_prctl(struct sys_enter_args
 
 SEC("tracepoint/syscalls/sys_exit_prctl") int exit_prctl(struct sys_exit_args *ctx)
 {
-	return end_call(ctx->ret, F_EXIT);
+	return end_filter(ctx->ret);
 }
 
 SEC("tracepoint/syscalls/sys_enter_seccomp") int enter_seccomp(struct sys_enter_args *ctx)
@@ -73,7 +73,7 @@ SEC("tracepoint/syscalls/sys_enter_seccomp") int enter_seccomp(struct sys_enter_
 
 SEC("tracepoint/syscalls/sys_exit_seccomp") int exit_seccomp(struct sys_exit_args *ctx)
 {
-	return end_call(ctx->ret, F_EXIT);
+	return end_filter(ctx->ret);
 }
 
 /*

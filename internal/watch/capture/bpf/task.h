@@ -131,7 +131,7 @@ static __always_inline void describe_belongs(struct belongs *to, struct task_str
 	}
 	changes = k->began;
 	if (k->ended == changes && k->tgid == tgid && k->start == start && k->exec_id == exec_id && k->cgroups == cgroups) {
-		__builtin_memcpy(to, (void *)&k->of, sizeof(*to));
+		copy(to, (void *)&k->of, sizeof(*to));
 		asm volatile("" ::: "memory");
 		if (k->began == changes)
 			return;
@@ -145,7 +145,7 @@ static __always_inline void describe_belongs(struct belongs *to, struct task_str
 	k->exec_id = exec_id;
 	k->cgroups = cgroups;
 	asm volatile("" ::: "memory");
-	__builtin_memcpy((void *)&k->of, to, sizeof(*to));
+	copy((void *)&k->of, to, sizeof(*to));
 	asm volatile("" ::: "memory");
 	k->ended++;
 }
