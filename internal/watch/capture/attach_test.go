@@ -462,9 +462,26 @@ func attachScene(playing *testing.T) scene {
 			if w.seen != nil && !w.seen(v) {
 				continue // its header says so
 			}
-			t.Run(w.name, func(t *testing.T) { w.check(t, v, told[w.name], errnos[w.name]) })
+			t.Run(w.name, func(t *testing.T) {
+				if told[w.name] == nil && v.lostEnds(w.kind) {
+					t.Skip("lost, and counted")
+				}
+				w.check(t, v, told[w.name], errnos[w.name])
+			})
 		}
 	}}
+}
+
+// lostEnds reports whether ends of system calls were counted as lost, which alone tell of calls of
+// a kind. Where the kernel preempts programs, both of them may be interrupted at a time: about one
+// end in fifty beside a process that makes system calls all the time, and else hardly ever.
+func (v story) lostEnds(k load.Kind) bool {
+	if k != load.PerfEventOpen && k != load.PerfEventSetBPF && k != load.ProbeDefine {
+		return false
+	}
+	return slices.ContainsFunc(v.seen, func(r trace.Record) bool {
+		return r.Loss != nil && r.Loss.Count > 0 && (r.Loss.Mechanism == trace.LostSyscalls || r.Loss.Mechanism == "recursion in btf_sys_exit")
+	})
 }
 
 func same(want, got *load.AttachProgram) bool {
