@@ -10,6 +10,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/repair/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/repair/launch"
 	"github.com/bpfwhy/bpfwhy/internal/repair/replay"
+	"github.com/bpfwhy/bpfwhy/internal/serve/auditor"
 	"github.com/bpfwhy/bpfwhy/internal/serve/exporter"
 	"github.com/bpfwhy/bpfwhy/internal/watch/hang"
 )
@@ -19,6 +20,7 @@ import (
 func helpers() {
 	launch.Main()
 	exporter.Main()
+	auditor.Main()
 	guardian.Main()
 	hang.Main()
 	interpose.Main()

@@ -26,6 +26,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/internal/repair/interpose"
 	"github.com/bpfwhy/bpfwhy/internal/repair/launch"
 	"github.com/bpfwhy/bpfwhy/internal/repair/replay"
+	"github.com/bpfwhy/bpfwhy/internal/serve/auditor"
 	"github.com/bpfwhy/bpfwhy/internal/serve/exporter"
 	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
 	"github.com/bpfwhy/bpfwhy/internal/watch/hang"
@@ -37,6 +38,7 @@ import (
 func TestMain(m *testing.M) {
 	launch.Main()
 	exporter.Main()
+	auditor.Main()
 	guardian.Main()
 	hang.Main()
 	hangtest.Main()

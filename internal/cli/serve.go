@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
+	"github.com/bpfwhy/bpfwhy/internal/serve/auditor"
 	"github.com/bpfwhy/bpfwhy/internal/serve/config"
 	"github.com/bpfwhy/bpfwhy/internal/serve/reader"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
@@ -184,7 +185,7 @@ func (o *serveOptions) serve(ctx context.Context, cfg config.Config) error {
 		o.say("serve: %v", err)
 	}
 	return reader.Run(ctx, c, reader.Options{
-		Config: cfg, Page: page, Header: c.Header(), Since: since, Less: less, Clock: monotonic, Say: o.say,
+		Config: cfg, Page: page, Header: c.Header(), Since: since, Less: less, Audit: auditor.Run, Clock: monotonic, Say: o.say,
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/internal/fleet"
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
+	"github.com/bpfwhy/bpfwhy/internal/hostinfo/audit"
 	"github.com/bpfwhy/bpfwhy/internal/serve/metrics"
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
@@ -161,6 +162,9 @@ func (e *exporter) learn(f *stream.Facts, now time.Time) {
 		e.dirty = true
 	}
 	e.status.Loaded = loaded
+	if f.Audit != nil && (e.status.Audit == nil || !f.Audit.At.Equal(e.status.Audit.At)) {
+		e.status.Audit, e.dirty = f.Audit, true
+	}
 	e.figures()
 }
 
@@ -233,6 +237,22 @@ func (e *exporter) figures() {
 	e.metrics.Set(n)
 }
 
+// hardening says whether the programs that are loaded would load at net.core.bpf_jit_harden=2.
+func hardening(a *nodereport.Audit) nodereport.Condition {
+	c := nodereport.Condition{Type: "HardeningSafe", Status: "True", Reason: "NothingBreaks", Message: "each program that is loaded would load at net.core.bpf_jit_harden=2"}
+	breaks, unknown := 0, a.Harden2[string(audit.Unknown)]
+	for _, fate := range []audit.Outcome{audit.Fails, audit.FailsOrNotJITed, audit.Miscompiled, audit.NotJITed} {
+		breaks += a.Harden2[string(fate)]
+	}
+	switch {
+	case breaks > 0:
+		c.Status, c.Reason, c.Message = "False", "ProgramsBreak", fmt.Sprintf("%d programs would not load, or not be compiled, at net.core.bpf_jit_harden=2", breaks)
+	case unknown > 0:
+		c.Status, c.Reason, c.Message = "Unknown", "NotJudged", fmt.Sprintf("%d programs could not be judged", unknown)
+	}
+	return c
+}
+
 // conditions are what is true of the node, each with the time since when it is.
 func (e *exporter) conditions(s *nodereport.Status, now time.Time) []nodereport.Condition {
 	watching := nodereport.Condition{Type: "Watching", Status: "True", Reason: "HooksAttached", Message: "loads are watched since " + e.start.Since.UTC().Format(time.RFC3339)}
@@ -244,6 +264,9 @@ func (e *exporter) conditions(s *nodereport.Status, now time.Time) []nodereport.
 		loads.Status, loads.Reason, loads.Message = "False", "LoadsFail", fmt.Sprintf("%d kinds of failures", s.Failing)
 	}
 	list := []nodereport.Condition{watching, loads}
+	if s.Audit != nil {
+		list = append(list, hardening(s.Audit))
+	}
 	for i := range list {
 		list[i].LastTransitionTime = now.UTC()
 		for _, was := range e.status.Conditions {

@@ -140,6 +140,7 @@ var (
 	failures   = desc("load_failures_total", "Failures by their cause and whose they are.", "rule", "stage", "errno", "namespace", "workload")
 	failing    = desc("failing_programs", "Kinds of failures that are not over.", "rule", "namespace", "workload")
 	programs   = desc("programs", "Programs that are loaded now.", "type", "jited")
+	audited    = desc("audit_programs", "Programs that are loaded, by what would become of them at a value of net.core.bpf_jit_harden.", "harden", "fate")
 	jitMemory  = desc("jit_memory_bytes", "What compiled programs hold.")
 	jitLimit   = desc("jit_memory_limit_bytes", "What they may hold without CAP_BPF: net.core.bpf_jit_limit.")
 	setting    = desc("sysctl_value", "Settings of the kernel that decide loads.", "name")
@@ -156,7 +157,7 @@ var (
 
 // Describe lists all that Collect gives.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{loads, worked, failures, failing, programs, jitMemory, jitLimit, setting, info, attached, lost, hanging, since, items, sinkErrors, waiting, build} {
+	for _, d := range []*prometheus.Desc{loads, worked, failures, failing, programs, audited, jitMemory, jitLimit, setting, info, attached, lost, hanging, since, items, sinkErrors, waiting, build} {
 		to <- d
 	}
 }
@@ -217,6 +218,13 @@ func (o output) node(n *Node) {
 	}
 	for _, p := range n.Facts.Kernel {
 		o.now(programs, float64(p.Count), label(p.Type), strconv.FormatBool(p.JITed))
+	}
+	if a := n.Facts.Audit; a != nil {
+		for harden, fates := range map[string]map[string]int{"1": a.Harden1, "2": a.Harden2} {
+			for fate, v := range fates {
+				o.now(audited, float64(v), harden, label(fate))
+			}
+		}
 	}
 	if n.Facts.JITUsed != nil {
 		o.now(jitMemory, float64(*n.Facts.JITUsed))

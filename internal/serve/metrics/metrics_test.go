@@ -16,6 +16,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/bpfwhy/bpfwhy/internal/fleet"
 	"github.com/bpfwhy/bpfwhy/internal/fleet/nodereport"
 	"github.com/bpfwhy/bpfwhy/internal/serve/sink"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
@@ -29,7 +30,7 @@ func filled() *Metrics {
 	used := uint64(5)
 	n := Node{
 		Class: "c-1", Header: &trace.Header{Hooks: []trace.Hook{{Function: load.FnSyscall, Via: "fentry"}, {Function: load.FnSyscall, Via: "fentry"}, {Function: load.FnJIT}}},
-		Facts: stream.Facts{JITUsed: &used, Loads: map[string]uint64{"xdp": 5, "lsm": 2}, Sysctls: map[string]string{"net.core.bpf_jit_limit": "9", "x": "none"}, Kernel: []stream.Loaded{{Type: "kprobe", JITed: true, Count: 2}}},
+		Facts: stream.Facts{Audit: &fleet.Audit{Harden2: map[string]int{"fails": 3}}, JITUsed: &used, Loads: map[string]uint64{"xdp": 5, "lsm": 2}, Sysctls: map[string]string{"net.core.bpf_jit_limit": "9", "x": "none"}, Kernel: []stream.Loaded{{Type: "kprobe", JITed: true, Count: 2}}},
 	}
 	n.Fails(&nodereport.Failure{Workload: nodereport.Workload{Namespace: "ns", Owner: "DaemonSet/a"}})
 	m.Set(n)
@@ -62,6 +63,8 @@ func TestLint(t *testing.T) {
 	for _, line := range []string{
 		`bpfwhy_loads_total{kind="prog_load",outcome="loaded"} 7`,
 		`bpfwhy_loads_total{kind="prog_load",outcome="failed"} 1`,
+		`bpfwhy_healthy_loads_total{type="xdp"} 5`,
+		`bpfwhy_audit_programs{fate="fails",harden="2"} 3`,
 		`bpfwhy_load_failures_total{errno="EACCES",namespace="ns",rule="VER001",stage="verifier",workload="DaemonSet/a"} 1`,
 		`bpfwhy_failing_programs{namespace="ns",rule="",workload="DaemonSet/a"} 1`,
 		`bpfwhy_jit_memory_limit_bytes 9`,

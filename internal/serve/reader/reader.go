@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/internal/fleet"
 	"github.com/bpfwhy/bpfwhy/internal/serve/config"
 	"github.com/bpfwhy/bpfwhy/internal/serve/stream"
 	"github.com/bpfwhy/bpfwhy/internal/watch/capture"
@@ -48,6 +49,9 @@ type Options struct {
 	Header trace.Header
 	Since  time.Time
 	Less   []string // what is not seen
+	// Audit says what hardening would do to the programs that are loaded; nil: nobody asks. It may take
+	// minutes.
+	Audit func(context.Context) (*fleet.Audit, error)
 	// Clock is the kernel's monotonic clock in ns.
 	Clock func() uint64
 	Say   func(format string, args ...any)
@@ -57,6 +61,12 @@ type Options struct {
 func Run(ctx context.Context, source Source, o Options) error {
 	p := &pump{Options: o, source: source, loads: newLoads(), facts: openFacts(o.Header.Node.Sysctls)}
 	defer p.facts.close()
+	if o.Audit != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		p.audits = newAudits(ctx, o)
+		defer p.audits.wait()
+		defer cancel()
+	}
 	p.exporter = newExporter(ctx, o)
 	if err := p.exporter.start(); err != nil {
 		return errors.Join(err, source.Close())
@@ -81,6 +91,7 @@ type pump struct {
 	exporter *exporter
 	loads    *loads
 	facts    *facts
+	audits   *audits // nil: none
 	learnt   time.Time
 	said     bool
 }
@@ -118,6 +129,9 @@ func (p *pump) passed(s diagnose.Step) error {
 		}
 		p.said = err != nil
 		f.Loads, f.Programs = p.loads.types(worked.Types), p.loads.programs(worked.Programs)
+		if p.audits != nil {
+			f.Audit = p.audits.last(s.Now, f)
+		}
 		if err := p.exporter.send(false, stream.Message{Facts: f}); err != nil {
 			return err
 		}

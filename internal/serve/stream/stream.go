@@ -14,6 +14,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/internal/fleet"
 	"github.com/bpfwhy/bpfwhy/internal/serve/config"
 	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -43,6 +44,8 @@ type Facts struct {
 	Programs []Program `json:"programs,omitempty"`
 	// Kernel is what is loaded now.
 	Kernel []Loaded `json:"kernel,omitempty"`
+	// Audit is what hardening would do to it, as far as is known.
+	Audit *fleet.Audit `json:"audit,omitempty"`
 }
 
 // Program is a program that loaded.
