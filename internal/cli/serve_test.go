@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ func serving(t *testing.T, dir string, args ...string) *service {
 	s := &service{t: t, dir: dir, cmd: bpfwhy(append([]string{"serve", "--state", dir}, args...)...)}
 	s.cmd.Stdout, s.cmd.Stderr = &s.stdout, &s.stderr
 	qt.Assert(t, qt.IsNil(s.cmd.Start()))
+	t.Cleanup(func() { _ = s.cmd.Process.Kill() }) // of a test that failed
 	began := time.Now()
 	within(t, func() bool { r := s.state(); return r != nil && r.Watching.Since.After(began) })
 	return s
@@ -141,6 +143,13 @@ func TestGuestServe(t *testing.T) {
 	qt.Check(t, qt.StringContains(page, `bpfwhy_failing_programs{namespace="",rule="VER001",workload=""} 1`))
 	qt.Check(t, qt.StringContains(page, `bpfwhy_sysctl_value{name="net.core.bpf_jit_harden"}`))
 	qt.Check(t, qt.Equals(get(t, "http://"+address+"/healthz"), "ok\n"))
+	// What hardening would do: to these programs of ours nothing.
+	within(t, func() bool { return s.state().Audit != nil })
+	qt.Check(t, qt.IsTrue(s.state().Audit.Harden2["jited"] > 0), qt.Commentf("%v", s.state().Audit))
+	within(t, func() bool {
+		return slices.ContainsFunc(s.state().Conditions, func(c nodereport.Condition) bool { return c.Type == "HardeningSafe" && c.Status == "True" })
+	})
+	qt.Check(t, qt.StringContains(get(t, "http://"+address+"/metrics"), `bpfwhy_audit_programs{fate="jited",harden="2"}`))
 	qt.Check(t, qt.Equals(get(t, "http://"+address+"/readyz"), "ok\n"))
 	for _, name := range []string{"exporter", "reader"} {
 		pid := s.exporter()

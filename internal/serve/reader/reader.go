@@ -49,8 +49,8 @@ type Options struct {
 	Header trace.Header
 	Since  time.Time
 	Less   []string // what is not seen
-	// Audit says what hardening would do to the programs that are loaded; nil: nobody asks. It may take
-	// minutes.
+	// Audit says what hardening would do to the programs that are loaded; nil: nobody asks. It may
+	// take minutes.
 	Audit func(context.Context) (*fleet.Audit, error)
 	// Clock is the kernel's monotonic clock in ns.
 	Clock func() uint64
