@@ -56,7 +56,7 @@ func (s *splitter) optional() {
 			return false
 		}
 		goesOn := slices.ContainsFunc(s.aside, func(c clue) bool {
-			return c.kind == load.BTFLoad && c.role == tolerated && c.source == g.source && c.at >= g.first-nearDetail && c.at <= g.last+nearFailure
+			return c.kind == load.BTFLoad && c.role == tolerated && c.source == g.source && c.at >= g.first-nearFailure && c.at <= g.last+nearFailure
 		})
 		if goesOn {
 			for _, c := range g.clues {
