@@ -193,8 +193,8 @@ var (
 	limitLine = lazyregexp.New(`^(?:\d{1,12}|unlimited)$`)
 )
 
-// limitOf is a limit as ulimit prints it, in KiB. What docker takes is in bytes, and as a rule it is
-// none.
+// limitOf is a limit as ulimit prints it, in KiB. What docker takes is in bytes, and is none as a
+// rule.
 func limitOf(text string) uint64 {
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
