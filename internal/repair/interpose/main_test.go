@@ -232,6 +232,7 @@ func supervisor(args []string) int {
 		}
 		o.without.hidden = args[0] == "shown"
 	}
+	o.without.pulse = args[0] == "telling alone"
 	s, err := beginWith(o, killable, args[1], args[2:], func(c *exec.Cmd) { c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "supervisor:", err)
@@ -243,7 +244,8 @@ func supervisor(args []string) int {
 		}
 		fmt.Println("apart")
 	}
-	if args[0] == "telling" {
+	telling := strings.HasPrefix(args[0], "telling")
+	if telling {
 		go func() {
 			for n := 0; ; time.Sleep(10 * time.Millisecond) {
 				for ; n < len(s.repairs()); n++ {
@@ -254,7 +256,7 @@ func supervisor(args []string) int {
 	}
 	_ = s.cmd.Wait()
 	s.proxy.Close()
-	if args[0] == "telling" {
+	if telling {
 		fmt.Println("left:", s.proxy.Unrepaired())
 	}
 	return s.cmd.ProcessState.ExitCode()

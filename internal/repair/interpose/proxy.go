@@ -130,6 +130,7 @@ type guards struct {
 	numbers  bool       // what is known of a number is of who has it: not of who had it before
 	once     bool       // the program that was looked at is loaded: it is read once
 	deadline bool       // nobody waits for ever
+	pulse    bool       // the guardian stands in for a proxy that is stopped
 	shares   bool       // each user has threads for his own memory: not one pool for all
 	prompt   bool       // no page of userfaultfd is waited for
 	spared   bool       // windows are opened only for loaders whom 1 spares
@@ -171,6 +172,7 @@ func Start(l *Listener, pid int, o Options) (*Proxy, error) {
 	}
 	err := p.prepare(pid)
 	if err == nil {
+		p.slots.pulse().unheeded.Store(o.without.pulse)
 		if p.guardian, err = startGuardian(l.File, p.slotsFile, !o.without.apart); err == nil {
 			// On 6.6 and later the waiting thread's processor is used for the answer: half the time
 			// of a load that is left alone.

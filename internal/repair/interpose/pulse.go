@@ -16,6 +16,7 @@ type pulse struct {
 	beats  atomic.Uint64 // of the proxy
 	unseen atomic.Uint64 // loads that the guardian left to the kernel since the proxy did not beat
 
+	unheeded  atomic.Bool   // nobody stands in for a proxy that does not beat: guards.pulse
 	stoodIn   atomic.Bool   // the guardian receives, or has received, beside the proxy
 	receiving atomic.Uint32 // who is at it: nobody, proxy or guardian
 }
@@ -78,7 +79,7 @@ func (p *pulse) await(leash int) (gone bool) {
 		switch now := p.beats.Load(); {
 		case now != last:
 			last, still = now, 0
-		case time.Since(start) < 2*beat: // else nobody gets a processor, nor may the proxy
+		case time.Since(start) < 2*beat && !p.unheeded.Load(): // else nobody gets a processor, nor may the proxy
 			still++
 		}
 	}

@@ -3,6 +3,7 @@
 package interpose
 
 import (
+	"io"
 	"os/exec"
 	"strings"
 	"testing"
@@ -22,45 +23,85 @@ func TestHostStillProxy(t *testing.T) { testStillProxy(t, unix.SIGSTOP) }
 func TestInGuestAttackStillProxy(t *testing.T) {
 	vmtest.Guest(t)
 	testStillProxy(t, unix.SIGIO)
+	t.Run("without its guard", testStillProxyUnheeded)
 }
 
 // While the proxy is stopped loads are left to the kernel after a few seconds. When it goes on it
 // repairs again, and says how many loads it did not see.
 func testStillProxy(t *testing.T, how unix.Signal) {
 	hardened(t)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{supervisorArgv0, "telling", "/proc/self/exe", loaderArgv0, "again", "far"}
-	in, err := cmd.StdinPipe()
-	qt.Assert(t, qt.IsNil(err))
-	var out lockedBuffer
-	cmd.Stdout, cmd.Stderr = writer(out.write), writer(out.write)
-	qt.Assert(t, qt.IsNil(cmd.Start()))
-	defer cmd.Process.Kill()
-	count := func(what string) int { return strings.Count(out.String(), what) }
-	more := func(what string, n int) {
-		t.Helper()
-		before := count(what)
-		eventually(t, what, func() bool { return count(what) >= before+n })
-	}
-	more("repaired", 1)
+	s := tell(t, "telling")
+	s.more(t, "repaired", 1)
 	for range 2 {
-		if how == unix.SIGIO {
-			err = vmtest.SIGIO(cmd.Process.Pid, unix.SIGSTOP)
-		} else {
-			err = cmd.Process.Signal(how)
-		}
-		qt.Assert(t, qt.IsNil(err))
-		qt.Assert(t, qt.IsNil(vmtest.Struck(cmd.Process.Pid, time.Second)))
+		s.stop(t, how)
 		start := time.Now()
-		more("errno", 3) // one may have had its answer
+		s.more(t, "errno", 3) // one may have had its answer
 		t.Logf("three loads %v after it was stopped", time.Since(start).Round(time.Millisecond))
-		qt.Assert(t, qt.IsNil(cmd.Process.Signal(unix.SIGCONT)))
-		more("repaired", 2)
+		qt.Assert(t, qt.IsNil(s.cmd.Process.Signal(unix.SIGCONT)))
+		s.more(t, "repaired", 2)
 	}
-	in.Close()
-	qt.Check(t, qt.IsNil(cmd.Wait()), qt.Commentf("%s", tail(out.String())))
-	qt.Check(t, qt.StringContains(out.String(), "that bpfwhy did not look at, because it was stopped"))
-	qt.Check(t, qt.Equals(count("errno 38"), 0))
+	s.end(t)
+	qt.Check(t, qt.StringContains(s.out.String(), "that bpfwhy did not look at, because it was stopped"))
+	qt.Check(t, qt.Equals(s.count("errno 38"), 0))
+}
+
+// What the guard is good for: without it all loads hang as long as the proxy is stopped.
+func testStillProxyUnheeded(t *testing.T) {
+	s := tell(t, "telling alone")
+	s.more(t, "repaired", 1)
+	s.stop(t, unix.SIGIO)
+	before := s.count("errno")
+	time.Sleep(3 * stillBeats * beat) // as long as three loads took at most with it
+	qt.Check(t, qt.IsTrue(s.count("errno") <= before+1), qt.Commentf("%d before, %d since", before, s.count("errno")-before))
+	qt.Assert(t, qt.IsNil(s.cmd.Process.Signal(unix.SIGCONT)))
+	s.more(t, "repaired", 2)
+	s.end(t)
+}
+
+// told is a supervisor that says what it repairs, with a loader that loads again and again.
+type told struct {
+	cmd *exec.Cmd
+	in  io.Closer
+	out lockedBuffer
+}
+
+func tell(t *testing.T, how string) *told {
+	s := &told{cmd: exec.Command("/proc/self/exe")}
+	s.cmd.Args = []string{supervisorArgv0, how, "/proc/self/exe", loaderArgv0, "again", "far"}
+	in, err := s.cmd.StdinPipe()
+	qt.Assert(t, qt.IsNil(err))
+	s.in = in
+	s.cmd.Stdout, s.cmd.Stderr = writer(s.out.write), writer(s.out.write)
+	qt.Assert(t, qt.IsNil(s.cmd.Start()))
+	t.Cleanup(func() { s.cmd.Process.Kill() })
+	return s
+}
+
+func (s *told) count(what string) int { return strings.Count(s.out.String(), what) }
+
+// more waits until it has been said n times more.
+func (s *told) more(t *testing.T, what string, n int) {
+	t.Helper()
+	before := s.count(what)
+	eventually(t, what, func() bool { return s.count(what) >= before+n })
+}
+
+func (s *told) stop(t *testing.T, how unix.Signal) {
+	t.Helper()
+	var err error
+	if how == unix.SIGIO {
+		err = vmtest.SIGIO(s.cmd.Process.Pid, unix.SIGSTOP)
+	} else {
+		err = s.cmd.Process.Signal(how)
+	}
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(vmtest.Struck(s.cmd.Process.Pid, time.Second)))
+}
+
+func (s *told) end(t *testing.T) {
+	t.Helper()
+	s.in.Close()
+	qt.Check(t, qt.IsNil(s.cmd.Wait()), qt.Commentf("%s", tail(s.out.String())))
 }
 
 type writer func([]byte)
