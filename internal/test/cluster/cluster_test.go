@@ -39,11 +39,16 @@ type fixture struct {
 	dir string
 }
 
+func lab(t *testing.T) {
+	t.Helper()
+	if os.Getenv("BPFWHY_LAB") != "1" && os.Getenv("CI") != "true" {
+		t.Skip("builds Kubernetes and starts it: set BPFWHY_LAB=1")
+	}
+}
+
 // TestCluster does all that needs an API server, with one: its start is what costs.
 func TestCluster(t *testing.T) {
-	if os.Getenv("BPFWHY_LAB") != "1" && os.Getenv("CI") != "true" {
-		t.Skip("starts an API server: set BPFWHY_LAB=1")
-	}
+	lab(t)
 	bin, err := Build(t.Context(), t.Logf, Tools()...)
 	qt.Assert(t, qt.IsNil(err))
 	dir := t.TempDir()

@@ -28,6 +28,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "bpfwhy.conditions" -}}
 {{- if and .Values.nodeConditions.enabled (include "bpfwhy.policies" .) }}true{{ end }}
 {{- end }}
+{{- /* What the agents have rights for, and nothing else. */ -}}
+{{- define "bpfwhy.uses" -}}
+{{- $uses := list }}
+{{- if .Values.events.enabled }}{{ $uses = append $uses "events" }}{{ end }}
+{{- if include "bpfwhy.reports" . }}{{ $uses = append $uses "reports" }}{{ end }}
+{{- if .Values.pods.enabled }}{{ $uses = append $uses "pods" }}{{ end }}
+{{- if include "bpfwhy.conditions" . }}{{ $uses = append $uses "condition" }}{{ end }}
+{{- join "," $uses }}
+{{- end }}
 {{- define "bpfwhy.agent" -}}
 - name: agent
   expression: request.userInfo.username == "system:serviceaccount:{{ .Release.Namespace }}:{{ include "bpfwhy.sa" . }}"
@@ -43,6 +52,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - --node=$(NODE_NAME)
 - --state=/var/lib/bpfwhy
 - --listen=:{{ .Values.metrics.port }}
+- --kubernetes-use={{ include "bpfwhy.uses" . }}
 {{- with .Values.otlp.endpoint }}
 - --otlp={{ . }}
 {{- end }}
