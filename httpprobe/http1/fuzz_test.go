@@ -44,7 +44,7 @@ func oracle(requests, responses []byte) (want []string) {
 				break
 			}
 		}
-		s := fmt.Sprintf("%s %s %d", req.Method, cleanPath(req.Method, req.RequestURI), res.StatusCode)
+		s := fmt.Sprintf("%s %s %d", req.Method, CleanPath(req.Method, req.RequestURI), res.StatusCode)
 		if res.StatusCode == 101 || req.Method == "CONNECT" && res.StatusCode < 300 {
 			return append(want, s)
 		}

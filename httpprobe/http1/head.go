@@ -15,8 +15,8 @@ const MaxHead = 16 << 10
 
 // What an exchange keeps of a request, in bytes.
 const (
-	maxMethod = 32 // a longer word is no method
-	maxPath   = 1024
+	MaxMethod = 32 // a longer word is no method
+	MaxPath   = 1024
 )
 
 // verdict says whether bytes begin something.
@@ -33,7 +33,7 @@ const (
 func requestLine(b []byte) verdict {
 	i := 0
 	for i < len(b) && token(b[i]) {
-		if i++; i > maxMethod {
+		if i++; i > MaxMethod {
 			return no
 		}
 	}
@@ -142,6 +142,16 @@ func handshake(b []byte) verdict {
 	return yes
 }
 
+// IsToken reports whether a word can be a method.
+func IsToken(b []byte) bool {
+	for _, c := range b {
+		if !token(c) {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
 // token reports the characters of which methods are made (RFC 9110, section 5.6.2).
 func token(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
@@ -199,7 +209,7 @@ type responseHead struct {
 const maxRemembered = 1024
 
 // HeapBytes are what those that share a Config remember, besides what they take of its budget.
-const HeapBytes = maxRemembered * (2*(136+56) + maxPath + maxMethod + 64)
+const HeapBytes = maxRemembered * (2*(136+56) + MaxPath + MaxMethod + 64)
 
 func (h *heads) key(head []byte) headKey {
 	if h.requests == nil {
@@ -274,12 +284,12 @@ func (h *heads) readRequest(head []byte) (r requestHead) {
 	}
 	req, err := http.ReadRequest(h.load(head))
 	defer h.clear(len(head))
-	if err != nil || h.leftover() || req.ProtoMajor != 1 || len(req.Method) > maxMethod {
+	if err != nil || h.leftover() || req.ProtoMajor != 1 || len(req.Method) > MaxMethod {
 		return r
 	}
 	r.ok = true
 	r.request = request{
-		method: strings.Clone(req.Method), path: cleanPath(req.Method, req.RequestURI), proto: protocol(req.ProtoMinor),
+		method: strings.Clone(req.Method), path: CleanPath(req.Method, req.RequestURI), proto: protocol(req.ProtoMinor),
 		tunnel: req.Method == http.MethodConnect || req.Header.Get("Upgrade") != "",
 	}
 	switch {
@@ -323,11 +333,11 @@ func protocol(minor int) string {
 	return "HTTP/1.1"
 }
 
-// cleanPath keeps what may be kept of a request's target (RFC 9112, section 3.2): the path, "*",
+// CleanPath keeps what may be kept of a request's target (RFC 9112, section 3.2): the path, "*",
 // and host and port of CONNECT. No query, fragment or user information, no parameters of path
 // segments (among them the session identifiers of servlets). Of other forms it keeps nothing: where
 // user information is in them is anybody's guess.
-func cleanPath(method, target string) string {
+func CleanPath(method, target string) string {
 	if i := strings.IndexAny(target, "?#"); i >= 0 {
 		target = target[:i]
 	}
@@ -351,7 +361,7 @@ func cleanPath(method, target string) string {
 		target = strings.Join(segments, "/")
 	}
 	// A copy: what was cut off would stay in memory with the rest.
-	return strings.Clone(target[:min(len(target), maxPath)])
+	return strings.Clone(target[:min(len(target), MaxPath)])
 }
 
 // hostPort returns s if it is a host and a port, or else nothing.

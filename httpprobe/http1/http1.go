@@ -33,7 +33,7 @@ type Protocol uint8
 const (
 	Undecided Protocol = iota
 	HTTP1
-	HTTP2  // recognised by its preface, and left alone
+	HTTP2  // recognised by its preface, and left to others: see Upgrade
 	TLS    // recognised by its handshake
 	Tunnel // HTTP/1.x, until 101 or CONNECT made it something else
 	Other  // something else from its first byte
@@ -56,6 +56,7 @@ const (
 	Pipelined                // too many requests ahead of their responses, or where a response ends is unknown with more to come
 	NoRequest                // a response to nothing
 	Unanswered               // the connection ended without a response
+	Reset                    // HTTP/2: the request was reset, or not looked at, before it was answered
 	Truncated                // the connection ended within a head
 	Memory                   // no room to keep what came in pieces
 	Expired                  // nothing happened for too long, or the connection made room for others
@@ -65,27 +66,37 @@ const (
 )
 
 func (r Reason) String() string {
-	return [...]string{"joined", "gap", "uncopied", "malformed", "head_too_big", "pipelined", "no_request", "unanswered", "truncated", "memory",
+	return [...]string{"joined", "gap", "uncopied", "malformed", "head_too_big", "pipelined", "no_request", "unanswered", "reset", "truncated", "memory",
 		"expired", "unfinished", "defect"}[r]
 }
 
 // Exchange is a request and its response. Times are those of the segments, in ns.
 type Exchange struct {
 	Role   Role
-	Method string // as sent, at most 32 bytes
+	Method string // as sent, at most 32 bytes; HTTP/2: or Unknown
 	// Path has no query string, fragment or user information and no parameters; at most 1024 bytes,
-	// "" where the target has none. It is as sent: still escaped, and possibly hostile.
-	Path      string
-	Protocol  string // HTTP/1.0 or HTTP/1.1, of the request
-	Status    int    // 100 to 999; of the final response, or 101
-	Start     uint64 // first byte of the request
-	FirstByte uint64 // first byte of the final response
-	End       uint64 // last byte of the response
+	// "" where the target has none. It is as sent: still escaped, and possibly hostile. HTTP/2: or
+	// Unknown.
+	Path     string
+	Protocol string // HTTP/1.0 or HTTP/1.1, of the request, or HTTP/2
+	Status   int    // 100 to 999; of the final response, or 101
+	// GRPCStatus is "" for what is not gRPC. Else it is a number from 0 to 16, _OTHER for another,
+	// NoGRPCStatus or Unknown. It is Unknown, too, where it is not known whether it is gRPC.
+	GRPCStatus string
+	Start      uint64 // first byte of the request
+	FirstByte  uint64 // first byte of the final response
+	End        uint64 // last byte of the response
 	// RequestBytes and ResponseBytes are the messages' with their heads, RequestBytes as far as it
 	// had come when the response ended.
 	RequestBytes, ResponseBytes uint64
 	Truncated                   bool // the connection ended before the response did
 }
+
+// What stands for what was not seen or not sent. No path is like them.
+const (
+	Unknown      = "unknown" // it was sent in the short form of HTTP/2, which tells only who saw all before
+	NoGRPCStatus = "none"    // the response ended without one
+)
 
 // Segment is what one call or packet carried.
 type Segment struct {
@@ -352,4 +363,11 @@ func (p *Parser) release() {
 	p.removeHeld()
 	p.letGo(&p.flows[0])
 	p.letGo(&p.flows[1])
+}
+
+// Upgrade is a request that asked for HTTP/2, and got it.
+type Upgrade struct {
+	Method, Path string
+	Start        uint64 // its first byte
+	Size         uint64 // its bytes
 }

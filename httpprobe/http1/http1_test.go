@@ -277,7 +277,7 @@ func TestPath(t *testing.T) {
 		{"GET", "/" + strings.Repeat("x", 2000), "/" + strings.Repeat("x", 1023)},
 	}
 	for _, tt := range tests {
-		qt.Check(t, qt.Equals(cleanPath(tt.method, tt.target), tt.want), qt.Commentf("%s %s", tt.method, tt.target))
+		qt.Check(t, qt.Equals(CleanPath(tt.method, tt.target), tt.want), qt.Commentf("%s %s", tt.method, tt.target))
 	}
 }
 
@@ -286,7 +286,7 @@ func TestLongLine(t *testing.T) {
 	for n := MaxHead - 40; n <= MaxHead+2; n++ {
 		for _, pieces := range []int{1000, MaxHead - 1, 1 << 20} {
 			seen := parse([]byte(longLine(n)), []byte(ok), func(int) int { return pieces })
-			want := "GET /" + strings.Repeat("x", maxPath-1) + " 200"
+			want := "GET /" + strings.Repeat("x", MaxPath-1) + " 200"
 			if n > MaxHead {
 				want = "-head_too_big"
 			}

@@ -108,7 +108,7 @@ func (p *Parser) begins(f *flow, s Segment) (Segment, verdict) {
 	v := requestLine(s.Data)
 	if v == undecided {
 		f.first = s.Time
-		if s.Hidden > 0 || len(s.Data) > maxMethod || !wellKnown(s.Data) || !p.keep(f, s.Data) {
+		if s.Hidden > 0 || len(s.Data) > MaxMethod || !wellKnown(s.Data) || !p.keep(f, s.Data) {
 			v = no
 		}
 	}
