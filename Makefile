@@ -21,8 +21,8 @@ check:
 	$(GO) vet ./...
 	$(MAKE) lint
 	$(GO) test ./...
-	GOOS=darwin $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/watch/assemble ./internal/watch/repeat ./internal/watch/story ./internal/watch/hook ./internal/watch/diagnose ./internal/output/render ./internal/repair/ladder ./internal/watch/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/connection
-	GOOS=js GOARCH=wasm $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/watch/assemble ./internal/watch/repeat ./internal/watch/story ./internal/watch/hook ./internal/watch/diagnose ./internal/output/render ./internal/repair/ladder ./internal/watch/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/connection
+	GOOS=darwin $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/watch/assemble ./internal/watch/repeat ./internal/watch/story ./internal/watch/hook ./internal/watch/diagnose ./internal/output/render ./internal/repair/ladder ./internal/watch/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/http2 ./httpprobe/connection
+	GOOS=js GOARCH=wasm $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/watch/assemble ./internal/watch/repeat ./internal/watch/story ./internal/watch/hook ./internal/watch/diagnose ./internal/output/render ./internal/repair/ladder ./internal/watch/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/http2 ./httpprobe/connection
 	@# The commands that need no kernel, where there is no Linux that can be watched.
 	GOOS=darwin GOARCH=amd64 $(GO) build -o /dev/null ./cmd/bpfwhy
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./cmd/bpfwhy ./internal/cli

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
+	"github.com/bpfwhy/bpfwhy/httpprobe/http2"
 )
 
 // Options bound a table; zero values are the defaults.
@@ -27,8 +28,8 @@ type Options struct {
 	// Emit takes each exchange, which is valid during the call. It is called while the table is
 	// locked: it must not call it, nor wait for anything.
 	Emit func(*Exchange)
-	// Mute, unless nil, is told of connections that do not speak HTTP/1.x (any more). It must not
-	// call the table either.
+	// Mute, unless nil, is told of connections that do not speak HTTP (any more). It must not call
+	// the table either.
 	Mute func(event.Conn)
 	// Panicked, unless nil, is told of the first connection whose parsing panicked, and where. It
 	// must not call the table either.
@@ -43,7 +44,7 @@ const (
 	HeapBytes          = DefaultConnections*connBytes + 2*DefaultBytes + http1.HeapBytes
 	// connBytes are those of a connection with its parser, the room that this has for a few
 	// requests, and its places in maps that may be half empty.
-	connBytes = 896
+	connBytes = 1152
 )
 
 // Exchange is a request with its response, and where it was seen.
@@ -113,10 +114,23 @@ type pending struct {
 // cost is what it takes of the budget, with its place in a list that may be half empty.
 func (l *pending) cost() int { return 2*int(unsafe.Sizeof(pending{})) + len(l.seg.Data) }
 
+// parser follows what is said on one connection.
+type parser interface {
+	Data(event.Direction, http1.Segment)
+	Gap(event.Direction, uint64)
+	Shut(event.Direction)
+	Close()
+	Abandon(http1.Reason)
+	Discard()
+	Waiting() (since uint64, ok bool)
+	Resolve()
+	Protocol() http1.Protocol
+}
+
 // conn is one connection.
 type conn struct {
 	key           event.Conn
-	parser        *http1.Parser
+	parser        parser
 	before, after *conn     // in one of the table's lists
 	last          uint64    // time of the last event
 	next          [2]uint64 // position of the next byte, by event.Direction
@@ -291,6 +305,24 @@ func (t *Table) put(c *conn, d event.Direction, l pending) {
 	}
 	c.next[d] += l.len
 	c.parser.Data(d, l.seg)
+	if p, ok := c.parser.(*http1.Parser); ok && p.Protocol() == http1.HTTP2 {
+		t.upgrade(c, p)
+	}
+}
+
+// upgrade goes on with HTTP/2, with what was said on the connection before it was known.
+func (t *Table) upgrade(c *conn, from *http1.Parser) {
+	said, request := from.Said()
+	p := http2.New(&t.c, from.Role())
+	c.parser = p
+	if request != nil {
+		p.Upgraded(*request)
+	}
+	for d, s := range said {
+		if len(s.Data) > 0 || s.Hidden > 0 {
+			p.Data(event.Direction(d), s)
+		}
+	}
 }
 
 // keep holds what came before something that precedes it. Without room it is false: the hole is
@@ -348,7 +380,7 @@ func (t *Table) after(c *conn) {
 	if spoke := c.parser.Protocol(); spoke != c.spoke {
 		c.spoke = spoke
 		t.stats[c.key.Source].Spoke[spoke]++
-		if spoke != http1.HTTP1 && !c.muted {
+		if spoke != http1.HTTP1 && spoke != http1.HTTP2 && !c.muted {
 			t.mute(c)
 		}
 	}

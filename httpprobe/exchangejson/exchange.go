@@ -25,6 +25,7 @@ type Exchange struct {
 	Route         string    `json:"route,omitempty"`
 	Status        int       `json:"status"`
 	Protocol      string    `json:"protocol"`
+	GRPCStatus    string    `json:"grpc_status,omitempty"`
 	DurationNS    uint64    `json:"duration_ns"`
 	FirstByteNS   uint64    `json:"first_byte_ns"`
 	RequestBytes  uint64    `json:"request_bytes"`
@@ -43,7 +44,7 @@ type Exchange struct {
 func Of(e *connection.Exchange, boot time.Time, route, container string) Exchange {
 	d := Exchange{
 		Schema: Schema, Time: boot.Add(time.Duration(e.Start)).UTC(), Source: metrics.SourceName(e.Source), Role: e.Role.String(),
-		Method: e.Method, Path: e.Path, Route: route, Status: e.Status, Protocol: e.Protocol,
+		Method: e.Method, Path: e.Path, Route: route, Status: e.Status, Protocol: e.Protocol, GRPCStatus: e.GRPCStatus,
 		DurationNS: e.End - e.Start, FirstByteNS: e.FirstByte - e.Start, RequestBytes: e.RequestBytes, ResponseBytes: e.ResponseBytes,
 		Truncated: e.Truncated, PID: e.TGID, Comm: e.Comm, CgroupID: e.CgroupID, Container: container,
 		ServerPort: e.ServerPort(), ClientPort: e.ClientPort(),

@@ -129,6 +129,19 @@ func preface(b []byte) verdict {
 	return yes
 }
 
+// settings looks for the frame with which a server of HTTP/2 begins (RFC 9113, section 3.4), before
+// or after the client's preface is seen. It never says yes: that is the preface's to say.
+func settings(b []byte) verdict {
+	const most = 64 // settings
+	for i, c := range b[:min(len(b), 9)] {
+		switch {
+		case i == 1 && c > most*6/256, i == 3 && c != 4, i != 1 && i != 2 && i != 3 && c != 0:
+			return no
+		}
+	}
+	return undecided
+}
+
 // handshake looks for a TLS record with a handshake in it.
 func handshake(b []byte) verdict {
 	switch {
@@ -203,6 +216,7 @@ type responseHead struct {
 	status int
 	body   body
 	ok     bool
+	h2c    bool // HTTP/2 follows
 }
 
 // Heads that are remembered, of each kind.
@@ -234,7 +248,7 @@ func (h *heads) request(head []byte) (request, body, bool) {
 }
 
 // response parses the head of a response to a request of that method.
-func (h *heads) response(head []byte, method string) (status int, b body, ok bool) {
+func (h *heads) response(head []byte, method string) responseHead {
 	k := h.key(head)
 	switch method {
 	case http.MethodHead:
@@ -250,7 +264,7 @@ func (h *heads) response(head []byte, method string) (status int, b body, ok boo
 		}
 		h.responses[k] = r
 	}
-	return r.status, r.body, r.ok
+	return r
 }
 
 func (h *heads) load(b []byte) *bufio.Reader {
@@ -311,6 +325,7 @@ func (h *heads) readResponse(head []byte, method string) (r responseHead) {
 		return r
 	}
 	r.status, r.ok = res.StatusCode, true
+	r.h2c = r.status == http.StatusSwitchingProtocols && strings.EqualFold(res.Header.Get("Upgrade"), "h2c")
 	switch {
 	case method == http.MethodHead || r.status < 200 || r.status == http.StatusNoContent || r.status == http.StatusNotModified:
 	case method == http.MethodConnect && r.status < 300:

@@ -195,6 +195,8 @@ type Parser struct {
 	drift    drift
 	// pipelines: requests were sent ahead of responses on this connection.
 	pipelines bool
+	said      [2]Segment // see Said
+	upgrade   *Upgrade
 }
 
 // New returns a parser for a connection that is seen from its first byte, or joined in its midst.

@@ -56,7 +56,7 @@ func (p *Parser) response(s Segment) {
 			f.size += uint64(len(b) - len(rest))
 			b = rest
 			if head != nil {
-				p.responseHead(head)
+				p.responseHead(head, Segment{s.Time, b, s.Hidden, true})
 			} else if _, v := statusLine(f.buf); v == no {
 				p.failResponses(Malformed)
 			} else if len(f.buf) >= MaxHead {
@@ -91,14 +91,19 @@ func (p *Parser) response(s Segment) {
 	}
 }
 
-// responseHead takes a whole head.
-func (p *Parser) responseHead(head []byte) {
+// responseHead takes a whole head. rest is what follows on it.
+func (p *Parser) responseHead(head []byte, rest Segment) {
 	f := p.responder()
 	r := &p.queue[0]
-	status, b, ok := p.c.heads.response(head, r.method)
+	h := p.c.heads.response(head, r.method)
+	status, b := h.status, h.body
 	p.letGo(f)
-	if !ok {
+	if !h.ok {
 		p.failResponses(Malformed)
+		return
+	}
+	if h.h2c && r.tunnel && !r.bad {
+		p.upgraded(rest)
 		return
 	}
 	if status < 200 && status != 101 {
@@ -116,6 +121,18 @@ func (p *Parser) responseHead(head []byte) {
 	case b.kind == noBody:
 		p.endResponse()
 	}
+}
+
+// upgraded: the first request goes on as HTTP/2, which answers it.
+func (p *Parser) upgraded(rest Segment) {
+	r := p.pop()
+	if r.open {
+		r.size = p.sender().size
+	}
+	p.upgrade = &Upgrade{Method: r.method, Path: r.path, Start: r.start, Size: r.size}
+	p.drop(Pipelined)
+	p.said[1-p.requests()] = rest
+	p.leave(HTTP2)
 }
 
 // endResponse: the first request has been answered.
@@ -296,9 +313,12 @@ func (p *Parser) removeHeld() []held {
 func (p *Parser) deliver() {
 	for len(p.held) > 0 && len(p.queue) > 0 && !p.drift.on && p.parses() {
 		for _, h := range p.removeHeld() {
-			if h.gap > 0 {
+			switch {
+			case p.protocol == HTTP2: // an upgrade in the midst of what was held: what follows is not kept
+				p.said[1-p.requests()].Hidden += h.gap + uint64(len(h.Data)) + h.Hidden
+			case h.gap > 0:
 				p.Gap(1-p.requests(), h.gap)
-			} else {
+			default:
 				p.Data(1-p.requests(), h.Segment)
 			}
 		}

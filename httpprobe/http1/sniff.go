@@ -23,7 +23,12 @@ func (p *Parser) sniff(d event.Direction, s Segment) {
 		return
 	}
 	v := p.recognise(d, data)
-	if p.protocol == HTTP2 || p.protocol == TLS {
+	switch p.protocol {
+	case HTTP2:
+		p.leaveHTTP2(d, Segment{Time: f.first, Data: data, Hidden: s.Hidden, Mid: s.Mid})
+		return
+	case TLS:
+		p.release()
 		return
 	}
 	if v == undecided && atEnd && len(data) > len("OPTIONS ") && wellKnown(data) {
@@ -63,10 +68,10 @@ func (p *Parser) recognise(d event.Direction, data []byte) verdict {
 	request, http2, tls := requestLine(data), preface(data), handshake(data)
 	switch {
 	case http2 == yes:
-		p.leave(HTTP2)
+		p.role, p.protocol = roleOf(d), HTTP2
 		return no
 	case tls == yes:
-		p.leave(TLS)
+		p.protocol = TLS
 		return no
 	case request == yes:
 		p.role = roleOf(d)
@@ -74,10 +79,32 @@ func (p *Parser) recognise(d event.Direction, data []byte) verdict {
 	case status == yes:
 		p.role = roleOf(1 - d)
 		return yes
-	case request == no && status == no && http2 == no && tls == no:
+	case request == no && status == no && http2 == no && tls == no && settings(data) == no:
 		return no
 	}
 	return undecided
+}
+
+// leaveHTTP2 ends the parsing of a connection that speaks HTTP/2, and keeps what was said on it for
+// Said: the preface, and what came the other way before it.
+func (p *Parser) leaveHTTP2(d event.Direction, s Segment) {
+	if other := &p.flows[1-d]; len(other.buf) > 0 {
+		p.said[1-d] = Segment{Time: other.first, Data: slices.Clone(other.buf)}
+	}
+	if len(p.flows[d].buf) > 0 {
+		s.Data = slices.Clone(s.Data)
+	}
+	p.said[d] = s
+	p.leave(HTTP2)
+}
+
+// Said is what was said, by direction, on a connection that turned out to speak HTTP/2, with the
+// request that asked for it, if one did. It is to be asked at once: it may refer to the last
+// segment, and is forgotten.
+func (p *Parser) Said() (said [2]Segment, u *Upgrade) {
+	said, u = p.said, p.upgrade
+	p.said, p.upgrade = [2]Segment{}, nil
+	return said, u
 }
 
 // begin takes a connection up as HTTP/1, with the data that it was recognised by. old bytes of it

@@ -199,12 +199,17 @@ func (w *way) wanted() bool {
 	return false
 }
 
+// goesOn reports a header block that has more frames.
+func (w *way) goesOn() bool {
+	return w.frame.typ != settings && w.frame.typ != goAway && w.frame.flags&endHeaders == 0
+}
+
 // payload takes a part of a frame's payload.
 func (p *Parser) payload(d event.Direction, b []byte) {
 	w := &p.ways[d]
 	switch {
 	case !w.wanted() || w.cut:
-	case len(w.buf) == 0 && uint32(len(b)) == w.frame.length && (w.frame.typ > continuation || w.frame.flags&endHeaders != 0 || w.frame.typ == settings || w.frame.typ == goAway) && len(b) <= MaxBlock:
+	case len(w.buf) == 0 && uint32(len(b)) == w.frame.length && !w.goesOn() && len(b) <= MaxBlock:
 		w.whole = b
 	case !p.keep(w, b):
 		w.cut, w.block.why = true, http1.Memory

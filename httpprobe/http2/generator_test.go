@@ -286,7 +286,9 @@ func (m *maker) answer(s *side, id uint32, grpc bool) (out []func()) {
 	}
 	code := hpack.HeaderField{Name: "grpc-status", Value: fmt.Sprint(m.rng.IntN(18))}
 	if m.one(10) {
-		out = append(out, func() { m.headers(s, id, false, []hpack.HeaderField{{Name: ":status", Value: []string{"100", "103"}[m.rng.IntN(2)]}}) })
+		out = append(out, func() {
+			m.headers(s, id, false, []hpack.HeaderField{{Name: ":status", Value: []string{"100", "103"}[m.rng.IntN(2)]}})
+		})
 	}
 	if m.one(3) { // nothing but a header block
 		if grpc {

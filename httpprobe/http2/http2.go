@@ -16,6 +16,9 @@
 package http2
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
 	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
 )
@@ -134,7 +137,8 @@ func (p *Parser) Shut(event.Direction) {}
 // Close says that the connection has ended. The parser is not used after it.
 func (p *Parser) Close() {
 	p.Resolve()
-	for _, s := range p.streams {
+	for _, id := range slices.Sorted(maps.Keys(p.streams)) {
+		s := p.streams[id]
 		switch {
 		case s.told:
 		case s.doubt:

@@ -135,6 +135,9 @@ func (p *Parser) request(w *way, f *fields) {
 		return
 	}
 	s.asked, s.start, s.sent = true, w.block.start, w.block.size
+	if answers := &p.ways[1-p.requests()]; !answers.sure {
+		s.doubt, s.why = true, answers.table.why
+	}
 	switch {
 	case s.told: // it came too late
 	case f.bad || f.hasMethod == absent:

@@ -78,13 +78,14 @@ type key struct {
 	status        int
 	port          uint16
 	method, route string
+	version, grpc string
 	container     string
 	overflow      bool
 }
 
 type series struct{ duration, first prometheus.Observer }
 
-var labels = []string{"http_request_method", "http_response_status_code", "http_route", "server_port", "url_scheme", "container", "source"}
+var labels = []string{"http_request_method", "http_response_status_code", "http_route", "server_port", "url_scheme", "network_protocol_version", "rpc_grpc_status_code", "container", "source"}
 
 // buckets are those that OpenTelemetry's semantic conventions advise for these names, in seconds.
 var buckets = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
@@ -105,14 +106,20 @@ func New(routes Routes, most int, accounts func() Accounts) *Metrics {
 }
 
 // Route is the route of an exchange.
-func (m *Metrics) Route(e *connection.Exchange) string { return m.routes.Of(e.Path, e.Status) }
+func (m *Metrics) Route(e *connection.Exchange) string {
+	if e.GRPCStatus != "" && e.GRPCStatus != http1.Unknown {
+		return m.routes.OfGRPC(e.Path, e.Status, e.GRPCStatus)
+	}
+	return m.routes.Of(e.Path, e.Status)
+}
 
 // Observe counts an exchange, in a container or "".
 func (m *Metrics) Observe(e *connection.Exchange, container string) {
 	if e.Role != http1.Server && e.Role != http1.Client {
 		return
 	}
-	k := key{role: e.Role, source: e.Source, status: e.Status, port: e.ServerPort(), method: Method(e.Method), route: m.Route(e), container: container}
+	k := key{role: e.Role, source: e.Source, status: e.Status, port: e.ServerPort(), method: Method(e.Method), route: m.Route(e),
+		version: version(e.Protocol), grpc: e.GRPCStatus, container: container}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s, ok := m.series[k]
@@ -133,12 +140,12 @@ func (m *Metrics) admit(k key) series {
 		}
 		m.overflow++
 	}
-	values := []string{k.method, strconv.Itoa(k.status), k.route, "", scheme(k.source), k.container, SourceName(k.source)}
+	values := []string{k.method, strconv.Itoa(k.status), k.route, "", scheme(k.source), k.version, k.grpc, k.container, SourceName(k.source)}
 	if k.port != 0 {
 		values[3] = strconv.Itoa(int(k.port))
 	}
 	if k.overflow {
-		values = []string{"_OTHER", strconv.Itoa(k.status) + "xx", "_overflow", "", scheme(k.source), "", SourceName(k.source)}
+		values = []string{"_OTHER", strconv.Itoa(k.status) + "xx", "_overflow", "", scheme(k.source), "", "", "", SourceName(k.source)}
 	}
 	for i := range values {
 		values[i] = strings.ToValidUTF8(values[i][:min(len(values[i]), maxLabel)], "\uFFFD") // the client panics otherwise
@@ -152,10 +159,13 @@ func (m *Metrics) admit(k key) series {
 	return s
 }
 
+// version is what OpenTelemetry calls a version: 1.0, 1.1 or 2.
+func version(protocol string) string { return strings.TrimPrefix(protocol, "HTTP/") }
+
 // Method returns the method, or "_OTHER" for those that are not everybody's.
 func Method(method string) string {
 	switch method {
-	case "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE":
+	case http1.Unknown, "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE":
 		return method
 	}
 	return "_OTHER"

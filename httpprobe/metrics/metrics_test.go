@@ -39,7 +39,7 @@ func has(t *testing.T, text string, lines ...string) {
 func none() Accounts { return Accounts{} }
 
 func exchange(role http1.Role, method, path string, status int) *connection.Exchange {
-	return &connection.Exchange{Exchange: http1.Exchange{Role: role, Method: method, Path: path, Status: status, Start: 1e9, FirstByte: 1e9 + 20e6, End: 1e9 + 200e6},
+	return &connection.Exchange{Exchange: http1.Exchange{Role: role, Method: method, Path: path, Protocol: "HTTP/1.1", Status: status, Start: 1e9, FirstByte: 1e9 + 20e6, End: 1e9 + 200e6},
 		Source: event.Syscalls, LocalPort: 80, RemotePort: 40000}
 }
 
@@ -57,7 +57,13 @@ func TestNames(t *testing.T) {
 	unknown := exchange(http1.Server, "PUT", "/", 201)
 	unknown.Source, unknown.LocalPort = event.OpenSSL, 0
 	m.Observe(unknown, "")
-	server := `{container="docker://1",http_request_method="GET",http_response_status_code="200",http_route="/users/{}",server_port="80",source="syscalls",url_scheme="http"`
+	call := exchange(http1.Server, "POST", "/grpc.health.v1.Health/Check", 200)
+	call.Protocol, call.GRPCStatus = "HTTP/2", "14"
+	m.Observe(call, "")
+	blind := exchange(http1.Server, http1.Unknown, http1.Unknown, 200)
+	blind.Protocol, blind.GRPCStatus = "HTTP/2", http1.Unknown
+	m.Observe(blind, "")
+	server := `{container="docker://1",http_request_method="GET",http_response_status_code="200",http_route="/users/{}",network_protocol_version="1.1",rpc_grpc_status_code="",server_port="80",source="syscalls",url_scheme="http"`
 	text := scrape(m)
 	has(t, text,
 		`http_server_request_duration_seconds_count`+server+`} 2`,
@@ -65,9 +71,11 @@ func TestNames(t *testing.T) {
 		`http_server_request_duration_seconds_bucket`+server+`,le="0.1"} 0`,
 		`http_server_request_duration_seconds_bucket`+server+`,le="0.25"} 2`,
 		`http_server_time_to_first_byte_seconds_sum`+server+`} 0.04`,
-		`http_client_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="503",http_route="",server_port="40000",source="syscalls",url_scheme="http"} 1`,
-		`http_server_request_duration_seconds_count{container="",http_request_method="PUT",http_response_status_code="201",http_route="/",server_port="",source="openssl",url_scheme="https"} 1`,
-		`httpprobe_series 3`,
+		`http_client_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="503",http_route="",network_protocol_version="1.1",rpc_grpc_status_code="",server_port="40000",source="syscalls",url_scheme="http"} 1`,
+		`http_server_request_duration_seconds_count{container="",http_request_method="PUT",http_response_status_code="201",http_route="/",network_protocol_version="1.1",rpc_grpc_status_code="",server_port="",source="openssl",url_scheme="https"} 1`,
+		`http_server_request_duration_seconds_count{container="",http_request_method="POST",http_response_status_code="200",http_route="/grpc.health.v1.Health/Check",network_protocol_version="2",rpc_grpc_status_code="14",server_port="80",source="syscalls",url_scheme="http"} 1`,
+		`http_server_request_duration_seconds_count{container="",http_request_method="unknown",http_response_status_code="200",http_route="unknown",network_protocol_version="2",rpc_grpc_status_code="unknown",server_port="80",source="syscalls",url_scheme="http"} 1`,
+		`httpprobe_series 5`,
 		`httpprobe_series_overflow_total 0`,
 	)
 	qt.Check(t, qt.IsFalse(strings.Contains(text, "BREW")))
@@ -129,7 +137,7 @@ func TestCap(t *testing.T) {
 				n := bySource[SourceName(event.Syscalls+event.Source(source))]
 				qt.Check(t, qt.IsTrue(n > 33000), qt.Commentf("%d", n)) // a third
 				for class := 1; class <= 9; class++ {
-					line := fmt.Sprintf(`http_%s_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="%dxx",http_route="_overflow",server_port="",source="%s",url_scheme="%s"}`,
+					line := fmt.Sprintf(`http_%s_request_duration_seconds_count{container="",http_request_method="_OTHER",http_response_status_code="%dxx",http_route="_overflow",network_protocol_version="",rpc_grpc_status_code="",server_port="",source="%s",url_scheme="%s"}`,
 						[]string{"server", "client"}[role], class, SourceName(event.Syscalls+event.Source(source)), []string{"http", "http", "https"}[source])
 					qt.Check(t, qt.IsTrue(strings.Contains(text, line)), qt.Commentf("%s", line))
 				}
@@ -141,6 +149,7 @@ func TestCap(t *testing.T) {
 // longest is one of many exchanges, in a container, whose labels are as long as there are.
 func longest(i int) (*connection.Exchange, string) {
 	e := exchange(http1.Role(1+i%2), "CONNECTED", fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26)+strings.Repeat("/"+strings.Repeat("\u00e9a", 16), 7)+"/x/y", 599)
+	e.Protocol, e.GRPCStatus = "HTTP/1.1", http1.Unknown
 	if i%3 > 0 {
 		e.Path = fmt.Sprintf("/%c%c", 'a'+i/26%26, 'a'+i%26) + strings.Repeat("/"+strings.Repeat("a", 32), 8)
 	}
@@ -212,6 +221,8 @@ func TestRoutes(t *testing.T) {
 		{[]string{"quantised"}, "/" + strings.Repeat("a", 33), "/{}"},
 		{[]string{"quantised"}, "host:443", ""},
 		{[]string{"quantised"}, "*", ""},
+		{[]string{"quantised"}, http1.Unknown, "unknown"},
+		{[]string{"off"}, http1.Unknown, ""},
 		{[]string{"/users/{id}", "/static/{rest...}", "/{any}"}, "/users/7", "/users/{id}"},
 		{[]string{"/users/{id}", "/static/{rest...}", "/{any}"}, "/users/", ""},
 		{[]string{"/users/{id}", "/static/{rest...}", "/{any}"}, "/users/7/8", ""},
@@ -241,6 +252,20 @@ func TestRoutes(t *testing.T) {
 		r, err := ParseRoutes(tt.routes)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(r.Of("/users/7", tt.status), tt.want), qt.Commentf("%v %d", tt.routes, tt.status))
+	}
+	for _, tt := range []struct{ route, path, grpc, want string }{
+		{"quantised", "/grpc.health.v1.Health/Check", "0", "/grpc.health.v1.Health/Check"},
+		{"quantised", "/grpc.health.v1.Health/Check", "none", "/grpc.health.v1.Health/Check"},
+		{"quantised", "/scan.of.Weaknesses1/" + "Call", "12", ""},
+		{"quantised", "/a.B/c d1234567", "0", "/a.B/{}"},
+		{"quantised", "/a.B1234567/C/D", "0", "/{}/C/D"},
+		{"quantised", "unknown", "0", "unknown"},
+		{"/a.B/{any}", "/a.B/C", "0", "/a.B/{any}"},
+		{"off", "/a.B/C", "0", ""},
+	} {
+		r, err := ParseRoutes([]string{tt.route})
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(r.OfGRPC(tt.path, 200, tt.grpc), tt.want), qt.Commentf("%v", tt))
 	}
 	for _, bad := range [][]string{{"on"}, {"off", "/a"}, {"quantised", "off"}, {"/a{b}"}, {"/{a"}, {"/{a...}/b"}, {"/{a{b}}"}, {""}} {
 		_, err := ParseRoutes(bad)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/bpfwhy/bpfwhy/httpprobe/http1"
 )
 
 // Routes turns paths, of which there is no end, into routes. The zero value gives none.
@@ -50,10 +52,13 @@ const maxDepth = 8
 //
 //revive:disable-next-line:cyclomatic a case for each kind of path that has no route
 func (r Routes) Of(path string, status int) string {
-	if !strings.HasPrefix(path, "/") {
+	if !r.quantise && len(r.patterns) == 0 {
 		return ""
 	}
-	if !r.quantise && len(r.patterns) == 0 {
+	if path == http1.Unknown {
+		return path
+	}
+	if !strings.HasPrefix(path, "/") {
 		return ""
 	}
 	if r.quantise && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed) {
@@ -84,6 +89,37 @@ func (r Routes) Of(path string, status int) string {
 		segments = append(segments, "{...}")
 	}
 	return "/" + strings.Join(segments, "/")
+}
+
+// unimplemented is what a server of gRPC answers to a method that it does not know.
+const unimplemented = "12"
+
+// OfGRPC returns the route of a call of gRPC: its path, which has the names of a service and a
+// method, whatever these look like. One that no server knew is like a path that is not found.
+func (r Routes) OfGRPC(path string, status int, grpc string) string {
+	if !r.quantise {
+		return r.Of(path, status)
+	}
+	if grpc == unimplemented {
+		return ""
+	}
+	service, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if !ok || len(path) > maxLabel || !isName(service) || !isName(method) {
+		return r.Of(path, status)
+	}
+	return path
+}
+
+// isName reports names as gRPC has them, with the package's before the service's.
+func isName(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', c == '.', c == '_':
+		default:
+			return false
+		}
+	}
+	return s != ""
 }
 
 func matches(pattern, segments []string) bool {

@@ -91,7 +91,7 @@ func (t *Table) Add(e *connection.Exchange, container string) {
 	if _, ok := t.total[s]; !ok && len(t.total) >= maxServices {
 		s = service{role: e.Role, comm: "(others)"}
 	}
-	failed := e.Status >= 500 || e.Role == http1.Client && e.Status >= 400
+	failed := e.Status >= 500 || e.Role == http1.Client && e.Status >= 400 || failedCall(e.Role, e.GRPCStatus)
 	for _, m := range []map[service]*figures{t.total, t.recent} {
 		f := m[s]
 		if f == nil {
@@ -100,6 +100,18 @@ func (t *Table) Add(e *connection.Exchange, container string) {
 		}
 		f.add(time.Duration(e.End-e.Start), failed)
 	}
+}
+
+// failedCall reports a call of gRPC that failed: for a client all but 0; for a server what
+// OpenTelemetry calls errors, of which the client is not the cause.
+func failedCall(role http1.Role, status string) bool {
+	switch status {
+	case "2", "4", "12", "13", "14", "15":
+		return true
+	case "", "0", http1.Unknown, http1.NoGRPCStatus:
+		return false
+	}
+	return role == http1.Client
 }
 
 // Recent returns what came since the last call, for a table of what happened in that time, the

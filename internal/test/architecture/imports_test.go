@@ -56,7 +56,8 @@ var pure = map[string][]string{
 
 	"httpprobe/event":        {},
 	"httpprobe/http1":        {"httpprobe/event"},
-	"httpprobe/connection":   {"httpprobe/event", "httpprobe/http1"},
+	"httpprobe/http2":        {"httpprobe/event", "httpprobe/http1"},
+	"httpprobe/connection":   {"httpprobe/event", "httpprobe/http1", "httpprobe/http2"},
 	"httpprobe/metrics":      {"httpprobe/event", "httpprobe/http1", "httpprobe/connection"},
 	"httpprobe/exchangejson": {"httpprobe/connection", "httpprobe/metrics"},
 	"httpprobe/table":        {"httpprobe/http1", "httpprobe/connection", "internal/output/render"},
