@@ -325,7 +325,7 @@ func (h *heads) readResponse(head []byte, method string) (r responseHead) {
 		return r
 	}
 	r.status, r.ok = res.StatusCode, true
-	r.h2c = r.status == http.StatusSwitchingProtocols && strings.EqualFold(res.Header.Get("Upgrade"), "h2c")
+	r.h2c = toHTTP2(res)
 	switch {
 	case method == http.MethodHead || r.status < 200 || r.status == http.StatusNoContent || r.status == http.StatusNotModified:
 	case method == http.MethodConnect && r.status < 300:
@@ -337,6 +337,11 @@ func (h *heads) readResponse(head []byte, method string) (r responseHead) {
 		r.body.kind = untilClose
 	}
 	return r
+}
+
+// toHTTP2 reports a response after which its server speaks HTTP/2.
+func toHTTP2(r *http.Response) bool {
+	return r.StatusCode == http.StatusSwitchingProtocols && strings.EqualFold(r.Header.Get("Upgrade"), "h2c")
 }
 
 func chunkedBody(te []string) bool { return len(te) > 0 && te[0] == "chunked" }

@@ -7,8 +7,8 @@
 // Nothing is guessed. A gap within the payload of one frame does no harm, because its length is
 // known. After any other gap, and on a connection that is joined late, a way (one direction) is
 // lost: its next frame must be found at the start of a call. What looks like frames there may be
-// the content of a DATA frame, made to deceive. So it is only walked, and nothing in it is believed,
-// until more bytes have passed than any frame can have: then its place is sure.
+// the content of a DATA frame, made to deceive. So it is only walked, and nothing in it is
+// believed, until more bytes have passed than any frame can have: then its place is sure.
 //
 // Header tables are treated alike. Entries are counted from the newest, so those that came since
 // the place is sure have known numbers. Whatever refers to an older one is unknown. x/net's decoder

@@ -111,6 +111,8 @@ func roleOf(requests event.Direction) http1.Role {
 }
 
 // request takes the headers of a request, or its trailers.
+//
+//revive:disable-next-line:cyclomatic a case for each state in which a stream can be
 func (p *Parser) request(w *way, f *fields) {
 	s := p.streams[w.block.id]
 	switch {
@@ -201,6 +203,8 @@ func (p *Parser) unasked(w *way, id uint32, begins bool) *stream {
 }
 
 // response takes the headers of a response, final or not, or its trailers.
+//
+//revive:disable-next-line:cyclomatic a case for each kind of header block, and each state of a stream
 func (p *Parser) response(w *way, f *fields) {
 	s := p.streams[w.block.id]
 	if s == nil {
