@@ -133,17 +133,17 @@ const (
 
 // fields are what a header block has of what matters.
 type fields struct {
-	method, path   string
-	hasMethod      certainty
-	hasPath        certainty
-	hasStatus      certainty
-	hasType        certainty
-	hasGRPC        certainty
-	status         int
-	grpc           bool // by its type
-	grpcStatus     int16
-	bad            bool // not what HTTP allows
-	regular, first bool // a field without colon has come; one has come
+	method, path string
+	hasMethod    certainty
+	hasPath      certainty
+	hasStatus    certainty
+	hasType      certainty
+	hasGRPC      certainty
+	status       int
+	grpc         bool // by its type
+	grpcStatus   int16
+	bad          bool // not what HTTP allows
+	first        bool // the first field has come
 }
 
 // decode reads a header block. If it is not whole, its last field may be missing.

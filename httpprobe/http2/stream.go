@@ -204,7 +204,7 @@ func (p *Parser) unasked(w *way, id uint32, begins bool) *stream {
 
 // response takes the headers of a response, final or not, or its trailers.
 //
-//revive:disable-next-line:cyclomatic a case for each kind of header block, and each state of a stream
+//revive:disable-next-line:cyclomatic a case for each kind of block, and state of a stream
 func (p *Parser) response(w *way, f *fields) {
 	s := p.streams[w.block.id]
 	if s == nil {
