@@ -344,6 +344,9 @@ func lookDescriptor(f *Facts, m *Match) Strength {
 	switch {
 	case f.target().Name == load.NotOpen && f.lookedAfter():
 		m.Cause = "The descriptor of the target was not open in this process when it was looked at, after the call. It may have been closed in between."
+		if f.places() == atCgroup {
+			return Possible // loaders close it when they fail, and more often it was of another hierarchy
+		}
 		return Likely
 	case f.target().Name == load.NotOpen:
 		m.Cause = "The descriptor of the target is not open in this process."

@@ -58,6 +58,13 @@ var cgroupFixtures = []fixture{
 		evidence: []string{"the target is not open"},
 	},
 	{
+		name: "the control group's descriptor is not open when it is looked at afterwards",
+		attempt: attaching(load.LinkCreate, 9, of("cgroup_skb", ""), as("cgroup_inet_egress"), to("cgroup", load.NotOpen),
+			func(a *load.Attempt) { a.Backend = "tp_btf" }),
+		node: lab("6.12.117"),
+		rule: "ATT201", how: load.Inferred, stage: load.Request, others: []string{"ATT005"},
+	},
+	{
 		name:    "flags of BPF_PROG_ATTACH for a link",
 		attempt: attaching(load.LinkCreate, 22, of("cgroup_skb", "cgroup_inet_egress"), as("cgroup_inet_egress"), toGroup("/a"), flagged(abi.AttachFlagMulti)),
 		node:    lab("6.12.117"),
