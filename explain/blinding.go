@@ -19,10 +19,13 @@ value becomes three instructions, which compute the value from a random number. 
 kernel memory. The program grows, and its jumps get longer. A conditional jump and a plain goto have a 16-bit offset, from -32768 to
 32767. When a jump no longer reaches its target, the kernel gives up. The verifier accepted the program before that, so its log is clean.`
 
-// jitOnlyText stands wherever a program is said to work in the interpreter.
-const jitOnlyText = `from 6.9 on, the kernel puts instructions into some programs that only compiled code can run (lookups in per-CPU maps, arenas,
-bpf_get_smp_processor_id and others, may_goto). The interpreter does not know them. Such a program may crash the machine when it is
-interpreted. bpfwhy then shows DANGER first. Kernels with f1c27922576e (7.3, and 7.2.13) refuse most of these programs instead.`
+// jitOnlyText stands in front of each rule whose program may run in the interpreter.
+const jitOnlyText = `An interpreted program may crash the machine when it runs. From 6.9 on, the kernel puts instructions into some
+programs that only compiled code can run (lookups in per-CPU maps, arenas, bpf_get_smp_processor_id and others, may_goto). The
+interpreter does not know them. If bpfwhy sees such a program, it shows DANGER first. Kernels with f1c27922576e (7.3, and 7.2.13)
+refuse most of these programs instead.
+
+`
 
 func blindingRules() []Rule {
 	return []Rule{blind001(), blind002(), blind003(), blind004()}
@@ -157,12 +160,10 @@ func blind003() Rule {
 		Title: "Loaded but interpreted (not JITed): constant blinding made a jump too long",
 		Class: "R9",
 		Stage: load.Blinding,
-		Text: blindText + `
+		Text: jitOnlyText + blindText + `
 
-This kernel has an interpreter, and falls back to it silently. bpf(2) returns a file descriptor, and the program works. But it is many times
-slower than compiled code. And hardening is meant to avoid the interpreter. bpftool prog shows no jited size.
-
-Not every program works: ` + jitOnlyText,
+This kernel has an interpreter, and falls back to it silently: bpf(2) returns a file descriptor. Programs without such instructions work, but
+many times slower than compiled code. And hardening is meant to avoid the interpreter. bpftool prog shows no jited size.`,
 		Kernels:  "Kernels without CONFIG_BPF_JIT_ALWAYS_ON. Seen on 5.10, 6.12 and 7.2, and on 6.1 for programs with bpf-to-bpf calls.",
 		Remedies: blindingRemedies(),
 		Match: func(f *Facts) *Match {

@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,5 +70,18 @@ func TestDanger(t *testing.T) {
 		}
 		qt.Check(t, qt.IsTrue(strings.HasPrefix(d.Danger, c.says)), qt.Commentf("%s: %q", c.name, d.Danger))
 		qt.Check(t, qt.Equals(d.Remedies[0].ID, "do-not-run"), qt.Commentf("%s", c.name))
+	}
+}
+
+// TestRulesSayDangerFirst: whoever reads that a program runs in the interpreter has read what that
+// may do.
+func TestRulesSayDangerFirst(t *testing.T) {
+	const danger = "An interpreted program may crash the machine"
+	interpreted := []string{"BLIND003", "JIT001", "JIT002", "JIT003", "JIT004"}
+	for _, r := range All() {
+		qt.Check(t, qt.Equals(strings.HasPrefix(r.Text, danger), slices.Contains(interpreted, r.ID)), qt.Commentf("%s: %.60s", r.ID, r.Text))
+		if strings.Contains(r.Text, "slower") {
+			qt.Check(t, qt.IsTrue(slices.Contains(interpreted, r.ID)), qt.Commentf("%s", r.ID))
+		}
 	}
 }

@@ -71,7 +71,7 @@ func jit001() Rule {
 		Title: "Out of JIT memory: net.core.bpf_jit_limit is reached",
 		Class: "R7",
 		Stage: load.JIT,
-		Text: `All compiled BPF programs of a node share one memory limit,
+		Text: jitOnlyText + `All compiled BPF programs of a node share one memory limit,
 net.core.bpf_jit_limit. A loader with CAP_BPF may exceed it. For others, the program cannot be
 compiled. Then the load fails, or the program is interpreted.
 
@@ -79,9 +79,7 @@ This is why containers fail because of agents. The seccomp filter of a container
 and the kernel compiles it too. So are the socket filters of tcpdump and of DHCP clients. They are
 loaded without bpf(2), and count as unprivileged. If a privileged agent leaks programs, or if the
 kernel leaks filters (fixed in 6.1.2, 6.0.16, 5.15.86), the agent does not notice. But the next
-container fails with "error loading seccomp filter: errno 524", and stays in ContainerCreating.
-
-Not every program works when it is interpreted: ` + jitOnlyText,
+container fails with "error loading seccomp filter: errno 524", and stays in ContainerCreating.`,
 		Kernels: "All with a JIT. The default limit doubled in 6.3 and in stable kernels since.",
 		Remedies: []load.Remedy{
 			{
@@ -208,15 +206,13 @@ func jit002() Rule {
 		Title: "The machine's JIT could not compile the program",
 		Class: "R9",
 		Stage: load.JIT,
-		Text: `The verifier accepted the program, but the JIT of this architecture could
+		Text: jitOnlyText + `The verifier accepted the program, but the JIT of this architecture could
 not compile it. It may not know an instruction. A jump, or the whole program, may be too long for
 the machine's own instructions. Or there was no memory. Without an interpreter, the load fails
 with ENOTSUPP (524). With an interpreter, the program is interpreted.
 
 JITs of 32-bit machines lack the most instructions. The sandbox of OpenSSH on 32-bit ARM is a
-known case. If the JIT gives a reason, it is only in the kernel's log.
-
-Not every program works when it is interpreted: ` + jitOnlyText,
+known case. If the JIT gives a reason, it is only in the kernel's log.`,
 		Kernels: "All. Rare on x86-64 and arm64.",
 		Remedies: []load.Remedy{
 			{
@@ -284,13 +280,13 @@ func jit003() Rule {
 		Title: "The JIT is switched off or not built in",
 		Class: "R9",
 		Stage: load.JIT,
-		Text: `net.core.bpf_jit_enable is 0, or the kernel was built without
-CONFIG_BPF_JIT, or it has no JIT for this machine. Every program is interpreted. It works, but is
-several times slower. Programs that need machine code (kernel functions, trampolines) do not load.
+		Text: `An interpreted program may crash the machine when it runs, on some kernels.
+From 6.15 on, these are programs with may_goto. Outside x86, from 6.10 on, these are programs that
+call bpf_get_smp_processor_id or bpf_get_current_task, unless the kernel has f1c27922576e.
 
-On some kernels, interpreting certain programs may crash the machine. From 6.15 on, these are
-programs with may_goto. Outside x86, from 6.10 on, these are programs that call
-bpf_get_smp_processor_id or bpf_get_current_task, unless the kernel has f1c27922576e.`,
+net.core.bpf_jit_enable is 0, or the kernel was built without CONFIG_BPF_JIT, or it has no JIT for
+this machine. Every program is interpreted. Other programs work, but several times slower. Programs
+that need machine code (kernel functions, trampolines) do not load.`,
 		Kernels: "Kernels without CONFIG_BPF_JIT_ALWAYS_ON.",
 		Remedies: []load.Remedy{
 			{
@@ -325,16 +321,14 @@ func jit004() Rule {
 		Title: "The program was not compiled (not JITed), and bpfwhy did not see why",
 		Class: "R9",
 		Stage: load.JIT,
-		Text: `The kernel returned a file descriptor for a program that it had not
-compiled. The program works, but many times slower. Hardened nodes do not want the interpreter. A
-program with callbacks, kernel functions, or tail calls below other functions is refused ("not
+		Text: jitOnlyText + `The kernel returned a file descriptor for a program that it had not
+compiled. Programs without such instructions work, but many times slower. Hardened nodes do not
+want the interpreter. A program with callbacks, kernel functions, or tail calls below other functions is refused ("not
 allowed in non-JITed programs").
 
 Several reasons look the same from outside: blinding (BLIND003), the memory limit of the JIT
 (JIT001), a JIT that is switched off (JIT003), and a JIT that could not compile the program
-(JIT002).
-
-Not every program works: ` + jitOnlyText,
+(JIT002).`,
 		Kernels: "Kernels without CONFIG_BPF_JIT_ALWAYS_ON.",
 		Remedies: []load.Remedy{
 			watchWithHooks,
