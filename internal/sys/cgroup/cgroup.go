@@ -30,11 +30,12 @@ func Root() (string, error) {
 }
 
 // parse looks through /proc/self/mountinfo: "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw".
-// A mount of the whole hierarchy comes before one of a part of it.
+// A mount of the whole hierarchy comes before one of a part of it. Fields are separated by spaces
+// alone: the kernel leaves other white space in names as it is.
 func parse(mountinfo string) (root string, ok bool) {
 	for line := range strings.Lines(mountinfo) {
 		mount, kind, _ := strings.Cut(line, " - ")
-		f := strings.Fields(mount)
+		f := strings.Split(mount, " ")
 		if !strings.HasPrefix(kind, "cgroup2 ") || len(f) < 5 {
 			continue
 		}
