@@ -70,3 +70,18 @@ func TestPrintAudit(t *testing.T) {
 	qt.Check(t, qt.StringContains(b.String(), "2502 more programs; --json has them all"))
 	qt.Check(t, qt.IsTrue(strings.Count(b.String(), "\n") < 600))
 }
+
+// TestPrintAuditDanger: what may crash the machine comes before all else that is said below the
+// table.
+func TestPrintAuditDanger(t *testing.T) {
+	r := &audit.Report{Summary: audit.Summary{Sentence: "DANGER: one of them may crash the machine when interpreted. No.", Programs: 2}, Programs: []audit.Program{
+		{ID: 3, Name: "now", Danger: "It may crash the machine.", At2: audit.Fate{Outcome: audit.NotJITed}},
+		{ID: 4, Name: "then", At2: audit.Fate{Outcome: audit.Fails, Danger: "It may not end.", Jump: &audit.Jump{Need: 32770, Limit: 32767}, Why: "524"}},
+	}}
+	var b bytes.Buffer
+	qt.Assert(t, qt.IsNil(printAudit(render.NewText(&b, 100, false), r)))
+	_, said, ok := strings.Cut(b.String(), "DANGER: one of them")
+	qt.Assert(t, qt.IsTrue(ok))
+	said = strings.Join(strings.Fields(said), " ")
+	qt.Check(t, qt.StringContains(said, "No. DANGER - then (id 4) would be interpreted at 2. It may not end. - now (id 3) is interpreted now. It may crash the machine. harden "))
+}
