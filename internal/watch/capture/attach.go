@@ -16,8 +16,10 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/sys/selfprobe"
 	"github.com/bpfwhy/bpfwhy/internal/sys/threads"
 	"github.com/bpfwhy/bpfwhy/internal/sys/tracefs"
+	"github.com/bpfwhy/bpfwhy/internal/sys/verbatim"
 	"github.com/bpfwhy/bpfwhy/internal/watch/hook"
 	"github.com/bpfwhy/bpfwhy/internal/watch/trace"
 	"github.com/bpfwhy/bpfwhy/load"
@@ -441,10 +443,31 @@ func (c *collection) load(spec *ebpf.CollectionSpec, keep []string) error {
 	c.records, c.followedPIDs, c.lost = coll.Maps["records"], coll.Maps["followed_pids"], coll.Maps["losses"]
 	c.closers = append(c.closers, closer(coll.Close))
 	c.maps = coll.Maps
+	if !iterates(inFlight, c.types) {
+		return nil
+	}
 	if p, err := ebpf.NewProgram(inFlight); err == nil { // 5.9 with BTF
 		c.inFlight, c.closers = p, append(c.closers, p)
 	}
 	return nil
+}
+
+// iterates asks whether the kernel lets an iterator be loaded, by a program with our mark: its
+// refusal is no finding of another bpfwhy.
+func iterates(like *ebpf.ProgramSpec, types *btf.Cache) bool {
+	own, err := verbatim.Instructions(selfprobe.Trivial())
+	if err != nil {
+		return false
+	}
+	spec := &ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{selfprobe.Name: {
+		Name: selfprobe.Name, Type: like.Type, AttachType: like.AttachType, AttachTo: like.AttachTo, License: like.License, Instructions: own,
+	}}}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types})
+	if err != nil {
+		return false
+	}
+	coll.Close()
+	return true
 }
 
 type closer func()
