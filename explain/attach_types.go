@@ -72,10 +72,10 @@ var attachTypes = map[string]attachType{
 	"cgroup_unix_getsockname":  sockAddr(6, 7),
 
 	"xdp":                   {at: atXDP, programs: ofXDP, since: release(5, 9)},
-	"tcx_ingress":           {at: atTCX, programs: ofClassify, since: release(6, 6)},
-	"tcx_egress":            {at: atTCX, programs: ofClassify, since: release(6, 6)},
-	"netkit_primary":        {at: atTCX, programs: ofClassify, since: release(6, 7)},
-	"netkit_peer":           {at: atTCX, programs: ofClassify, since: release(6, 7)},
+	"tcx_ingress":           {at: atTCX, programs: ofClassify, since: node.TCX.Since()},
+	"tcx_egress":            {at: atTCX, programs: ofClassify, since: node.TCX.Since()},
+	"netkit_primary":        {at: atTCX, programs: ofClassify, since: node.Netkit.Since()},
+	"netkit_peer":           {at: atTCX, programs: ofClassify, since: node.Netkit.Since()},
 	"flow_dissector":        {at: atNetns, programs: []string{"flow_dissector"}, link: release(5, 8)},
 	"sk_lookup":             {at: atNetns, programs: []string{"sk_lookup"}, same: true, since: release(5, 9)},
 	"netfilter":             {at: atNetfilter, programs: []string{"netfilter"}, since: release(6, 4)},
@@ -94,9 +94,9 @@ var attachTypes = map[string]attachType{
 	"sk_skb_stream_parser":  {at: atSockmap, programs: ofSkSKB, link: release(6, 10)},
 	"sk_skb_stream_verdict": {at: atSockmap, programs: ofSkSKB, link: release(6, 10)},
 
-	"trace_kprobe_multi":   {at: atKprobeMulti, programs: ofKprobe, same: true, since: release(5, 18)},
+	"trace_kprobe_multi":   {at: atKprobeMulti, programs: ofKprobe, same: true, since: node.KprobeMulti.Since()},
 	"trace_kprobe_session": {at: atKprobeMulti, programs: ofKprobe, same: true, since: release(6, 10)},
-	"trace_uprobe_multi":   {at: atUprobeMulti, programs: ofKprobe, same: true, since: release(6, 6)},
+	"trace_uprobe_multi":   {at: atUprobeMulti, programs: ofKprobe, same: true, since: node.UprobeMulti.Since()},
 	"trace_uprobe_session": {at: atUprobeMulti, programs: ofKprobe, same: true, since: release(6, 13)},
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/bpfwhy/bpfwhy/insn"
 	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/load"
+	"github.com/bpfwhy/bpfwhy/node"
 )
 
 func att002() Rule {
@@ -72,7 +73,7 @@ func lookUnknownType(f *Facts, m *Match) Strength {
 // typeCame is the release that brought the attach type to this call.
 func (f *Facts) typeCame(t attachType) insn.Version {
 	if f.kind() == load.LinkCreate {
-		return latest(t.since, t.link, release(5, 7))
+		return latest(t.since, t.link, node.AttachesByLink.Since())
 	}
 	return t.since
 }

@@ -62,7 +62,7 @@ func newerThan(in insn.Instruction) newer {
 	case in.Class() == insn.ClassLDX && in.Mode() == insn.ModeMEMSX:
 		return newer{"a sign-extending load (-mcpu=v4, 6.6)", release(6, 6), "v4"}
 	case in.IsAtomic() && (in.Imm == insn.AtomicLoadAcq || in.Imm == insn.AtomicStRel):
-		return newer{"a load-acquire or store-release (6.15)", release(6, 15), ""}
+		return newer{"a load-acquire or store-release (6.15)", node.LoadAcquire.Since(), ""}
 	case in.IsAtomic() && in.Imm != insn.OpADD:
 		return newer{"an atomic operation of -mcpu=v3 (5.12)", release(5, 12), "v3"}
 	case in.IsMayGoto():
@@ -70,7 +70,7 @@ func newerThan(in insn.Instruction) newer {
 	case in.IsAddrSpaceCast():
 		return newer{"an addr_space_cast (6.9)", release(6, 9), ""}
 	case in.IsFuncLoad():
-		return newer{"the address of a function (a callback, 5.13)", release(5, 13), ""}
+		return newer{"the address of a function (a callback, 5.13)", node.AddressOfFunction.Since(), ""}
 	case in.IsWide() && (in.Src == insn.PseudoMapIdx || in.Src == insn.PseudoMapIdxValue):
 		return newer{"a map by its index (5.14)", release(5, 14), ""}
 	case in.Class() == insn.ClassJMP32:

@@ -70,6 +70,18 @@ func (p *Profile) Dated(b Behaviour) Answer {
 	return a
 }
 
+// Since is the mainline release that first had the behaviour on any machine. It is for tables that
+// list it beside others, and for texts: to judge a kernel, ask Does.
+func (b Behaviour) Since() insn.Version {
+	first := rowsOf(b)[0].since
+	for _, r := range rowsOf(b)[1:] {
+		if r.since.before(first) {
+			first = r.since
+		}
+	}
+	return insn.Version{Major: first.Major, Minor: first.Minor}
+}
+
 // Does is Profile.Does for a kernel of which no more than its release is known.
 func Does(release string, b Behaviour) Answer { return (&Profile{Release: release}).Does(b) }
 

@@ -17,6 +17,7 @@ const (
 	LogWithoutBuffer    Behaviour = "log_without_buffer"
 	AddressOfFunction   Behaviour = "address_of_function"
 	LoadAcquire         Behaviour = "load_acquire"
+	Kfuncs              Behaviour = "kfuncs"
 	KfuncsOnArm64       Behaviour = "kfuncs_on_arm64"
 	FreesFailedForks    Behaviour = "frees_filters_of_failed_forks"
 
@@ -30,6 +31,11 @@ const (
 	ReplacesInCgroups   Behaviour = "replaces_in_control_groups"
 	UserNamespaceTokens Behaviour = "tokens"
 	LockdownSparesLSM   Behaviour = "lockdown_asks_no_selinux"
+	AttachesByLink      Behaviour = "attaches_by_link"
+	KprobeMulti         Behaviour = "kprobe_multi"
+	UprobeMulti         Behaviour = "uprobe_multi"
+	TCX                 Behaviour = "tcx"
+	Netkit              Behaviour = "netkit"
 
 	HardenSparesCapBPF Behaviour = "harden_1_spares_cap_bpf"
 	BlindsWholeProgram Behaviour = "blinds_whole_program"
@@ -100,6 +106,8 @@ var table = []row{
 		note: "A program may load the address of its own function (a callback)."},
 	{name: LoadAcquire, since: v(6, 15), commit: "880442305a39",
 		note: "Load-acquire and store-release: the youngest instructions that are told from others."},
+	{name: Kfuncs, since: v(5, 13), commit: "e6ac2450d6de",
+		note: "Programs may call functions of the kernel (kfuncs)."},
 	{name: KfuncsOnArm64, since: v(5, 18), commit: "b5e975d256db",
 		note: "The JIT of arm64 can call kernel functions."},
 	{name: FreesFailedForks, since: v(6, 2), commit: "a1140cb215fa", fix: true,
@@ -141,6 +149,16 @@ var table = []row{
 		note: "SELinux is not asked what lockdown forbids. Before, from 5.6 on: its class lockdown."},
 	{name: UserNamespaceTokens, since: v(6, 9), commit: "35f96de04127",
 		note: "A BPF token lets a user namespace use bpf(2)."},
+	{name: AttachesByLink, since: v(5, 7), commit: "af6eea57437a",
+		note: "BPF_LINK_CREATE attaches a program by a link, whose descriptor holds it."},
+	{name: KprobeMulti, since: v(5, 18), commit: "0dcac2725406",
+		note: "A link of type kprobe_multi attaches one program to many functions of the kernel."},
+	{name: UprobeMulti, since: v(6, 6), commit: "89ae89f53d20",
+		note: "A link of type uprobe_multi attaches one program to many functions of processes."},
+	{name: TCX, since: v(6, 6), commit: "e420bed02507",
+		note: "A tc program is attached to a network device without a qdisc (tcx)."},
+	{name: Netkit, since: v(6, 7), commit: "35dfaad7188c",
+		note: "netkit devices, and programs that are attached to them."},
 
 	{name: HardenSparesCapBPF, since: v(6, 1), commit: "bfeb7e399bac", rhel: 175,
 		note: "net.core.bpf_jit_harden=1 spares loaders with CAP_BPF. Before: those with CAP_SYS_ADMIN alone."},
@@ -157,9 +175,9 @@ var table = []row{
 		lacking:   []KernelVersion{{5, 10, 262}, {6, 1, 192}, {6, 12, 117}, {6, 18, 44}, {7, 1, lastPatch}, {7, 2, 9}},
 		note:      "Blinding refuses a program with a backward jump whose offset would wrap. Before: the jump goes elsewhere, and the load succeeds."},
 
-	{name: FallbackInDoubt, since: v(5, 15), commit: compared,
+	{name: FallbackInDoubt, since: v(5, 15), commit: "86bc9c742426",
 		note: "Some builds refuse a program of one function that cannot be compiled, though they have an interpreter: 6.1.192 of Debian does, 6.12.117 does not."},
-	{name: AlwaysFallsBack, since: v(6, 18), commit: compared,
+	{name: AlwaysFallsBack, since: v(6, 18), commit: "df0cb5cb50bd",
 		note: "A kernel with an interpreter falls back to it, as all did before 5.15."},
 	{name: RefusesJITOnly, since: v(7, 3), commit: "f1c27922576e", fix: true,
 		backports: []KernelVersion{{7, 2, 13}},

@@ -237,8 +237,9 @@ func (j judge) behaviour(b node.Behaviour) Line {
 }
 
 // link is for a way of attaching that only the release tells of.
-func (j judge) link(what string, since insn.Version) Line {
-	switch j.came(since) {
+func (j judge) link(what string, b node.Behaviour) Line {
+	since := b.Since()
+	switch j.Does(b) {
 	case node.Yes:
 		return pass("kernels have " + what + " since " + since.String() + ", and this one is " + j.Release)
 	case node.No:
@@ -314,11 +315,11 @@ func (j judge) perfEvent() Line {
 }
 
 func (j judge) kprobeMulti() Line {
-	return worst(j.link("kprobe.multi", insn.Version{Major: 5, Minor: 18}), j.built("ATT002", "kprobe.multi", "CONFIG_FPROBE"))
+	return worst(j.link("kprobe.multi", node.KprobeMulti), j.built("ATT002", "kprobe.multi", "CONFIG_FPROBE"))
 }
 
 func (j judge) uprobeMulti() Line {
-	return worst(j.link("uprobe.multi", insn.Version{Major: 6, Minor: 6}), j.built("ATT002", "uprobe.multi", "CONFIG_UPROBE_EVENTS"))
+	return worst(j.link("uprobe.multi", node.UprobeMulti), j.built("ATT002", "uprobe.multi", "CONFIG_UPROBE_EVENTS"))
 }
 
 func (j judge) fentry() Line {
@@ -375,8 +376,8 @@ func (j judge) kfuncs() Line {
 	if l := j.kernelBTF(); l.Verdict != Pass {
 		return l
 	}
-	if j.came(insn.Version{Major: 5, Minor: 13}) == node.No {
-		return j.tooOld("FEAT006", "calls of kernel functions", insn.Version{Major: 5, Minor: 13})
+	if j.Does(node.Kfuncs) == node.No {
+		return j.tooOld("FEAT006", "calls of kernel functions", node.Kfuncs.Since())
 	}
 	return unknown("whether this kernel has the functions (kfuncs) that the programs call was not looked up")
 }

@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,7 +34,8 @@ func TestVersionsAreComparedInOnePlace(t *testing.T) {
 	}
 }
 
-// Each form is found, and what only looks like one is not.
+// Each form is found: a comparison, a call, and a release that is written down for either. What
+// only looks like one, and a table of releases, are not.
 func TestVersionComparisonsAreFound(t *testing.T) {
 	for code, want := range map[string]int{
 		`_ = v.Major > 5 || x`:                    1,
@@ -48,11 +50,22 @@ func TestVersionComparisonsAreFound(t *testing.T) {
 		`_ = youngest == insn.Version{6, 6}`:      1,
 		`_ = f.before(release(5, 6))`:             1,
 		`_ = v.Before(insn.Version{5, 6})`:        1,
+		`_ = j.link("tcx", insn.Version{6, 6})`:   1,
+		`_ = j.came(insn.Version{Minor: 13})`:     1,
+		`_ = worst(j.link(insn.Version{5, 18}))`:  1,
+		`_ = latest(t.since, release(5, 7))`:      1,
+		`v := insn.Version{5, 13}`:                1,
+		`var v = insn.Version{5, 13}`:             1,
 		`_ = strings.HasPrefix(n.Release, "5.1")`: 1,
 		`_ = strings.Contains(release, ".el")`:    1,
 		`_ = release == "6.1"`:                    1,
 
 		`_ = patch != nil`:                        0,
+		`_ = j.link("tcx", node.TCX)`:             0,
+		`_ = latest(t.since, t.link)`:             0,
+		`_ = latest(insn.Version{})`:              0,
+		`_ = f(row{since: insn.Version{5, 6}})`:   0,
+		`_ = table{since: release(5, 6)}`:         0,
 		`_ = p.Does(node.ChecksWrap) == node.Yes`: 0,
 		`_ = unix.Major(st.Dev) > 3`:              0,
 		`_ = at.Before(end)`:                      0,
@@ -90,6 +103,14 @@ func versionComparisons(f *ast.File) []ast.Node {
 			}
 		case *ast.CallExpr:
 			if comparingCall(n) {
+				found = append(found, n)
+			}
+		case *ast.AssignStmt:
+			if slices.ContainsFunc(n.Rhs, isRow) {
+				found = append(found, n)
+			}
+		case *ast.ValueSpec:
+			if slices.ContainsFunc(n.Values, isRow) {
 				found = append(found, n)
 			}
 		}
@@ -146,9 +167,30 @@ func isWritten(e ast.Expr) bool {
 	return ok && len(c.Args) == 2 && isNumber(c.Args[0]) && isNumber(c.Args[1])
 }
 
-// comparingCall finds before(5, 11), before(release(5, 11)), and strings.HasPrefix(release, "5.").
+// isRow finds a release that is written down as a value of its own, as one row of a table would be:
+// insn.Version{6, 6}, or release(6, 6).
+func isRow(e ast.Expr) bool {
+	if c, ok := e.(*ast.CallExpr); ok {
+		return nameOf(c.Fun) == "release" && isWritten(c)
+	}
+	if !isVersion(e) {
+		return false
+	}
+	return slices.ContainsFunc(e.(*ast.CompositeLit).Elts, func(e ast.Expr) bool {
+		if kv, ok := e.(*ast.KeyValueExpr); ok {
+			e = kv.Value
+		}
+		return isNumber(e)
+	})
+}
+
+// comparingCall finds link(insn.Version{5, 11}), before(5, 11), before(release(5, 11)), and
+// strings.HasPrefix(release, "5.").
 func comparingCall(c *ast.CallExpr) bool {
 	n := len(c.Args)
+	if slices.ContainsFunc(c.Args, isRow) {
+		return true
+	}
 	if n == 1 && versionCall.MatchString(nameOf(c.Fun)) && (isVersion(c.Args[0]) || isWritten(c.Args[0])) {
 		return true
 	}
