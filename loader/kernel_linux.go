@@ -62,7 +62,7 @@ func capabilities() (mask uint64, known bool) {
 // spared reports whether this process is certain to be spared at net.core.bpf_jit_harden=1.
 func spared() bool {
 	mask, known := capabilities()
-	if !known || node.Uname().Spares(mask&(1<<unix.CAP_SYS_ADMIN) != 0, mask&(1<<unix.CAP_BPF) != 0) != node.Yes {
+	if !known || node.Uname().Spares(abi.HasCap(mask, abi.CapSysAdmin), abi.HasCap(mask, abi.CapBPF)) != node.Yes {
 		return false
 	}
 	// In another user namespace they count for nothing.

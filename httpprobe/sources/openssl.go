@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfwhy/bpfwhy/httpprobe/event"
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
 )
 
@@ -120,7 +121,7 @@ func events(programs map[string]int) (attacher, *keeper, error) {
 	if !p.needsSysAdmin() {
 		return p, nil, nil
 	}
-	if have, err := privilege.Effective(); err == nil && have&(1<<unix.CAP_SYS_ADMIN) == 0 {
+	if have, err := privilege.Effective(); err == nil && !abi.HasCap(have, abi.CapSysAdmin) {
 		return nil, nil, fmt.Errorf("open uprobes: %w: this kernel has no uprobe_multi (6.6), and lets only CAP_SYS_ADMIN have uprobes by "+
 			"perf_event_open (since ba677dbe77af)", unix.EACCES)
 	}

@@ -150,7 +150,7 @@ func (p pmu) needsSysAdmin() bool {
 		var data [2]unix.CapUserData
 		err := unix.Capget(&header, &data[0])
 		if err == nil {
-			data[0].Effective &^= 1 << unix.CAP_SYS_ADMIN
+			data[0].Effective &^= uint32(abi.CapSet(abi.CapSysAdmin))
 			err = unix.Capset(&header, &data[0])
 		}
 		if err == nil {

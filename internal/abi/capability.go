@@ -4,8 +4,8 @@ package abi
 
 import "fmt"
 
-// Capabilities by number (include/uapi/linux/capability.h); 7.2 has no more. A set of them, such as
-// CapEff of /proc/PID/status, has the bits 1<<CapSysAdmin and so on.
+// Capabilities by number (include/uapi/linux/capability.h); 7.2 has no more. CapSet makes a set of
+// them.
 const (
 	CapChown = iota
 	CapDACOverride
@@ -101,3 +101,14 @@ func CapName(c int) string {
 	}
 	return fmt.Sprintf("CAP_%d", c)
 }
+
+// CapSet is a set of capabilities, such as CapEff of /proc/PID/status.
+func CapSet(list ...int) (set uint64) {
+	for _, c := range list {
+		set |= 1 << c
+	}
+	return set
+}
+
+// HasCap reports whether a capability is in a set.
+func HasCap(set uint64, c int) bool { return set>>c&1 == 1 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
 	"github.com/bpfwhy/bpfwhy/internal/serve/auditor"
 	"github.com/bpfwhy/bpfwhy/internal/serve/config"
@@ -196,7 +197,7 @@ const readerMemory = 24 << 20
 // keepForReading gives up what only attaching needs.
 func keepForReading(have uint64) error {
 	keep := []int{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
-	if have&(1<<unix.CAP_SYS_ADMIN) == 0 {
+	if !abi.HasCap(have, abi.CapSysAdmin) {
 		keep = append(keep, unix.CAP_BPF)
 	}
 	return privilege.Drop(keep...)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/hostinfo/rights"
 	"github.com/bpfwhy/bpfwhy/internal/output/render"
 	"github.com/bpfwhy/bpfwhy/internal/repair/guardian"
@@ -119,7 +120,7 @@ func openCapture(ctx context.Context, opts capture.Options) (*capture.Capture, e
 // of other users; CAP_KILL to pass signals to a command that runs as somebody else.
 func dropPrivileges() error {
 	keep := []int{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL}
-	if have, err := privilege.Effective(); err == nil && have&(1<<unix.CAP_SYS_ADMIN) == 0 {
+	if have, err := privilege.Effective(); err == nil && !abi.HasCap(have, abi.CapSysAdmin) {
 		keep = append(keep, unix.CAP_BPF)
 	}
 	return privilege.Drop(keep...)

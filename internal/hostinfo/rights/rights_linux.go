@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
 	"github.com/bpfwhy/bpfwhy/node"
 	"golang.org/x/sys/unix"
@@ -44,7 +45,7 @@ type Command struct {
 // has reports whether one of a set of capabilities stands for another: CAP_SYS_ADMIN does for those
 // that were split off from it (5.8).
 func has(have uint64, c int) bool {
-	return have&(1<<c) != 0 || (c == unix.CAP_BPF || c == unix.CAP_PERFMON) && have&(1<<unix.CAP_SYS_ADMIN) != 0
+	return abi.HasCap(have, c) || (c == abi.CapBPF || c == abi.CapPerfmon) && abi.HasCap(have, abi.CapSysAdmin)
 }
 
 func (c Command) missing(have uint64, list []Right) (out []Right) {

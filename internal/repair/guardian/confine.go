@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +31,7 @@ import (
 //
 // Where it may not change its ids, without CAP_SETUID, it keeps them.
 func confine() error {
-	const keep = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN
+	keep := abi.CapSet(abi.CapSysAdmin, abi.CapNetAdmin)
 	have, err := privilege.Effective()
 	if err != nil {
 		return err
@@ -38,15 +39,15 @@ func confine() error {
 	// systemd leaves this range to nobody, and so do the tools that hand out ids to containers.
 	id := 1<<31 + rand.IntN(1<<30)
 	euid := id
-	if have&(1<<unix.CAP_NET_ADMIN) == 0 {
+	if !abi.HasCap(have, abi.CapNetAdmin) {
 		euid = 0 // root's files of net.core are open to root; kill(2) does not look at the effective id of whom it is for
 	}
-	if have&(1<<unix.CAP_SETGID) != 0 {
+	if abi.HasCap(have, abi.CapSetGID) {
 		if err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(id, id, id)); err != nil {
 			return fmt.Errorf("change group ids: %w", err)
 		}
 	}
-	if have&(1<<unix.CAP_SETUID) != 0 {
+	if abi.HasCap(have, abi.CapSetUID) {
 		if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("keep capabilities: %w", err)
 		}
@@ -54,13 +55,13 @@ func confine() error {
 			return fmt.Errorf("change user ids: %w", err)
 		}
 	}
-	if have&(1<<unix.CAP_SETUID) == 0 || euid == 0 {
+	if !abi.HasCap(have, abi.CapSetUID) || euid == 0 {
 		// The other threads have theirs still.
 		if err := privilege.Drop(unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SYS_NICE); err != nil && !errors.Is(err, privilege.ErrCgo) {
 			return err
 		}
 	}
-	if err := hold(have & (keep | 1<<unix.CAP_SYS_NICE)); err != nil {
+	if err := hold(have & (keep | abi.CapSet(abi.CapSysNice))); err != nil {
 		return err
 	}
 	realTime()

@@ -33,6 +33,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/sys/privilege"
 	"github.com/bpfwhy/bpfwhy/internal/sys/proc"
 	"golang.org/x/sys/unix"
@@ -211,7 +212,7 @@ func (r *Raised) start(to int) (*exec.Cmd, io.Reader, error) {
 	cmd.Stderr = os.Stderr
 	// Neither a Ctrl-C nor a signal to the process group reaches another session.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if caps, err := privilege.Effective(); err == nil && caps&(1<<unix.CAP_SYS_ADMIN) != 0 {
+	if caps, err := privilege.Effective(); err == nil && abi.HasCap(caps, abi.CapSysAdmin) {
 		// SIGIO by fcntl(F_SETSIG) is SIGKILL for any process, if root asks for it, with or without
 		// capabilities. Not for the first process of a pid namespace.
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID

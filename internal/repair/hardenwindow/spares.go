@@ -3,8 +3,7 @@
 package hardenwindow
 
 import (
-	"golang.org/x/sys/unix"
-
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/node"
 )
 
@@ -12,5 +11,5 @@ import (
 // net.core.bpf_jit_harden=1 may spare it. Where that is not known, the answer is yes.
 func Spares(release string, caps uint64) bool {
 	n := node.Profile{Release: release}
-	return n.Spares(caps&(1<<unix.CAP_SYS_ADMIN) != 0, caps&(1<<unix.CAP_BPF) != 0) != node.No
+	return n.Spares(abi.HasCap(caps, abi.CapSysAdmin), abi.HasCap(caps, abi.CapBPF)) != node.No
 }

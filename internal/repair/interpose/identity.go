@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/repair/surrogate"
 	"golang.org/x/sys/unix"
 )
@@ -145,7 +146,7 @@ func (a *identity) as(ours uint64) surrogate.As {
 
 var errOtherUserNS = errors.New("another user namespace")
 
-func (a *identity) capable(c int) bool { return a.caps&(1<<c) != 0 }
+func (a *identity) capable(c int) bool { return abi.HasCap(a.caps, c) }
 
 // like reports whether we can load as this thread and the kernel would judge us as it judges the
 // thread. Who may not load such a program anyway is left to the kernel.

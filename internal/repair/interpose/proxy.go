@@ -29,6 +29,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/hostinfo/sysctl"
 	"github.com/bpfwhy/bpfwhy/internal/repair/hardenwindow"
 	"github.com/bpfwhy/bpfwhy/internal/repair/surrogate"
@@ -203,7 +204,7 @@ func (p *Proxy) prepare(pid int) error {
 	if p.we.tgid != os.Getpid() {
 		return errors.New("/proc is that of another pid namespace")
 	}
-	if p.we.caps&(1<<unix.CAP_SYS_ADMIN) == 0 && p.we.caps&(1<<unix.CAP_BPF) == 0 {
+	if !abi.HasCap(p.we.caps, abi.CapSysAdmin) && !abi.HasCap(p.we.caps, abi.CapBPF) {
 		return errors.New("needs CAP_SYS_ADMIN or CAP_BPF")
 	}
 	m, err := openMemoryOf(pid)

@@ -218,7 +218,7 @@ func (p *plan) rewriting(prog []insn.Instruction) time.Duration {
 			n++
 		}
 	}
-	fenced := p.setup.Caps&(1<<abi.CapPerfmon|1<<abi.CapSysAdmin) == 0
+	fenced := p.setup.Caps&abi.CapSet(abi.CapPerfmon, abi.CapSysAdmin) == 0
 	if fenced || abi.Read[abi.ProgLoad](p.trial.Attr).ProgFlags&abi.ProgFlagTestRndHi32 != 0 {
 		n = len(prog)
 	}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/node"
 	"golang.org/x/sys/unix"
 )
@@ -30,18 +31,15 @@ var ErrCgo = errors.New("this executable was built with cgo, and can give nothin
 // allows it, so that no program started later gets anything back by being root; do not start one
 // that should. Binaries that use cgo cannot do it: ErrCgo.
 func Drop(keep ...int) error {
-	var mask uint64
-	for _, c := range keep {
-		mask |= 1 << c
-	}
+	mask := abi.CapSet(keep...)
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
-	if data[0].Effective&(1<<unix.CAP_SETPCAP) != 0 {
+	if abi.HasCap(uint64(data[0].Effective), abi.CapSetPCap) {
 		for c := range 64 {
-			if mask&(1<<c) != 0 {
+			if abi.HasCap(mask, c) {
 				continue
 			}
 			_, _, errno := syscall.AllThreadsSyscall6(syscall.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0, 0)

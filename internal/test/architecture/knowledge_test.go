@@ -151,8 +151,11 @@ func find524(f *ast.File, report func(ast.Node)) {
 	})
 }
 
+// capability is the name of a capability's number in a package.
+var capability = regexp.MustCompile(`^(CAP_[A-Z_]+|Cap[A-Z]\w*)$`)
+
 // findCapabilities finds constants that are called as a capability is and have its number or bit,
-// bits that are hardly anything else, and tables of names by number.
+// bits that are hardly anything else (1<<39, 1<<unix.CAP_BPF), and tables of names by number.
 func findCapabilities(f *ast.File, report func(ast.Node)) {
 	bits := map[string]int64{}
 	for c := range int64(64) {
@@ -170,6 +173,9 @@ func findCapabilities(f *ast.File, report func(ast.Node)) {
 	ast.Inspect(f, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.BinaryExpr:
+			if _, name, _ := strings.Cut(text(n.Y), "."); n.Op == token.SHL && capability.MatchString(name) {
+				report(n)
+			}
 			if bit, ok := number(n.Y); ok && slices.Contains(telling, bit) {
 				one, isNumber := number(n.X)
 				if n.Op == token.SHL && isNumber && one == 1 || n.Op == token.SHR && strings.Contains(plain(text(n.X)), "cap") {
