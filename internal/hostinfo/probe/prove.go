@@ -178,10 +178,8 @@ type outcome struct {
 
 func (o outcome) String() string {
 	switch {
-	case o.errno == errNotSupp:
-		return "refused with 524 (ENOTSUPP)"
 	case o.errno != 0:
-		return fmt.Sprintf("refused with %d (%s)", int(o.errno), unix.ErrnoName(o.errno))
+		return fmt.Sprintf("refused with %d (%s)", int(o.errno), abi.ErrnoName(int(o.errno)))
 	case o.jited:
 		return "loaded and compiled"
 	}

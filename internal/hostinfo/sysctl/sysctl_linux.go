@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"golang.org/x/sys/unix"
 )
 
@@ -216,7 +217,7 @@ func refused(err error) error {
 	if err == nil {
 		return nil
 	}
-	why := fmt.Sprintf("entering the initial one was refused: %s", unix.ErrnoName(err.(unix.Errno)))
+	why := fmt.Sprintf("entering the initial one was refused: %s", abi.ErrnoName(int(err.(unix.Errno))))
 	if !initialPIDNamespace() {
 		return &NamespaceError{why + "; give hostNetwork, or hostPID and " + needsAdmin + " and " + needsPtrace}
 	}
