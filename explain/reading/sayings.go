@@ -3,8 +3,10 @@
 package reading
 
 import (
+	"fmt"
 	"strings"
 
+	"github.com/bpfwhy/bpfwhy/internal/abi"
 	"github.com/bpfwhy/bpfwhy/internal/lazyregexp"
 	"github.com/bpfwhy/bpfwhy/load"
 )
@@ -399,11 +401,21 @@ const DriverRecord = `^(?:kernel: )?(?P<said>\w+ [\w:.-]*\d[\w:.-]* (?P<dev>[\w.
 // SeccompRecord is the audit log's record of a bpf(2) that a seccomp filter did not let through,
 // and SeccompPerfRecord that of a perf_event_open(2); code is what the filter answered, and neither
 // a log (0x7ffc0000) nor an allowance.
-const (
-	SeccompRecord     = seccompType + `(?:(?:arch=c000003e syscall=321|arch=c00000b7 syscall=280|arch=c00000f3 syscall=280|arch=c0000015 syscall=361|arch=80000016 syscall=351) .*` + seccompCode + `|\bsyscall=bpf .*` + seccompWord + `)`
-	SeccompPerfRecord = seccompType + `(?:(?:arch=c000003e syscall=298|arch=c00000b7 syscall=241|arch=c00000f3 syscall=241|arch=c0000015 syscall=319|arch=80000016 syscall=331) .*` + seccompCode + `|\bsyscall=perf_event_open .*` + seccompWord + `)`
-
-	seccompType = `(?:type=1326|type=SECCOMP) .*`
-	seccompCode = `code=0x(?:5\w{4}|0|80000000)\b`
-	seccompWord = `code=(?:kill|errno|trap|0x5\w{4})`
+var (
+	SeccompRecord     = seccompRecord("bpf", func(c abi.AuditCalls) int { return c.BPF })
+	SeccompPerfRecord = seccompRecord("perf_event_open", func(c abi.AuditCalls) int { return c.PerfEventOpen })
 )
+
+// seccompRecord matches a call by its number on each machine, and by its name.
+func seccompRecord(call string, number func(abi.AuditCalls) int) string {
+	var numbers []string
+	for _, c := range abi.AllAuditCalls() {
+		numbers = append(numbers, fmt.Sprintf("arch=%x syscall=%d", c.Arch, number(c)))
+	}
+	const (
+		record = `(?:type=1326|type=SECCOMP) .*`
+		code   = `code=0x(?:5\w{4}|0|80000000)\b`
+		word   = `code=(?:kill|errno|trap|0x5\w{4})`
+	)
+	return record + `(?:(?:` + strings.Join(numbers, "|") + `) .*` + code + `|\bsyscall=` + call + ` .*` + word + `)`
+}

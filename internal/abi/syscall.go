@@ -25,3 +25,22 @@ func SyscallsOf(machine string) (Syscalls, bool) {
 	}
 	return Syscalls{}, false
 }
+
+// AuditCalls are the numbers of two system calls on a machine as the records of the kernel's audit
+// have them.
+type AuditCalls struct {
+	Arch               uint32 // AUDIT_ARCH_*
+	BPF, PerfEventOpen int
+}
+
+// AllAuditCalls are those of the machines of 64 bits on which BPF is used: x86-64, arm64, riscv64,
+// ppc64le and s390x.
+func AllAuditCalls() []AuditCalls {
+	return []AuditCalls{
+		{0xc000003e, 321, 298},
+		{0xc00000b7, 280, 241},
+		{0xc00000f3, 280, 241},
+		{0xc0000015, 361, 319},
+		{0x80000016, 351, 331},
+	}
+}
