@@ -40,7 +40,7 @@ type Evidence struct {
 	FailedInsn int      // env->insn_idx when do_check failed, -1 when not seen
 
 	Spans []Span // every failing span inside the last call, in the order of their ends
-	Calls []Call // the folded calls, the last one included
+	Calls []Call // all calls of the attempt, the last one included
 	Maps  []MapRef
 	Lines []SourceLine // ascending by Insn
 
@@ -123,7 +123,7 @@ type Span struct {
 	Cause    bool // the causal rule holds: it is the last failing child before its parent failed
 }
 
-// Call is one bpf(2) of a fold. Ret is the value the call returned.
+// Call is one bpf(2) of an attempt. Ret is the value the call returned.
 type Call struct {
 	Time     time.Time
 	Duration time.Duration

@@ -117,7 +117,7 @@ type StageResult struct {
 	DurationNS time.Duration `json:"duration_ns,omitempty"`
 }
 
-// Attempt is one user-visible attempt; a loader's retries of the same load are folded into it.
+// Attempt is one user-visible attempt. A loader's retries of the same load are part of it.
 type Attempt struct {
 	Schema      string        `json:"schema"`
 	Kind        Kind          `json:"kind"`
@@ -127,7 +127,7 @@ type Attempt struct {
 	Program     *Program      `json:"program,omitempty"`
 	Map         *Map          `json:"map,omitempty"`
 	Outcome     Outcome       `json:"outcome"`
-	Errno       int           `json:"errno"` // positive, of the last call of the fold, 0 when loaded
+	Errno       int           `json:"errno"` // positive, of the last call, 0 when loaded
 	ErrnoName   string        `json:"errno_name,omitempty"`
 	Stages      []StageResult `json:"stages"`
 	FailedStage Stage         `json:"failed_stage,omitempty"`

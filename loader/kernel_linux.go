@@ -75,7 +75,7 @@ func thisKernel() blinding.Kernel { return node.Uname().Blinds() }
 
 func profile() *node.Profile { return node.Host() }
 
-// jitOnlyKernel is this kernel, as far as it decides what only its JIT can run.
+// jitOnlyKernel is what decides which instructions only the JIT of this kernel can run.
 func jitOnlyKernel() jitonly.Kernel {
 	return jitonly.Kernel{Node: node.Uname(), JITOff: setting("bpf_jit_enable") == 0}
 }

@@ -51,7 +51,7 @@ type Profile struct {
 	Unknown map[string]string `json:"unknown,omitempty"` // what could not be read, and why
 }
 
-// Process is what a process may do and use, as far as it decides loads.
+// Process is what a process may do and use: the parts that decide whether its loads succeed.
 type Process struct {
 	Capabilities []string `json:"capabilities"` // effective, by name; in its own user namespace
 	InitialUser  bool     `json:"initial_user_ns"`

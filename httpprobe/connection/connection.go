@@ -325,15 +325,15 @@ func (t *Table) upgrade(c *conn, from *http1.Parser) {
 	}
 }
 
-// keep holds what came before something that precedes it. Without room it is false: the hole is
-// taken for a gap.
+// keep holds what came before something that precedes it. Without room it is false: what is
+// missing is taken for lost.
 func (t *Table) keep(c *conn, d event.Direction, l pending) bool {
 	total := len(l.seg.Data)
 	for _, o := range c.pending[d] {
 		total += len(o.seg.Data)
 	}
 	if len(c.pending[d]) >= maxPending || total > maxPendingBytes || !t.c.Budget.Reserve(l.cost()) {
-		t.give(c, d)
+		t.deliverAll(c, d)
 		return false
 	}
 	l.seg.Data = slices.Clone(l.seg.Data)
@@ -347,15 +347,15 @@ func (t *Table) keep(c *conn, d event.Direction, l pending) bool {
 	return true
 }
 
-// fill hands over what was kept, up to the next hole.
+// fill hands over what was kept, up to the next piece that is missing.
 func (t *Table) fill(c *conn, d event.Direction) {
 	for len(c.pending[d]) > 0 && c.pending[d][0].pos <= c.next[d] {
 		t.deliverPending(c, d)
 	}
 }
 
-// give hands over all that was kept: its holes are gaps.
-func (t *Table) give(c *conn, d event.Direction) {
+// deliverAll hands over all that was kept: what is missing in between is lost.
+func (t *Table) deliverAll(c *conn, d event.Direction) {
 	for len(c.pending[d]) > 0 {
 		t.deliverPending(c, d)
 	}
@@ -371,8 +371,8 @@ func (t *Table) deliverPending(c *conn, d event.Direction) {
 }
 
 func (t *Table) settle(c *conn) {
-	t.give(c, event.In)
-	t.give(c, event.Out)
+	t.deliverAll(c, event.In)
+	t.deliverAll(c, event.Out)
 }
 
 // after looks at what an event has changed.
@@ -450,7 +450,7 @@ func (t *Table) resolve(c *conn, now uint64) {
 	since, waits := c.parser.Waiting()
 	for d := range c.pending {
 		if len(c.pending[d]) > 0 && now > c.pending[d][0].seg.Time+patience {
-			t.give(c, event.Direction(d))
+			t.deliverAll(c, event.Direction(d))
 		}
 	}
 	if waits && now > since+patience {

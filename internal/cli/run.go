@@ -332,27 +332,27 @@ func (r *repairs) take() []*load.Attempt {
 func openRun(ctx context.Context, opts capture.Options) (diagnose.Source, trace.Header, error) {
 	c, err := openCapture(ctx, opts)
 	if err != nil {
-		return newBlind(), trace.Header{Schema: trace.Schema, Node: *node.Host(), Tool: buildInfo().Version}, err
+		return newSilent(), trace.Header{Schema: trace.Schema, Node: *node.Host(), Tool: buildInfo().Version}, err
 	}
 	return c, c.Header(), nil
 }
 
-// blind is a source that sees nothing.
-type blind struct {
+// silent is a source that sees nothing.
+type silent struct {
 	once   sync.Once
 	closed chan struct{}
 }
 
-func newBlind() *blind { return &blind{closed: make(chan struct{})} }
+func newSilent() *silent { return &silent{closed: make(chan struct{})} }
 
-func (b *blind) Next() (trace.Record, error) {
+func (b *silent) Next() (trace.Record, error) {
 	<-b.closed
 	return trace.Record{}, io.EOF
 }
 
-func (b *blind) Behind() bool { return false }
+func (b *silent) Behind() bool { return false }
 
-func (b *blind) Close() error {
+func (b *silent) Close() error {
 	b.once.Do(func() { close(b.closed) })
 	return nil
 }

@@ -148,8 +148,8 @@ type Settings struct {
 	Kernel     blinding.Kernel
 	// WrapUnsure: the kernel may have the check that refuses a jump which wraps, and nothing tells.
 	WrapUnsure bool
-	// JITOnly is the kernel as far as it decides what it can only compile; the zero value stands
-	// for any.
+	// JITOnly says which instructions the kernel can only compile, and not interpret. The zero
+	// value stands for any kernel.
 	JITOnly jitonly.Kernel
 }
 

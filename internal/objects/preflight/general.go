@@ -122,18 +122,18 @@ func (j judge) rights() Line {
 	if !q.InitialUser {
 		return j.otherNamespace()
 	}
-	var have, lack []string
+	var have, missing []string
 	for _, c := range []string{"CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"} {
 		if q.Has(c) {
 			have = append(have, c)
 		} else {
-			lack = append(lack, c)
+			missing = append(missing, c)
 		}
 	}
-	if lack == nil {
+	if missing == nil {
 		return pass("this process has " + strings.Join(have, ", "))
 	}
-	return warn("PERM001", "this process has no "+strings.Join(lack, ", ")+". Tracing programs need CAP_BPF and CAP_PERFMON, network programs CAP_BPF and CAP_NET_ADMIN")
+	return warn("PERM001", "this process has no "+strings.Join(missing, ", ")+". Tracing programs need CAP_BPF and CAP_PERFMON, network programs CAP_BPF and CAP_NET_ADMIN")
 }
 
 // otherNamespace is for a user namespace of its own, where capabilities do not count.
@@ -208,16 +208,16 @@ func (j judge) capabilities(progType string) Line {
 	if needed == nil {
 		return j.openType(q)
 	}
-	var names, lack []string
+	var names, missing []string
 	for _, c := range needed {
 		names = append(names, node.Capability(c))
 		if !q.Has(node.Capability(c)) {
-			lack = append(lack, node.Capability(c))
+			missing = append(missing, node.Capability(c))
 		}
 	}
 	switch {
-	case lack != nil:
-		return fail("PERM001", "this process lacks "+strings.Join(lack, " and ")+". Give the preflight the rights of the agent, or this says nothing of it")
+	case missing != nil:
+		return fail("PERM001", "this process lacks "+strings.Join(missing, " and ")+". Give the preflight the rights of the agent, or this says nothing of it")
 	case j.Does(node.SplitsCapabilities) == node.Unknown && !q.Has("CAP_SYS_ADMIN"):
 		return unknown("before 5.8 CAP_SYS_ADMIN is needed, and the release does not tell")
 	}

@@ -21,7 +21,7 @@ func (p *Proxy) answer(n *notification, s *snapshot, o *outcome) error {
 	if !n.claim() {
 		return errGone
 	}
-	err := p.give(n, o)
+	err := p.addProgram(n, o)
 	if err != nil && !errors.Is(err, errGone) {
 		return p.passThroughClaimed(n)
 	}
@@ -34,10 +34,10 @@ func (p *Proxy) answer(n *notification, s *snapshot, o *outcome) error {
 	return err
 }
 
-// give gives the thread its program as the result of its call. Where a signal cancels the call
-// after the thread has got the descriptor, the thread does not know of it. It gets the same one
-// when it makes the load again.
-func (p *Proxy) give(n *notification, o *outcome) error {
+// addProgram gives the thread its program as the result of its call. Where a signal cancels the
+// call after the thread has got the descriptor, the thread does not know of it. It gets the same
+// one when it makes the load again.
+func (p *Proxy) addProgram(n *notification, o *outcome) error {
 	if !o.given || !hasProgram(n.tid, o.theirs, o.info.id) {
 		theirs, err := addFD(p.listener, n.id, o.fd)
 		if err != nil {

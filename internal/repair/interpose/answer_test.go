@@ -50,7 +50,7 @@ func testAnswerUnderSignals(t *testing.T, killable bool) {
 		o.given = false
 		n := c.receive(t)
 		busy <- struct{}{}
-		qt.Assert(t, qt.IsNil(p.give(n, o)))
+		qt.Assert(t, qt.IsNil(p.addProgram(n, o)))
 		r := <-c.results
 		qt.Assert(t, qt.Equals(r.errno, 0))
 		qt.Assert(t, qt.IsTrue(hasProgram(c.tid, r.fd, o.info.id)), qt.Commentf("descriptor %d", r.fd))
@@ -71,7 +71,7 @@ func testAnswerAgain(t *testing.T) {
 		return err != nil
 	}
 	give := func(n *notification) called {
-		for cancelled(p.give(n, o)) {
+		for cancelled(p.addProgram(n, o)) {
 			n = c.receive(t)
 		}
 		return <-c.results

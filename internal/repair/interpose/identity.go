@@ -149,7 +149,7 @@ var errOtherUserNS = errors.New("another user namespace")
 func (a *identity) capable(c int) bool { return abi.HasCap(a.caps, c) }
 
 // like reports whether we can load as this thread and the kernel would judge us as it judges the
-// thread. Who may not load such a program anyway is left to the kernel.
+// thread. A thread that may not load such a program gets the kernel's own answer.
 func (a *identity) like(we *identity, chargesMemlock bool) error {
 	switch {
 	case !a.capable(unix.CAP_BPF) && !a.capable(unix.CAP_SYS_ADMIN):

@@ -236,7 +236,7 @@ type Stage struct {
 	First    uint64        `json:"first"` // monotonic ns of the first start
 	Total    uint64        `json:"total"` // ns, all executions
 	LastRet  int32         `json:"last_ret"`
-	// Open says that the start or the end of an execution was missed: a hole.
+	// Open says that the start or the end of an execution was missed.
 	Open bool `json:"open,omitempty"`
 }
 
