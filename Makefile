@@ -4,7 +4,7 @@ GO ?= go
 # Static, so that a test binary runs in the lab's guests, which hold nothing else.
 export CGO_ENABLED = 0
 
-.PHONY: build demo check lint test test-long bench generate generated deps fuzz
+.PHONY: build demo check lint test test-long bench generate generated deps fuzz portable
 
 # The OTLP exporters bring gRPC, and its trace pages bring templates, with which the linker keeps every method of
 # every type. Nothing serves these pages. Without them bpfwhy is a sixth smaller.
@@ -21,6 +21,10 @@ check:
 	$(GO) vet ./...
 	$(MAKE) lint
 	$(GO) test ./...
+	$(MAKE) portable
+
+# What needs no kernel is built, and the commands vetted, for other machines and systems.
+portable:
 	GOOS=darwin $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/watch/assemble ./internal/watch/repeat ./internal/watch/story ./internal/watch/hook ./internal/watch/diagnose ./internal/output/render ./internal/repair/ladder ./internal/watch/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/http2 ./httpprobe/connection
 	GOOS=js GOARCH=wasm $(GO) build ./insn ./load ./verifierlog ./blinding ./rewrite ./node ./explain ./internal/watch/assemble ./internal/watch/repeat ./internal/watch/story ./internal/watch/hook ./internal/watch/diagnose ./internal/output/render ./internal/repair/ladder ./internal/watch/trace ./httpprobe/event ./httpprobe/http1 ./httpprobe/http2 ./httpprobe/connection
 	@# The commands that need no kernel, where there is no Linux that can be watched.
@@ -38,6 +42,7 @@ test: deps generated
 	@test -z "$$(gofmt -l .)" || { echo "gofmt: these files are not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(MAKE) lint
+	$(MAKE) portable
 	@# Once for each version: ten minutes.
 	$(GO) run ./internal/test/cluster/build
 	@# Prints what each package took, and fails above internal/test/timed/budget.tsv. Without DWARF there is a quarter less to link and to
