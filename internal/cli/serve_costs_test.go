@@ -88,7 +88,9 @@ const (
 // TestGuestServeCosts measures what docs/fleet.md says of the costs. A processor of the lab is
 // emulated, and ten times slower than a real one.
 func TestGuestServeCosts(t *testing.T) {
-	vmtest.Once(t)
+	if vmtest.Once(t); !vmtest.Long() {
+		t.Skip("takes minutes; with BPFWHY_LONG=1")
+	}
 	const address = "127.0.0.1:19466"
 	s := serving(t, filepath.Join(t.TempDir(), "state"), "--listen", address, "--log")
 	within(t, func() bool { return s.state().Audit != nil })

@@ -247,6 +247,9 @@ func loaded(t *testing.T) (n int) {
 
 // TestKernelsMishaps has a machine of its own: 100 rounds take their time.
 func TestKernelsMishaps(t *testing.T) {
+	if !vmtest.Long() {
+		t.Skip("takes minutes; with BPFWHY_LONG=1")
+	}
 	vmtest.RunIn(t, vmtest.Oldest(), "^TestInGuestServeMishaps$", vm.Machine{Timeout: 40 * time.Minute})
 }
 

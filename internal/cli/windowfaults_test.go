@@ -121,7 +121,7 @@ func faults(rnd *rand.Rand, rounds int, latches bool) []fault {
 // meanwhile stays. Afterwards nothing is left.
 func TestInGuestWindowFaults(t *testing.T) {
 	kernel := vmtest.Guest(t)
-	rounds := 10 // of 14 kinds: each of seven, stopped and killed
+	rounds := 4 // of 14 kinds: each of seven, stopped and killed. A window is open for up to its deadline, 10 s
 	if vmtest.Long() {
 		rounds = 40 // on each of five kernels
 	}
