@@ -585,7 +585,8 @@ func TestLoad(t *testing.T) {
 	qt.Check(t, qt.IsTrue(series <= 500 && series > 400), qt.Commentf("%d series", series))
 	taken := mem.Sys - mem.HeapReleased
 	t.Logf("%d series, %d MiB", series, taken>>20)
-	qt.Check(t, qt.IsTrue(taken < 80<<20), qt.Commentf("%d MiB", taken>>20))
+	// 50,000 connections at 1152 bytes are 55 MiB of it.
+	qt.Check(t, qt.IsTrue(taken < 92<<20), qt.Commentf("%d MiB", taken>>20))
 	var after int
 	for range 100 {
 		if after = runtime.NumGoroutine(); after <= before {
