@@ -145,9 +145,12 @@ func (c *Cluster) Stop() {
 	}
 }
 
-// Command is a command of a tool as the administrator.
+// Command is a command of a tool as the administrator. A tool without a package is Debian's.
 func (c *Cluster) Command(ctx context.Context, tool string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, c.Of(tool), args...)
+	if strings.Contains(tool, "/") {
+		tool = c.Of(tool)
+	}
+	cmd := exec.CommandContext(ctx, tool, args...)
 	home := "HOME=" + c.dir // no cache or configuration of whoever runs the test
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, home, "XDG_CACHE_HOME=", "XDG_CONFIG_HOME=", "XDG_DATA_HOME=")
 	return cmd
